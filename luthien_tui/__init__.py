@@ -1,0 +1,1 @@
+"""The operator's side of luthien: command line and terminal UI."""

@@ -1,0 +1,1 @@
+"""What to look for in text: pure functions of bytes."""

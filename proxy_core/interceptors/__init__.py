@@ -1,0 +1,1 @@
+"""Passive observers of the traffic."""

@@ -1,0 +1,1 @@
+"""Where a request goes: upstreams, the transport to them, and the choice."""

@@ -1,0 +1,1 @@
+"""Who is talking: sessions, agents, token usage and cost."""

@@ -1,0 +1,164 @@
+"""One tree of settings: what can be set, its default, and its bounds.
+
+Sources are merged in `settings_sources`: defaults < YAML < environment < command line, with the origin of each value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Api = Literal["openai", "anthropic", "ollama"]
+RESERVED_UPSTREAM_NAMES = frozenset({"v1", "api", "health", "livez", "readyz", "metrics", "config"})
+
+
+class Section(BaseModel):
+    """A part of the tree: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ServerSettings(Section):
+    host: str = "127.0.0.1"
+    """Address that the data plane listens on."""
+    port: int = Field(default=4000, ge=0, le=65_535)
+    """Port of the data plane; 0 takes a free one."""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """Largest request body, in bytes; more is answered with 413."""
+    max_header_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Largest block of request line and headers, in bytes; more is answered with 431."""
+    header_timeout_s: Seconds = 10.0
+    """Time a client has to send its request line and headers."""
+    body_timeout_s: Seconds = 30.0
+    """Longest pause while a client sends its body."""
+    keep_alive_s: Seconds = 75.0
+    """Time an idle client connection is kept."""
+    drain_s: float = Field(default=30.0, ge=0, le=3_600)
+    """Time that running transactions have to finish at shutdown."""
+    response_headers: bool = True
+    """Whether answers carry `x-luthien-*` headers."""
+
+
+class Timeouts(Section):
+    connect_s: Seconds = 5.0
+    """Time to reach an upstream, TLS included."""
+    first_byte_s: Seconds = 600.0
+    """Time from the request being sent to the response headers."""
+    idle_s: Seconds = 120.0
+    """Longest pause between two pieces of a response body."""
+    total_s: Seconds = 600.0
+    """Time for the whole transaction with the upstream."""
+
+
+class UpstreamSettings(Section):
+    api: Api
+    """The API that the upstream speaks."""
+    base_url: str
+    """Root that the API's own path (`/v1/…`, `/api/…`) is appended to; a trailing `/v1` or `/api` is understood."""
+    api_key: SecretStr | None = None
+    """Key used where the client sends none."""
+    ca_file: str | None = None
+    """PEM file of the authorities to trust instead of the system's."""
+    proxy: str | None = None
+    """HTTP proxy for this upstream; else `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment hold."""
+    timeouts: Timeouts | None = None
+    """Other times for this upstream than `routing.timeouts`."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http_root(cls, value: str) -> str:
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not a URL like https://api.openai.com")
+        if parts.query or parts.fragment or parts.username or parts.password:
+            raise ValueError("give the root alone: no user, query or fragment")
+        root = value.rstrip("/")
+        for tail in ("/v1", "/api"):
+            root = root.removesuffix(tail)
+        return root
+
+
+def default_upstreams() -> dict[str, UpstreamSettings]:
+    return {
+        "openai": UpstreamSettings(api="openai", base_url="https://api.openai.com"),
+        "anthropic": UpstreamSettings(api="anthropic", base_url="https://api.anthropic.com"),
+        "ollama": UpstreamSettings(api="ollama", base_url="http://localhost:11434"),
+    }
+
+
+class RoutingSettings(Section):
+    timeouts: Timeouts = Timeouts()
+    """Times for every upstream that sets none of its own."""
+    max_connections: int = Field(default=1_000, ge=1)
+    """Connections to upstreams at once."""
+
+
+class SessionSettings(Section):
+    ttl_s: Seconds = 3_600.0
+    """Inactivity after which a continuation counts as a new session that names the old one."""
+    max_sessions: int = Field(default=10_000, ge=10)
+    """Sessions remembered at once; the least recently used is forgotten first."""
+
+
+class JournalSettings(Section):
+    database_url: str | None = None
+    """`sqlite+aiosqlite:///PATH` or `postgresql+asyncpg://…`; by default `luthien.db` in the data folder."""
+    capture: Literal["full", "redacted", "metadata"] = "redacted"
+    """What is stored of bodies: all but known credentials (`full`), also without anything that looks like a secret
+    (`redacted`), or lengths and keyed hashes only (`metadata`)."""
+    on_trouble: Literal["spill", "block", "drop"] = "spill"
+    """What happens while the store cannot be written: records go to a spool file, requests are refused, or records are
+    counted and dropped."""
+    sync: Literal["process", "power"] = "process"
+    """What a committed record survives: a killed process, or a power cut too (slower)."""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
+    """Largest response body kept, in bytes; of a longer one the beginning is kept and the length recorded."""
+
+
+class UiSettings(Section):
+    theme: str = "luthien"
+    """Colour theme; any of Textual's built-in names is understood too."""
+    on_close: Literal["stop", "headless"] = "stop"
+    """What happens when the terminal goes away: the gateway drains and stops, or goes on without a screen."""
+    mouse: bool = True
+    """Whether the mouse is used."""
+    rows: int = Field(default=50_000, ge=100, le=1_000_000)
+    """Transactions kept on screen; older ones are in the journal."""
+
+
+class LogSettings(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe of luthien's own messages that are kept."""
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    server: ServerSettings = ServerSettings()
+    upstreams: dict[str, UpstreamSettings] = Field(default_factory=default_upstreams)
+    """Upstreams by name; `/{name}/…` reaches one directly. The first of an API is its default."""
+    routing: RoutingSettings = RoutingSettings()
+    sessions: SessionSettings = SessionSettings()
+    journal: JournalSettings = JournalSettings()
+    ui: UiSettings = UiSettings()
+    logging: LogSettings = LogSettings()
+    data_dir: str | None = None
+    """Folder of the store, keys and logs; by default the user's data folder."""
+
+    @field_validator("upstreams")
+    @classmethod
+    def _names_are_path_segments(cls, value: dict[str, UpstreamSettings]) -> dict[str, UpstreamSettings]:
+        import re
+
+        for name in value:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
+                raise ValueError(f"upstream name {name!r}: use a to z, 0 to 9, - and _ (40 characters at most)")
+            if name in RESERVED_UPSTREAM_NAMES:
+                raise ValueError(f"upstream name {name!r} is a path of luthien's own; choose another")
+        if not value:
+            raise ValueError("at least one upstream is needed")
+        return value

@@ -1,0 +1,1 @@
+"""What the APIs look like: dialects, framing and codecs. Knows nothing of the gateway that uses it."""
