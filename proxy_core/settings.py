@@ -104,9 +104,27 @@ class SessionSettings(Section):
     """Sessions remembered at once; the least recently used is forgotten first."""
 
 
+def async_database_url(url: str) -> str:
+    """The URL with the driver that luthien uses: `postgres://`, `postgresql://` and `sqlite:///PATH` are understood."""
+    scheme, separator, rest = url.strip().partition("://")
+    family = scheme.partition("+")[0].lower()
+    if not separator or family not in ("postgres", "postgresql", "sqlite"):
+        raise ValueError("give sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME")
+    if family == "sqlite":
+        return f"sqlite+aiosqlite://{rest}"
+    # asyncpg calls libpq's sslmode ssl
+    return f"postgresql+asyncpg://{rest.replace('?sslmode=', '?ssl=').replace('&sslmode=', '&ssl=')}"
+
+
 class JournalSettings(Section):
     database_url: str | None = None
     """`sqlite+aiosqlite:///PATH` or `postgresql+asyncpg://…`; by default `luthien.db` in the data folder."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_a_driver(cls, value: str | None) -> str | None:
+        return None if value is None else async_database_url(value)
+
     capture: Literal["full", "redacted", "metadata"] = "redacted"
     """What is stored of bodies: all but known credentials (`full`), also without anything that looks like a secret
     (`redacted`), or lengths and keyed hashes only (`metadata`)."""
@@ -133,6 +151,13 @@ class UiSettings(Section):
 class LogSettings(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe of luthien's own messages that are kept."""
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _understands_other_words(cls, value: object) -> object:
+        word = value.strip().upper() if isinstance(value, str) else value
+        others = {"WARN": "WARNING", "TRACE": "DEBUG", "CRITICAL": "ERROR", "FATAL": "ERROR"}
+        return others.get(word, word) if isinstance(word, str) else word
 
 
 class Settings(Section):
