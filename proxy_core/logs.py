@@ -161,11 +161,12 @@ class StderrHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None) -> None:
+def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, stderr_level: str = "WARNING") -> None:
     """Replace the handlers of the root logger: `ring` always, stderr and a rotating file where asked.
 
-    `level` holds for luthien's own loggers; of libraries, warnings and worse are kept. Without stderr, Python's handler of
-    last resort is off too, because the screen is painted on the same stream. Raises OSError where the file cannot be opened.
+    `level` holds for luthien's own loggers; of libraries, warnings and worse are kept. stderr gets `stderr_level` and worse;
+    without it Python's handler of last resort is off too, because the screen is painted on the same stream. Raises OSError
+    where the file cannot be opened.
     """
     handlers: list[logging.Handler] = [ring]
     if file is not None:
@@ -175,6 +176,7 @@ def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None) -> 
     if stderr:
         shown = StderrHandler()
         shown.setFormatter(OneLine())
+        shown.setLevel(stderr_level)
         handlers.append(shown)
     logging.lastResort = logging.lastResort if stderr else None
     logging.raiseExceptions = False

@@ -1,0 +1,322 @@
+"""The `luthien` command: what each sub-command is called and takes.
+
+Textual is imported only when a screen starts, and everything else only by the command that needs it. An error on purpose is
+one line `luthien: …` on stderr and the exit code of its class; a defect leaves its trace in the log file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luthien_tui.commands.given import (
+    ApiKey,
+    AsJson,
+    BaseUrl,
+    Config,
+    DatabaseUrl,
+    DataDir,
+    Given,
+    Host,
+    LogLevel,
+    NoMouse,
+    Port,
+    Screen,
+    UpstreamType,
+)
+from proxy_core.errors import ExitCode, LuthienError
+
+app = typer.Typer(
+    name="luthien",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(rich_markup_mode=None, help="Look at the settings.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+"""Base of every complaint about the command line; its module moves between versions of typer."""
+
+ShowVersion = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    screen: Screen = None,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    base_url: BaseUrl = None,
+    upstream_type: UpstreamType = None,
+    api_key: ApiKey = None,
+    log_level: LogLevel = None,
+    no_mouse: NoMouse = False,
+    version: ShowVersion = False,
+) -> None:
+    """A control room for AI agents: an LLM gateway, and its live screen.
+
+    Point your SDK at http://127.0.0.1:4000 (`luthien env` prints the lines) and watch its traffic.
+
+    \b
+    Examples:
+      luthien                        gateway and screen
+      luthien --no-ui --port 8080    gateway alone
+      luthien demo                   look around without a key or network
+      luthien --base-url http://localhost:8000 --type openai
+    """
+    given = Given(config, host, port, data_dir, database_url, base_url, upstream_type, api_key, log_level, no_mouse, screen)
+    context.obj = given
+    if version:
+        _print_version(as_json=False)
+        raise typer.Exit(ExitCode.OK)
+    if context.invoked_subcommand is None:
+        raise typer.Exit(_serve(given))
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    screen: Screen = None,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    base_url: BaseUrl = None,
+    upstream_type: UpstreamType = None,
+    api_key: ApiKey = None,
+    log_level: LogLevel = None,
+    no_mouse: NoMouse = False,
+) -> None:
+    """Start gateway and screen; the same as `luthien` alone.
+
+    \b
+    Example:
+      luthien run --config luthien.yaml --no-ui
+    """
+    given = Given(config, host, port, data_dir, database_url, base_url, upstream_type, api_key, log_level, no_mouse, screen)
+    raise typer.Exit(_serve(given.over(context.obj)))
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    screen: Screen = None,
+    host: Host = None,
+    port: Port = None,
+    log_level: LogLevel = None,
+    no_mouse: NoMouse = False,
+) -> None:
+    """Look around: a built-in upstream and a few agents at work, no key, no network, nothing kept.
+
+    \b
+    Example:
+      luthien demo
+    """
+    given = Given(host=host, port=port, log_level=log_level, no_mouse=no_mouse, screen=screen)
+    raise typer.Exit(_serve(given.over(context.obj), demo=True))
+
+
+@app.command()
+def env(
+    context: typer.Context,
+    shell: Annotated[str | None, typer.Option("--shell", metavar="NAME", help="sh, fish or powershell [from SHELL].")] = None,
+    unset: Annotated[bool, typer.Option("--unset", help="Print the lines that undo it.")] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Print the lines that point SDKs and coding agents at luthien.
+
+    \b
+    Examples:
+      eval "$(luthien env)"
+      luthien env --shell fish | source
+      eval "$(luthien env --unset)"
+    """
+    from luthien_tui.commands.env import print_env
+
+    given = Given(config=config, host=host, port=port).over(context.obj)
+    print_env(given.load().settings, os.environ, shell=shell, unset=unset, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    as_json: AsJson = False,
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Check what luthien needs, with a fix for whatever is wrong. Exits 1 if something failed.
+
+    \b
+    Examples:
+      luthien doctor
+      luthien doctor --json
+    """
+    from luthien_tui.commands.doctor import run_doctor
+
+    given = Given(config=config, host=host, port=port, data_dir=data_dir, database_url=database_url).over(context.obj)
+    raise typer.Exit(run_doctor(given, as_json=as_json))
+
+
+@app.command()
+def log(
+    context: typer.Context,
+    filter_text: Annotated[
+        str, typer.Option("--filter", metavar="EXPR", help="Only these, such as 'status>=400 model:gpt-*'.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one transaction a line.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones until ctrl+c.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, metavar="N", help="At most this many of the latest.")] = 50,
+    body: Annotated[bool, typer.Option("--body", help="With the recorded bodies.")] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Read the journal: recorded transactions, oldest first.
+
+    \b
+    Examples:
+      luthien log --filter 'status>=400'
+      luthien log --follow --json | jq .model
+    """
+    from luthien_tui.commands.log import run_log
+
+    given = Given(config=config, data_dir=data_dir, database_url=database_url).over(context.obj)
+    raise typer.Exit(run_log(given, filter_text, as_json=as_json, follow=follow, limit=limit, body=body))
+
+
+@config_app.command("show")
+def config_show(
+    context: typer.Context,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print every setting, its value and where it came from; secrets are hidden.
+
+    \b
+    Example:
+      luthien config show --config luthien.yaml
+    """
+    from luthien_tui.commands.config import print_settings
+
+    given = Given(config=config, data_dir=data_dir).over(context.find_root().obj)
+    print_settings(given.load(), as_json=as_json)
+
+
+@app.command("validate-config")
+def validate_config(path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to check.")]) -> None:
+    """Check a file of settings; every fault is one line with its place. Exits 2 if there is one.
+
+    \b
+    Example:
+      luthien validate-config luthien.yaml
+    """
+    Given(config=path).load()
+    print(f"{path} is valid")
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print the version.
+
+    \b
+    Example:
+      luthien version --json
+    """
+    _print_version(as_json=as_json)
+
+
+def _print_version(*, as_json: bool) -> None:
+    import platform
+
+    from proxy_core import __version__
+
+    if as_json:
+        import json
+
+        print(json.dumps({"luthien": __version__, "python": platform.python_version()}))
+    else:
+        print(f"luthien {__version__}")
+
+
+def _serve(given: Given, *, demo: bool = False) -> int:
+    from luthien_tui.launch import serve
+
+    return serve(given, demo=demo)
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run one command line; returns the exit code and never raises."""
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="luthien", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else ExitCode.OK
+    except LuthienError as fault:
+        return _complain(str(fault), fault.exit_code)
+    except UsageError as fault:
+        command = getattr(getattr(fault, "ctx", None), "command_path", "luthien")
+        message = fault.format_message() if hasattr(fault, "format_message") else str(fault)
+        if not message.strip() or type(fault).__name__ == "NoArgsIsHelpError":
+            print(message)
+            return ExitCode.USAGE
+        return _complain(f"{' '.join(message.split())} Try '{command} --help'.", ExitCode.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return ExitCode.OK
+    except Exception as defect:
+        return _crashed(defect)
+
+
+def _complain(message: str, code: int) -> int:
+    from proxy_core.logs import escaped, redact
+
+    for line in message.splitlines():
+        print(f"luthien: {escaped(redact(line))}", file=sys.stderr)
+    return code
+
+
+def _crashed(defect: Exception) -> int:
+    import logging
+    import traceback
+
+    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    logging.getLogger("luthien").critical("ended by a defect", exc_info=defect)
+    place = f"the trace is in {files[0].baseFilename}" if files else "the trace follows"
+    code = _complain(f"a defect: {type(defect).__name__}: {' '.join(str(defect).split())}; {place}", ExitCode.CRASH)
+    if not files:
+        traceback.print_exception(defect)
+    return code
+
+
+def _silence_stdout() -> None:
+    """Whoever read the output left; keep the interpreter from complaining about it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(int(run_cli(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()

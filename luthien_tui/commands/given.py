@@ -1,0 +1,78 @@
+"""Options that more than one command takes, and the settings they lead to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy_core.settings_sources import LoadedSettings, load, working_dotenv
+
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; LUTHIEN_CONFIG names one too.")
+]
+Host = Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")]
+Port = Annotated[int | None, typer.Option("--port", metavar="N", help="Port to listen on; 0 takes a free one [4000].")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Folder of the journal, keys and logs; LUTHIEN_DATA_DIR too.")
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database-url", metavar="URL", help="Journal elsewhere: postgresql+asyncpg://… or sqlite+aiosqlite:///PATH."),
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Use this one upstream; needs --type.")]
+UpstreamType = Annotated[str | None, typer.Option("--type", metavar="API", help="Its API: openai, anthropic or ollama.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="Key where the client sends none; other users of the machine can see it here."),
+]
+LogLevel = Annotated[str | None, typer.Option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR [INFO].")]
+NoMouse = Annotated[bool, typer.Option("--no-mouse", help="Leave the mouse to the terminal.")]
+Screen = Annotated[bool | None, typer.Option("--ui/--no-ui", help="Insist on the screen, or do without [screen in a terminal].")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line said; None where it said nothing."""
+
+    config: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    data_dir: Path | None = None
+    database_url: str | None = None
+    base_url: str | None = None
+    type: str | None = None
+    api_key: str | None = None
+    log_level: str | None = None
+    no_mouse: bool = False
+    screen: bool | None = None
+
+    def over(self, outer: Given | None) -> Given:
+        """These options, and those of `outer` where nothing was said: `luthien --port 1 env` is `luthien env --port 1`."""
+        if outer is None:
+            return self
+        said = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None and value is not False}
+        if self.screen is False:
+            said["screen"] = False
+        return replace(outer, **said)
+
+    def load(self) -> LoadedSettings:
+        """Settings from every source. Raises ConfigurationError."""
+        named = os.environ.get("LUTHIEN_CONFIG")
+        config = self.config or (Path(named) if named else None)
+        overrides: dict[str, object] = {
+            "server.host": self.host,
+            "server.port": self.port,
+            "data_dir": str(self.data_dir.expanduser().absolute()) if self.data_dir is not None else None,
+            "journal.database_url": self.database_url,
+            "logging.level": self.log_level,
+            "ui.mouse": False if self.no_mouse else None,
+            "base_url": self.base_url,
+            "type": self.type,
+            "api_key": self.api_key,
+        }
+        return load(config, overrides, os.environ, working_dotenv())

@@ -1,0 +1,266 @@
+"""Gateway and screen in one loop: order of start, signals, order of shutdown.
+
+The gateway listens before the screen starts, so that a taken port or a broken store is one line on a plain terminal. A signal
+or a key drains, a second one forces. The screen can crash or its terminal vanish: then the gateway stops in order, or goes
+on without it, as `ui.on_close` says; clients notice neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from luthien_tui.loop import QuietCollector, new_loop
+from proxy_core import logs
+from proxy_core.errors import ExitCode, LuthienError
+from proxy_core.settings import Settings
+from proxy_core.tasks import spawn
+
+if TYPE_CHECKING:
+    from proxy_core.runtime import GatewayRuntime
+
+log = logging.getLogger(__name__)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FORCED_BY = 3
+"""So many signals end a screen that no longer reacts."""
+PLAIN_SCREEN = b"\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?2004l\x1b[<u\x1b[?25h\x1b[m"
+"""Leaves every mode that a screen may have set."""
+
+
+class Companion(Protocol):
+    """Something that lives beside the gateway, such as the demo's agents."""
+
+    async def begin(self, address: str) -> None: ...
+
+    async def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is started."""
+
+    settings: Settings
+    data_dir: Path
+    ring: logs.LogRing
+    log_file: Path | None = None
+    remark: str = ""
+    """Why there is no screen, for the one line that is said."""
+    demo: bool = False
+    companion: Companion | None = None
+
+
+def run_headless(launch: Launch) -> int:
+    """Serve until a signal. Returns the exit code; raises ListenError or StoreError where it cannot start."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(_Session(launch).headless())
+
+
+def run_with_ui(launch: Launch) -> int:
+    """Serve and show the screen until it is left. Returns the exit code; raises as `run_headless` does."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        code = runner.run(_Session(launch).with_ui())
+    logs.print_last_errors(launch.ring)
+    return code
+
+
+class _Session:
+    """One life of the gateway, from its socket to its last record."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.signals: list[str] = []
+        self.on_signal: Callable[[str], None] = lambda name: None
+        self.screen_left = False
+
+    async def headless(self) -> int:
+        early = await self._start()
+        if early is not None:
+            return early
+        about = self._about()
+        say(f"luthien: serving on http://{self.runtime.address} ({about})")
+        return await self._serve_headless()
+
+    async def with_ui(self) -> int:
+        early = await self._start()
+        if early is not None:
+            return early
+        try:
+            crashed = await self._show()
+        finally:
+            self.on_signal = self._stop_on_signal
+        if self.closing.done():
+            return await self._closed()
+        stay = self.launch.settings.ui.on_close == "headless" and (crashed or self.screen_left)
+        if not stay:
+            if crashed:
+                say("luthien: the screen ended by a defect; stopping the gateway")
+            self.runtime.begin_shutdown()
+            code = await self._closed()
+            return ExitCode.CRASH if crashed else code
+        if crashed:
+            logs.configure(self.launch.settings.logging.level, self.launch.ring, stderr=True, file=self.launch.log_file)
+            say(f"luthien: the screen ended; the gateway goes on at http://{self.runtime.address} (ctrl+c stops it)")
+        else:
+            detach()
+        log.warning("going on without a screen")
+        return await self._serve_headless()
+
+    async def _start(self) -> int | None:
+        """Bring the gateway up. Returns an exit code where a signal came first."""
+        from proxy_core.runtime import GatewayRuntime
+
+        loop = asyncio.get_running_loop()
+        self.runtime: GatewayRuntime = GatewayRuntime(self.launch.settings, data_dir=self.launch.data_dir, demo=self.launch.demo)
+        starting = spawn(self._bring_up(), name="start")
+
+        def cancel_start(name: str) -> None:
+            starting.cancel()
+
+        self.on_signal = cancel_start
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                loop.add_signal_handler(number, self._received, number)
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            return ExitCode.INTERRUPTED if "SIGINT" in self.signals else ExitCode.OK
+        starting.result()
+        self.on_signal = self._stop_on_signal
+        self.closing = spawn(self.runtime.wait_closed(), name="wait for the end")
+        self.collector = QuietCollector(loop, lambda: self.runtime.plane.state().active > 0)
+        self.collector.start()
+        return None
+
+    async def _bring_up(self) -> None:
+        await self.runtime.start()
+        if self.launch.companion is not None:
+            await self.launch.companion.begin(self.runtime.address)
+
+    def _received(self, number: signal.Signals) -> None:
+        self.signals.append(number.name)
+        self.on_signal(number.name)
+
+    def _stop_on_signal(self, name: str) -> None:
+        log.info("%s: stopping", name)
+        self.runtime.begin_shutdown()
+
+    async def _serve_headless(self) -> int:
+        self.on_signal = self._stop_on_signal
+        return await self._closed()
+
+    async def _closed(self) -> int:
+        """Wait until everything is written and closed."""
+        try:
+            await self.closing
+            return ExitCode.OK
+        except LuthienError:
+            raise
+        finally:
+            if self.launch.companion is not None:
+                await self.launch.companion.end()
+            self.collector.stop()
+
+    async def _show(self) -> bool:
+        """Run the screen until it ends; returns whether it ended by a defect."""
+        from luthien_tui.app import LuthienApp
+
+        terminal = Terminal()
+        app = LuthienApp(
+            self.runtime.plane,
+            ui=self.launch.settings.ui,
+            logs=self.launch.ring,
+            begin_shutdown=self.runtime.begin_shutdown,
+            wait_closed=self.runtime.wait_closed,
+        )
+        running = spawn(app.run_async(mouse=self.launch.settings.ui.mouse), name="screen")
+        loop = asyncio.get_running_loop()
+
+        def on_signal(name: str) -> None:
+            if running.done():
+                self._stop_on_signal(name)
+            elif len(self.signals) >= FORCED_BY:
+                self.runtime.begin_shutdown()
+                running.cancel()
+            elif not app.is_running:
+                loop.call_later(0.05, on_signal, name)
+            elif name == "SIGHUP" and self.launch.settings.ui.on_close == "headless":
+                self.screen_left = True
+                app.call_later(app.exit)
+            else:
+                app.call_later(app.begin_shutdown_from_signal, name)
+
+        self.on_signal = on_signal
+        settling = loop.call_later(2.0, self.collector.settle)
+        await asyncio.wait([running])
+        settling.cancel()
+        if running.cancelled():
+            terminal.restore()
+            return False
+        if (defect := running.exception()) is not None:
+            terminal.restore()
+            log.error("the screen ended: %s", type(defect).__name__, exc_info=defect)
+            return True
+        terminal.restore_modes()
+        crashed = bool(app.return_code)
+        if crashed and not self.launch.ring.last_errors():
+            log.error("the screen ended by a defect")
+        return crashed
+
+    def _about(self) -> str:
+        state = self.runtime.plane.state()
+        upstreams = ", ".join(name for name, _ in state.upstreams)
+        parts = (self.launch.remark, f"upstreams {upstreams}", f"journal in {state.store}", "ctrl+c stops")
+        return "; ".join(part for part in parts if part)
+
+
+class Terminal:
+    """How the terminal was before the screen, to put it back where the screen could not."""
+
+    def __init__(self) -> None:
+        import termios
+
+        self._termios = termios
+        self._modes: list[Any] | None
+        try:
+            self._modes = termios.tcgetattr(sys.stdin.fileno())
+        except (termios.error, OSError, ValueError):
+            self._modes = None
+
+    def restore_modes(self) -> None:
+        """Line discipline only; a terminal that is gone is left alone."""
+        if self._modes is None:
+            return
+        try:
+            self._termios.tcsetattr(sys.stdin.fileno(), self._termios.TCSANOW, self._modes)
+        except (self._termios.error, OSError, ValueError):
+            self._modes = None
+
+    def restore(self) -> None:
+        """Line discipline, and out of the alternate screen."""
+        try:
+            os.write(sys.stderr.fileno(), PLAIN_SCREEN)
+        except (OSError, ValueError):
+            return
+        self.restore_modes()
+
+
+def say(text: str) -> None:
+    """One line on stderr; a closed one is no error."""
+    try:
+        print(logs.escaped(text), file=sys.__stderr__, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def detach() -> None:
+    """Let go of a terminal that is gone, so that nothing fails by writing to it."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    os.close(nowhere)
