@@ -17,14 +17,13 @@ import msgspec
 
 from luthien_tui.commands.given import Given
 from proxy_core.control.filters import Filter, FilterError, parse
-from proxy_core.control.plane import TransactionDetail
 from proxy_core.control.rows import TransactionRow
 from proxy_core.errors import ConfigurationError, ExitCode
 from proxy_core.settings import Settings
 from proxy_core.settings_sources import data_dir_path
 
 if TYPE_CHECKING:
-    from proxy_core.journal.store import JournalStore
+    from proxy_core.journal.store import JournalStore, Stored
 
 PAGE = 500
 FOLLOW_EVERY_S = 0.5
@@ -43,7 +42,11 @@ def run_log(given: Given, filter_text: str, *, as_json: bool, follow: bool, limi
         raise ConfigurationError(f"--filter: {fault}") from fault
     settings = given.load().settings
     url = store_url(settings)
-    asyncio.run(_print(url, chosen, as_json=as_json, follow=follow, limit=limit, body=body))
+    try:
+        asyncio.run(_print(url, chosen, as_json=as_json, follow=follow, limit=limit, body=body))
+    except KeyboardInterrupt:
+        if not follow:  # following ends no other way
+            raise
     return ExitCode.OK
 
 
@@ -87,7 +90,7 @@ async def _latest(store: JournalStore, chosen: Filter, limit: int) -> list[Trans
     return found[:limit][::-1]
 
 
-def json_line(row: TransactionRow, detail: TransactionDetail | None) -> str:
+def json_line(row: TransactionRow, detail: Stored | None) -> str:
     """One transaction as a line of ASCII JSON; bodies that are not UTF-8 have `\\\\xNN` in their place."""
     found: dict[str, Any] = {name: value for name, value in msgspec.to_builtins(row).items() if name not in HIDDEN_FIELDS}
     if detail is not None:
@@ -96,11 +99,12 @@ def json_line(row: TransactionRow, detail: TransactionDetail | None) -> str:
         found["request_body"] = detail.request_body.decode("utf-8", "backslashreplace")
         found["response_body"] = detail.response_body.decode("utf-8", "backslashreplace")
         found["redacted"] = detail.redacted
-        found["capture_note"] = detail.capture_note
+        found["bodies_kept"] = detail.bodies_kept
+        found["timing"] = detail.timing
     return json.dumps(found, ensure_ascii=True, allow_nan=False)
 
 
-def text_line() -> Callable[[TransactionRow, TransactionDetail | None], str]:
+def text_line() -> Callable[[TransactionRow, Stored | None], str]:
     """A writer of aligned lines; hostile characters become visible signs."""
     from luthien_tui.text import cell, decode, visible
 
@@ -108,7 +112,7 @@ def text_line() -> Callable[[TransactionRow, TransactionDetail | None], str]:
         safe = cell(text) or "-"
         return safe if len(safe) <= width else safe[: width - 1] + "…"
 
-    def write(row: TransactionRow, detail: TransactionDetail | None) -> str:
+    def write(row: TransactionRow, detail: Stored | None) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.started_at))
         line = (
             f"{when:<19}  {column(row.session_id, 14):<14}  {column(row.model, 22):<22}  {column(row.upstream, 10):<10}  "
@@ -120,8 +124,8 @@ def text_line() -> Callable[[TransactionRow, TransactionDetail | None], str]:
         if detail is None:
             return line
         parts = [line, *_part(">", visible(decode(detail.request_body))), *_part("<", visible(decode(detail.response_body)))]
-        if detail.capture_note:
-            parts.append(f"    ({cell(detail.capture_note)})")
+        if not detail.bodies_kept:
+            parts.append("    (bodies were not kept: journal.capture is metadata)")
         return "\n".join(parts)
 
     return write
