@@ -78,7 +78,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(inner, (*place, str(index))) for index, inner in enumerate(node.value)]
         value = self.loader.construct_object(node)
-        return self.replaced(value, node, place) if isinstance(value, str) else value
+        return _text(self.replaced(value, node, place)) if isinstance(value, str) else value
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         written = [key for key, _ in node.value]
@@ -86,7 +86,7 @@ class _Reader:
         found: dict[str, Any] = {}
         for key, inner in node.value:
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
-            name = name.replace("\ue000", "${").replace("\ue001", "}")
+            name = _text(name.replace("\ue000", "${").replace("\ue001", "}"))
             if name in found and key in written and self.places.get((*place, name)) != self.origin(key):
                 earlier = self.places[*place, name]
                 self.layers.faults.append(f"{'.'.join((*place, name))} is set twice ({earlier} and {self.origin(key)}); keep one")
@@ -117,3 +117,8 @@ class _Reader:
 
 def _mark(match: re.Match[str]) -> str:
     return match[0][1:] if match[1] else f"\ue000{match[2]}\ue001"
+
+
+def _text(value: str) -> str:
+    """Escapes of half a character, which YAML allows and text does not, stay written out."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

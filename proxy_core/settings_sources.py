@@ -221,7 +221,7 @@ def _variable_of(place: Place) -> str:
 
 def _apply_shared(variables: Mapping[str, tuple[str, str]], layers: Layers, own: tuple[str, int] | None) -> None:
     for name, place in SHARED_NAMES.items():
-        if name in variables and not layers.origin(place).startswith("environment " + PREFIX):
+        if name in variables and not layers.origins.get(place, DEFAULT).startswith("environment " + PREFIX):
             layers.put(place, *variables[name])
     _apply_one_upstream_variables(variables, layers, own)
     for name, api in SHARED_BASE_URLS.items():
