@@ -1,0 +1,103 @@
+"""Credentials in bytes: find them and take them out before anything is stored or shown.
+
+Two sources: values known from the request's own headers, and a short table of prefix-anchored key formats.
+Pure functions, linear in the length of the text; the bounded quantifiers keep hostile input cheap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+REDACTED = b"[redacted]"
+MIN_KNOWN_BYTES = 8
+"""Shorter known values are not searched for: they would hit ordinary words."""
+
+_FORMATS: tuple[tuple[bytes, bytes], ...] = (
+    # (a literal that must be there, the format)
+    (b"sk-", rb"\bsk-(?:ant-[a-z0-9]{2,8}-|proj-|svcacct-|admin-|or-v1-|lf-)?[A-Za-z0-9_\-]{20,400}"),
+    (b"AKIA", rb"\bAKIA[0-9A-Z]{16}\b"),
+    (b"ASIA", rb"\bASIA[0-9A-Z]{16}\b"),
+    (b"gh", rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"),
+    (b"github_pat_", rb"\bgithub_pat_[A-Za-z0-9_]{50,255}\b"),
+    (b"glpat-", rb"\bglpat-[A-Za-z0-9_\-]{20,64}"),
+    (b"xox", rb"\bxox[abeoprs]-[A-Za-z0-9\-]{10,250}"),
+    (b"AIza", rb"\bAIza[0-9A-Za-z_\-]{35}"),
+    (b"_live_", rb"\b[rs]k_live_[A-Za-z0-9]{20,247}\b"),
+    (b"hf_", rb"\bhf_[A-Za-z0-9]{30,60}\b"),
+    (b"npm_", rb"\bnpm_[A-Za-z0-9]{36}\b"),
+    (b"pypi-", rb"\bpypi-[A-Za-z0-9_\-]{50,400}"),
+    (b"SG.", rb"\bSG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{30,64}"),
+    (b"gsk_", rb"\bgsk_[A-Za-z0-9]{40,60}\b"),
+    (b"PRIVATE KEY-----", rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,8000}?-----END [A-Z ]{0,30}PRIVATE KEY-----"),
+)
+_COMPILED = tuple((literal, re.compile(pattern, re.DOTALL)) for literal, pattern in _FORMATS)
+
+_SECRET_HEADER = re.compile(
+    r"(?:^|-)(?:authorization|cookie|cookie2|api-?key|key|token|secret|password|credential|credentials|signature)$"
+)
+_SECRET_PARAMETER = re.compile(
+    rb"(?i)((?:^|&)(?:key|api[_-]?key|access[_-]?token|token|secret|password|sig|signature|code)=)[^&]*"
+)
+_SCHEME = re.compile(rb"^(?:Bearer|Basic|Token|AWS4-HMAC-SHA256) ", re.IGNORECASE)
+
+
+def redact_known(text: bytes, known: Sequence[bytes]) -> bytes:
+    """`text` without the known values."""
+    for value in known:
+        if value in text:
+            text = text.replace(value, REDACTED)
+    return text
+
+
+def redact_formats(text: bytes) -> bytes:
+    """`text` without anything that has the form of a well-known key."""
+    for literal, pattern in _COMPILED:
+        if literal in text:
+            text = pattern.sub(REDACTED, text)
+    return text
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether the value of the header `name` (lower case) is a credential."""
+    return _SECRET_HEADER.search(name) is not None
+
+
+def redact_headers(headers: Iterable[tuple[bytes, bytes]], known: Sequence[bytes] = ()) -> list[tuple[str, str]]:
+    """Headers as text, lower-case names, with credentials taken out; an authorization keeps its scheme."""
+    shown = []
+    for raw_name, value in headers:
+        name = raw_name.decode("latin-1").lower()
+        if is_secret_header(name):
+            scheme = _SCHEME.match(value)
+            shown.append((name, ((scheme.group() if scheme else b"") + REDACTED).decode("ascii")))
+        else:
+            shown.append((name, redact_formats(redact_known(value, known)).decode("latin-1")))
+    return shown
+
+
+def redact_query(query: bytes) -> bytes:
+    """A raw query string with the values of credential parameters taken out."""
+    return redact_formats(_SECRET_PARAMETER.sub(rb"\1" + REDACTED, query)) if query else query
+
+
+def known_secrets(headers: Iterable[tuple[bytes, bytes]], query: bytes, configured: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+    """The credentials that a request carries, to be searched for in bodies; lower-case header names expected."""
+    found: set[bytes] = {value for value in configured if len(value) >= MIN_KNOWN_BYTES}
+    for name, value in headers:
+        if name in _CREDENTIAL_HEADERS:
+            scheme = _SCHEME.match(value)
+            token = value[scheme.end() :] if scheme else value
+            if len(token) >= MIN_KNOWN_BYTES:
+                found.add(token)
+    if query:
+        for match in _SECRET_PARAMETER.finditer(query):
+            value = match.group()[len(match.group(1)) :]
+            if len(value) >= MIN_KNOWN_BYTES:
+                found.add(value)
+    return tuple(found)
+
+
+_CREDENTIAL_HEADERS = frozenset(
+    {b"authorization", b"proxy-authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie", b"x-auth-token"}
+)

@@ -1,0 +1,221 @@
+"""From records to rows: redaction, content addressing and compression, in one pure step.
+
+Stored bodies start with one byte that names their form: `0` plain, `1` zstd, `2` a recipe of pieces, `3` nothing kept.
+A recipe is msgpack `[skeleton, [offset…], [hash…]]`: the body is the skeleton with each piece put in at its offset.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Literal
+
+import msgspec
+import zstandard
+
+from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known, redact_query
+from proxy_core.journal.records import Intent, Outcome, Piece, Record, clean
+
+Capture = Literal["full", "redacted", "metadata"]
+Row = tuple[Any, ...]
+
+PLAIN, ZSTD, RECIPE, ABSENT = b"0", b"1", b"2", b"3"
+COMPRESS_FROM_BYTES = 400
+KNOWN_HASHES = 50_000
+HASH_BYTES = 16
+
+_encode = msgspec.msgpack.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
+
+
+class RowSet:
+    """Rows of one batch, table by table, in the column order of `journal.schema` without `seq`."""
+
+    __slots__ = ("messages", "outcomes", "transactions")
+
+    def __init__(self) -> None:
+        self.transactions: list[Row] = []
+        self.outcomes: list[Row] = []
+        self.messages: list[Row] = []
+
+    def as_lists(self) -> dict[str, list[Row]]:
+        return {"messages": self.messages, "transactions": self.transactions, "outcomes": self.outcomes}
+
+
+class RowBuilder:
+    """Turns records into rows. Remembers which messages are stored already; used by one thread at a time."""
+
+    def __init__(self, *, key: bytes, capture: Capture) -> None:
+        self._key = key
+        self._capture = capture
+        self._compress = zstandard.ZstdCompressor(level=1).compress
+        self._stored: OrderedDict[bytes, None] = OrderedDict()
+
+    def build(self, records: Iterable[Record]) -> RowSet:
+        rows = RowSet()
+        for record in records:
+            if isinstance(record, Intent):
+                rows.transactions.append(self._intent(record, rows.messages))
+            else:
+                rows.outcomes.append(self._outcome(record))
+        return rows
+
+    def forget_stored(self) -> None:
+        """After a batch that was not stored: nothing is taken for stored any more."""
+        self._stored.clear()
+
+    def digest(self, content: bytes | memoryview) -> bytes:
+        return blake2b(content, digest_size=HASH_BYTES, key=self._key).digest()
+
+    def _intent(self, intent: Intent, messages: list[Row]) -> Row:
+        body, redacted = self._request_body(intent, messages)
+        return (
+            intent.transaction_id,
+            intent.started_ns,
+            intent.method[:16],
+            clean(intent.path, 16_384),
+            redact_known(redact_query(intent.query), intent.secrets),
+            intent.dialect,
+            intent.operation,
+            clean(intent.session_id, 200),
+            clean(intent.predecessor, 200),
+            clean(intent.agent, 200),
+            clean(intent.model, 200),
+            intent.upstream,
+            intent.reason,
+            int(intent.stream),
+            intent.client,
+            ""
+            if self._capture == "metadata"
+            else clean(self._redact(intent.preview.encode("utf-8", "replace"), intent.secrets).decode("utf-8", "replace"), 200),
+            _encode_json(redact_headers(intent.headers, intent.secrets)),
+            body,
+            len(intent.body),
+            self.digest(intent.body) if intent.body else b"",
+            int(redacted),
+            intent.chain,
+            intent.history_length,
+        )
+
+    def _outcome(self, outcome: Outcome) -> Row:
+        stored = ABSENT
+        redacted = False
+        if self._capture != "metadata":
+            kept = self._redact(outcome.body, outcome.secrets)
+            redacted = kept != outcome.body
+            stored = self._pack(kept)
+        return (
+            outcome.transaction_id,
+            outcome.finished_ns,
+            outcome.outcome,
+            outcome.status,
+            outcome.verdict,
+            _encode_json(redact_headers(outcome.headers, outcome.secrets)),
+            stored,
+            outcome.body_bytes,
+            self.digest(outcome.body) if outcome.body else b"",
+            int(redacted),
+            int(outcome.complete),
+            clean(outcome.model, 200),
+            clean(outcome.response_id, 200),
+            outcome.input_tokens,
+            outcome.output_tokens,
+            outcome.cached_tokens,
+            outcome.cache_write_tokens,
+            outcome.reasoning_tokens,
+            outcome.cost_usd,
+            outcome.ttft_ms,
+            outcome.total_ms,
+            outcome.overhead_ms,
+            _encode_json(outcome.timing),
+            clean(self._redact(outcome.error.encode("utf-8", "replace"), outcome.secrets).decode("utf-8", "replace"), 1_000),
+            clean(outcome.stop_reason, 100),
+            outcome.tool_calls,
+        )
+
+    def _redact(self, text: bytes, secrets: Sequence[bytes]) -> bytes:
+        text = redact_known(text, secrets)
+        return redact_formats(text) if self._capture == "redacted" else text
+
+    def _pack(self, body: bytes) -> bytes:
+        if len(body) < COMPRESS_FROM_BYTES:
+            return PLAIN + body
+        return ZSTD + self._compress(body)
+
+    def _request_body(self, intent: Intent, messages: list[Row]) -> tuple[bytes, bool]:
+        if self._capture == "metadata":
+            return ABSENT, False
+        redacted = False
+        skeleton, offsets, hashes = cut(intent.body, intent.pieces)
+        for digest, piece in intent.pieces:
+            if digest in self._stored:
+                self._stored.move_to_end(digest)
+                continue
+            kept = self._redact(bytes(piece), intent.secrets)
+            changed = len(kept) != len(piece) or kept != piece
+            messages.append((digest, len(piece), int(changed), self._pack(kept)))
+            self._stored[digest] = None
+        while len(self._stored) > KNOWN_HASHES:
+            self._stored.popitem(last=False)
+        kept_skeleton = self._redact(skeleton, intent.secrets)
+        if kept_skeleton != skeleton:
+            # Offsets no longer fit a skeleton of another length: keep this body whole.
+            redacted = True
+            return self._pack(self._redact(intent.body, intent.secrets)), redacted
+        if not hashes:
+            return self._pack(skeleton), redacted
+        return RECIPE + _encode((skeleton, offsets, hashes)), redacted
+
+
+def cut(body: bytes, pieces: Sequence[Piece]) -> tuple[bytes, list[int], list[bytes]]:
+    """`body` without its pieces, where each was taken out (as an offset in what remains), and their hashes.
+
+    Any occurrence of a piece's bytes after the previous one will do: putting the same bytes back gives the same body.
+    """
+    if not pieces:
+        return body, [], []
+    rest: list[bytes] = []
+    offsets: list[int] = []
+    hashes: list[bytes] = []
+    position = 0
+    length = 0
+    for digest, piece in pieces:
+        found = body.find(piece, position)
+        if found < 0:
+            continue
+        rest.append(body[position:found])
+        length += found - position
+        offsets.append(length)
+        hashes.append(digest)
+        position = found + len(piece)
+    rest.append(body[position:])
+    return b"".join(rest), offsets, hashes
+
+
+def recipe_of(stored: bytes) -> tuple[bytes, list[int], list[bytes]] | None:
+    """The recipe in a stored body, or None where it is none."""
+    if stored[:1] != RECIPE:
+        return None
+    skeleton, offsets, hashes = msgspec.msgpack.decode(stored[1:])
+    return skeleton, offsets, hashes
+
+
+def unpack(stored: bytes) -> bytes:
+    """A stored body that is no recipe, as it was."""
+    form = stored[:1]
+    if form == ZSTD:
+        return zstandard.ZstdDecompressor().decompress(stored[1:], max_output_size=1 << 31)
+    return b"" if form == ABSENT else stored[1:]
+
+
+def assemble(skeleton: bytes, offsets: Sequence[int], hashes: Sequence[bytes], pieces: Mapping[bytes, bytes]) -> bytes:
+    """Put the pieces back. Raises KeyError for a piece that is not there."""
+    parts: list[bytes] = []
+    position = 0
+    for offset, digest in zip(offsets, hashes, strict=True):
+        parts.append(skeleton[position:offset])
+        parts.append(pieces[digest])
+        position = offset
+    parts.append(skeleton[position:])
+    return b"".join(parts)

@@ -1,0 +1,116 @@
+"""The journal's one schema, for SQLite and Postgres alike.
+
+Bodies are bytes, never text. Rows are only ever added; the newest outcome of a transaction is the one that counts.
+`HEAD_REVISION` names the migration that gives exactly this schema; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+)
+
+HEAD_REVISION = "0001"
+
+metadata = MetaData()
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("transaction_id", String(32), nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("query", LargeBinary, nullable=False),
+    Column("dialect", String(16), nullable=False),
+    Column("operation", String(32), nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("predecessor", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("upstream", String(64), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("stream", SmallInteger, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("preview", Text, nullable=False),
+    Column("headers", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("redacted", SmallInteger, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Column("history_length", Integer, nullable=False),
+)
+Index("transactions_by_id", transactions.c.transaction_id, unique=True)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("transaction_id", String(32), nullable=False),
+    Column("finished_ns", BigInteger, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("status", Integer),
+    Column("verdict", String(16), nullable=False),
+    Column("headers", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("redacted", SmallInteger, nullable=False),
+    Column("complete", SmallInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("response_id", Text, nullable=False),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("cost_usd", Float(53)),
+    Column("ttft_ms", Float(53)),
+    Column("total_ms", Float(53)),
+    Column("overhead_ms", Float(53)),
+    Column("timing", LargeBinary, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("stop_reason", Text, nullable=False),
+    Column("tool_calls", Integer, nullable=False),
+)
+Index("outcomes_by_id", outcomes.c.transaction_id)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("redacted", SmallInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)

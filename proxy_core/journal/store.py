@@ -1,0 +1,290 @@
+"""Reading the journal: rows for lists, whole transactions with bodies, and what the session detector must remember.
+
+Reads never wait for the writer. Bodies come back as the client or the upstream sent them, secrets aside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from proxy_core.errors import StoreError
+from proxy_core.journal.rows import ABSENT, assemble, recipe_of, unpack
+from proxy_core.journal.schema import messages, meta, outcomes, transactions
+from proxy_core.transaction import TransactionRow
+
+_HASHES_PER_QUERY = 500
+
+_LISTED = [
+    transactions.c.seq,
+    transactions.c.transaction_id,
+    transactions.c.started_ns,
+    transactions.c.method,
+    transactions.c.path,
+    transactions.c.dialect,
+    transactions.c.operation,
+    transactions.c.session_id,
+    transactions.c.agent,
+    transactions.c.model,
+    transactions.c.upstream,
+    transactions.c.reason,
+    transactions.c.stream,
+    transactions.c.preview,
+    transactions.c.body_bytes.label("request_bytes"),
+    outcomes.c.seq.label("outcome_seq"),
+    outcomes.c.outcome,
+    outcomes.c.status,
+    outcomes.c.verdict,
+    outcomes.c.body_bytes.label("response_bytes"),
+    outcomes.c.model.label("answered_model"),
+    outcomes.c.input_tokens,
+    outcomes.c.output_tokens,
+    outcomes.c.cached_tokens,
+    outcomes.c.reasoning_tokens,
+    outcomes.c.cost_usd,
+    outcomes.c.ttft_ms,
+    outcomes.c.total_ms,
+    outcomes.c.overhead_ms,
+    outcomes.c.error,
+    outcomes.c.stop_reason,
+    outcomes.c.tool_calls,
+]
+
+
+class Stored(Struct, kw_only=True):
+    """One transaction as the journal has it."""
+
+    row: TransactionRow
+    query: bytes
+    request_headers: tuple[tuple[str, str], ...]
+    request_body: bytes
+    response_headers: tuple[tuple[str, str], ...]
+    response_body: bytes
+    response_bytes: int
+    """Full length of the response body, which may be more than what is kept."""
+    timing: dict[str, float | None]
+    redacted: bool
+    complete: bool
+    has_outcome: bool
+    bodies_kept: bool
+
+
+class Remembered(Struct, frozen=True):
+    """A point of a session's history that a later request may continue."""
+
+    session_id: str
+    agent: str
+    chain: bytes
+    response_id: str
+    started_ns: int
+
+
+class JournalStore:
+    """Reads one store. Make it with `open`, or over the engine of a running gateway."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    async def open(cls, url: str, *, read_only: bool = True) -> JournalStore:
+        """Open a store that exists, beside a gateway that may be writing it. Raises StoreError."""
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            path = Path(parsed.database or "")
+            if not os.path.isfile(path):  # noqa: ASYNC240, PTH113 - a stat, nothing to wait for
+                raise StoreError(f"there is no journal at {path} yet; start luthien, or name another with --data-dir")
+            mode = "ro" if read_only else "rw"
+            engine = create_async_engine(
+                URL.create("sqlite+aiosqlite", database=f"file:{path}", query={"mode": mode, "uri": "true"})
+            )
+        else:
+            engine = create_async_engine(url)
+        store = cls(engine)
+        try:
+            await store.rows(1)
+        except (SQLAlchemyError, OSError) as error:
+            await engine.dispose()
+            where = parsed.render_as_string(hide_password=True)
+            raise StoreError(f"{where} cannot be read as a journal: {str(error).splitlines()[0]}") from error
+        return store
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def rows(self, limit: int, before: str | None = None) -> list[TransactionRow]:
+        """Transactions, newest first, at most `limit`; older than the transaction `before` where it is given."""
+        query = _listed().order_by(transactions.c.seq.desc()).limit(limit)
+        if before is not None:
+            place = select(transactions.c.seq).where(transactions.c.transaction_id == before).scalar_subquery()
+            query = query.where(transactions.c.seq < place)
+        return [_row(one) for one in await self._all(query)]
+
+    async def rows_after(self, sequence: int, limit: int) -> list[tuple[int, TransactionRow]]:
+        """Transactions that ended after the outcome with number `sequence`, in the order of their end, with their numbers."""
+        query = _listed().where(outcomes.c.seq > sequence).order_by(outcomes.c.seq).limit(limit)
+        return [(one.outcome_seq, _row(one)) for one in await self._all(query)]
+
+    async def last_sequence(self) -> int:
+        """The number of the newest outcome; 0 where there is none."""
+        found = await self._all(select(func.max(outcomes.c.seq)))
+        return int(found[0][0] or 0)
+
+    async def detail(self, transaction_id: str) -> Stored | None:
+        """One transaction with its bodies, or None. A unique beginning of the id is enough."""
+        wanted = transactions.c.transaction_id
+        condition = wanted == transaction_id if len(transaction_id) >= 26 else wanted.startswith(transaction_id, autoescape=True)
+        query = _listed().add_columns(
+            transactions.c.query,
+            transactions.c.headers.label("request_headers"),
+            transactions.c.body.label("request_body"),
+            transactions.c.redacted.label("request_redacted"),
+            outcomes.c.headers.label("response_headers"),
+            outcomes.c.body.label("response_body"),
+            outcomes.c.redacted.label("response_redacted"),
+            outcomes.c.timing,
+            outcomes.c.complete,
+        )
+        found = await self._all(query.where(condition).limit(1))
+        if not found:
+            return None
+        one = found[0]
+        body, pieces_redacted = await self._request_body(one.request_body)
+        ended = one.outcome is not None
+        response = unpack(one.response_body) if ended else b""
+        return Stored(
+            row=_row(one),
+            query=one.query,
+            request_headers=_headers(one.request_headers),
+            request_body=body,
+            response_headers=_headers(one.response_headers) if ended else (),
+            response_body=response,
+            response_bytes=one.response_bytes or 0,
+            timing=msgspec.json.decode(one.timing) if ended else {},
+            redacted=bool(one.request_redacted or pieces_redacted or (ended and one.response_redacted)),
+            complete=bool(one.complete),
+            has_outcome=ended,
+            bodies_kept=one.request_body[:1] != ABSENT,
+        )
+
+    async def remembered(self, since_ns: int, limit: int) -> list[Remembered]:
+        """What the session detector must know after a restart: the latest points of histories, newest first."""
+        latest = _latest_outcome()
+        query = (
+            select(
+                transactions.c.session_id,
+                transactions.c.agent,
+                transactions.c.chain,
+                outcomes.c.response_id,
+                transactions.c.started_ns,
+            )
+            .select_from(transactions.outerjoin(outcomes, latest))
+            .where(and_(transactions.c.started_ns >= since_ns, transactions.c.session_id != ""))
+            .order_by(transactions.c.seq.desc())
+            .limit(limit)
+        )
+        return [
+            Remembered(one.session_id, one.agent, one.chain, one.response_id or "", one.started_ns)
+            for one in await self._all(query)
+        ]
+
+    async def hash_key(self) -> bytes | None:
+        found = await self._all(select(meta.c.value).where(meta.c.name == "hash_key"))
+        return bytes(found[0][0]) if found else None
+
+    async def _request_body(self, stored: bytes) -> tuple[bytes, bool]:
+        recipe = recipe_of(stored)
+        if recipe is None:
+            return unpack(stored), False
+        skeleton, offsets, hashes = recipe
+        pieces: dict[bytes, bytes] = {}
+        redacted = False
+        wanted = list(dict.fromkeys(hashes))
+        for start in range(0, len(wanted), _HASHES_PER_QUERY):
+            part = wanted[start : start + _HASHES_PER_QUERY]
+            query = select(messages.c.hash, messages.c.body, messages.c.redacted).where(messages.c.hash.in_(part))
+            for one in await self._all(query):
+                pieces[bytes(one.hash)] = unpack(one.body)
+                redacted = redacted or bool(one.redacted)
+        missing = [digest for digest in wanted if digest not in pieces]
+        pieces.update((digest, b'"[not in the journal]"') for digest in missing)
+        return assemble(skeleton, offsets, hashes, pieces), redacted or bool(missing)
+
+    async def _all(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        async with self._engine.connect() as connection:
+            found: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return found
+
+
+async def ensure_hash_key(engine: AsyncEngine, fresh: bytes) -> bytes:
+    """The store's key for hashes: the one that is there, else `fresh`, whoever comes first."""
+    async with engine.begin() as connection:
+        found = (await connection.execute(select(meta.c.value).where(meta.c.name == "hash_key"))).scalar()
+        if found is not None:
+            return bytes(found)
+        if engine.dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert as postgres_insert
+
+            await connection.execute(postgres_insert(meta).values(name="hash_key", value=fresh).on_conflict_do_nothing())
+        else:
+            await connection.execute(meta.insert().values(name="hash_key", value=fresh))
+        return bytes((await connection.execute(select(meta.c.value).where(meta.c.name == "hash_key"))).scalar_one())
+
+
+def _latest_outcome() -> Any:
+    other = outcomes.alias("other")
+    latest = select(func.max(other.c.seq)).where(other.c.transaction_id == transactions.c.transaction_id)
+    return outcomes.c.seq == latest.correlate(transactions).scalar_subquery()
+
+
+def _listed() -> Select[Any]:
+    return select(*_LISTED).select_from(transactions.outerjoin(outcomes, _latest_outcome()))
+
+
+def _headers(stored: bytes) -> tuple[tuple[str, str], ...]:
+    pairs: Iterable[list[str]] = msgspec.json.decode(stored)
+    return tuple((name, value) for name, value in pairs)
+
+
+def _row(one: Any) -> TransactionRow:
+    ended = one.outcome is not None
+    return TransactionRow(
+        transaction_id=one.transaction_id,
+        started_at=one.started_ns / 1e9,
+        method=one.method,
+        path=one.path,
+        dialect=one.dialect,
+        operation=one.operation,
+        state="done",
+        outcome=one.outcome if ended else "lost",
+        session_id=one.session_id,
+        agent=one.agent,
+        model=one.model or one.answered_model or "",
+        upstream=one.upstream,
+        reason=one.reason,
+        status=one.status,
+        verdict=one.verdict if ended else "",
+        stream=bool(one.stream),
+        input_tokens=one.input_tokens,
+        output_tokens=one.output_tokens,
+        cached_tokens=one.cached_tokens,
+        reasoning_tokens=one.reasoning_tokens,
+        cost_usd=one.cost_usd,
+        ttft_ms=one.ttft_ms,
+        total_ms=one.total_ms,
+        overhead_ms=one.overhead_ms,
+        request_bytes=one.request_bytes,
+        response_bytes=one.response_bytes or 0,
+        preview=one.preview,
+        error=(one.error or "") if ended else "no outcome was recorded: the gateway ended, or it still runs",
+        stop_reason=one.stop_reason or "",
+        tool_calls=one.tool_calls or 0,
+    )

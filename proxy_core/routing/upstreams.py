@@ -1,0 +1,74 @@
+"""The configured upstreams, and the choice of one for a request.
+
+A request names an API by its path; only configured upstreams can be reached, whatever a request says.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from proxy_core.errors import UnknownUpstream
+from proxy_core.settings import Settings, Timeouts, UpstreamSettings
+from proxy_core.wire.dialects import Dialect, Endpoint
+
+
+class Upstream(Struct, frozen=True):
+    """One upstream, ready to be sent to."""
+
+    name: str
+    api: Dialect
+    base_url: str
+    """Scheme, host, port and path prefix, without a trailing slash."""
+    path_prefix: str
+    """What stands before the API's own path; often empty."""
+    host_header: bytes
+    timeouts: Timeouts
+    api_key: str | None = None
+    ca_file: str | None = None
+    proxy: str | None = None
+
+
+class Choice(Struct, frozen=True):
+    """Where a request goes, and the reason code of the rule that decided."""
+
+    upstream: Upstream
+    reason: str
+
+
+class Upstreams:
+    """All configured upstreams by name; the first of an API is its default."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.by_name = {name: _upstream(name, one, settings.routing.timeouts) for name, one in settings.upstreams.items()}
+        self.names: tuple[tuple[str, Dialect], ...] = tuple((one.name, one.api) for one in self.by_name.values())
+        self._default: dict[Dialect, Upstream] = {}
+        for one in self.by_name.values():
+            self._default.setdefault(one.api, one)
+
+    def choose(self, endpoint: Endpoint) -> Choice:
+        """The upstream for `endpoint`. Raises UnknownUpstream where none speaks its API."""
+        if endpoint.upstream is not None:
+            return Choice(self.by_name[endpoint.upstream], "explicit_upstream")
+        upstream = self._default.get(endpoint.api)
+        if upstream is None:
+            raise UnknownUpstream(
+                f"no upstream of api '{endpoint.api.value}' is configured; add one under 'upstreams' in the configuration"
+            )
+        return Choice(upstream, "default")
+
+
+def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
+    parts = urlsplit(one.base_url)
+    return Upstream(
+        name=name,
+        api=Dialect(one.api),
+        base_url=one.base_url,
+        path_prefix=parts.path,
+        host_header=parts.netloc.encode("ascii"),
+        timeouts=one.timeouts or timeouts,
+        api_key=one.api_key.get_secret_value() if one.api_key else None,
+        ca_file=one.ca_file,
+        proxy=one.proxy,
+    )
