@@ -1,0 +1,1 @@
+"""Speed of the gateway, measured beside nginx in one run. `python -m benchmarks --help`."""
