@@ -1,0 +1,213 @@
+"""Writes the pages of docs/ that are made from the code, so that they cannot differ from it.
+
+`python scripts/docs.py` writes them; `--check` changes nothing and exits 1 if one is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from luthien_tui import cli
+from proxy_core import settings_sources as sources
+from proxy_core.errors import ExitCode
+from proxy_core.settings import Settings
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+GENERATED = "<!-- made by scripts/docs.py; change the code instead -->"
+
+SETTINGS_INTRO = """# Settings
+
+Every setting has a default: luthien starts with none of them. Sources, each beating the one before:
+
+1. defaults
+2. a YAML file: `--config FILE` or `LUTHIEN_CONFIG`
+3. the environment, and `.env` in the working folder (the environment wins over `.env`)
+4. the command line
+
+`luthien config show` prints what holds and where each value came from; `luthien validate-config FILE` checks a file. Unknown
+names are refused, with the nearest known one.
+
+```yaml
+upstreams:
+  openai: {api: openai, base_url: https://api.openai.com, api_key: ${OPENAI_API_KEY}}
+  anthropic: {api: anthropic}
+  local: {api: ollama, base_url: http://localhost:11434}
+journal: {capture: redacted}
+ui: {on_close: headless}
+```
+
+`${NAME}` anywhere in a value is replaced by the environment; `${NAME:-text}` gives a default, `$${` is the text itself. An
+upstream may leave out `api` where its name says it, and `base_url` where its API has a usual one.
+"""
+
+ENVIRONMENT_INTRO = """## Environment
+
+Any setting is `LUTHIEN_` and its path in capitals with `__` between the parts: `LUTHIEN_SERVER__PORT=4100`,
+`LUTHIEN_UPSTREAMS__OPENAI__API_KEY=…`. A whole section can be JSON: `LUTHIEN_ROUTING__TIMEOUTS='{"idle_s": 30}'`. An empty
+value counts as unset.
+
+Names that other programs use are understood too; `LUTHIEN_…` beats them.
+
+| name | sets |
+|---|---|
+"""
+
+ENVIRONMENT_NOTES = """
+A base URL from one of these that points at luthien itself is ignored with a warning, because a shell that sends its clients here
+exports exactly that. In a file or on the command line it is an error. A provider's key is used only with that provider's own
+address or one that came from the environment, never with an address of a file; there, write `api_key: ${OPENAI_API_KEY}`.
+"""
+
+CLI_INTRO = """# Command line
+
+`luthien` alone starts gateway and screen. Without a terminal it runs headless and says so. Options of
+`luthien` also work before a sub-command.
+
+| exit code | meaning |
+|---|---|
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    parts = [GENERATED, "", SETTINGS_INTRO]
+    parts += _section(Settings, "", top=True)
+    parts.append(ENVIRONMENT_INTRO + "\n".join(_environment_rows()))
+    parts.append(ENVIRONMENT_NOTES)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _section(model: type[BaseModel], path: str, *, top: bool = False) -> list[str]:
+    rows: list[str] = []
+    inner: list[str] = []
+    for name, info in model.model_fields.items():
+        section, named = sources._model_of(info.annotation)
+        here = f"{path}{name}"
+        if section is not None:
+            inner += _section(section, f"{here}.<name>." if named else f"{here}.")
+            if not top and not named and info.description:
+                rows.append(_row(here, info, "as in `routing.timeouts`" if info.default is None else "see below"))
+            continue
+        rows.append(_row(here, info, _kind(info)))
+    title = f"## `{path.rstrip('.')}`" if path else "## At the top"
+    table = ["| setting | values | default | meaning |", "|---|---|---|---|", *rows, ""]
+    if path == "upstreams.<name>.timeouts.":
+        return []
+    return [*inner, title, "", *table] if top else [title, "", *table, *inner]
+
+
+def _row(path: str, info: FieldInfo, kind: str) -> str:
+    default = "required" if info.is_required() else _default(info)
+    return f"| `{path}` | {kind} | {default} | {' '.join((info.description or '').split())} |"
+
+
+def _default(info: FieldInfo) -> str:
+    value = info.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "see below"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    return f"`{value}`"
+
+
+def _kind(info: FieldInfo) -> str:
+    annotation: Any = info.annotation
+    options = [kind for kind in get_args(annotation) if kind is not type(None)]
+    if get_origin(annotation) is not None and options and all(isinstance(option, str) for option in options):
+        return ", ".join(f"`{option}`" for option in options)
+    if len(options) == 1:
+        annotation = options[0]
+    names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", SecretStr: "secret"}
+    bounds = _bounds(info)
+    return names.get(annotation, "text") + (f", {bounds}" if bounds else "")
+
+
+def _bounds(info: FieldInfo) -> str:
+    low = high = ""
+    for bound in info.metadata:
+        if (value := getattr(bound, "ge", None)) is not None:
+            low = f"from {value}"
+        if (value := getattr(bound, "gt", None)) is not None:
+            low = f"above {value}"
+        if (value := getattr(bound, "le", None)) is not None:
+            high = f"up to {value}"
+    return " ".join(part for part in (low, high) if part)
+
+
+def _environment_rows() -> list[str]:
+    rows = {name: f"`{'.'.join(place)}`" for name, place in sources.SHARED_NAMES.items()}
+    for name, api in sources.SHARED_BASE_URLS.items():
+        rows[name] = f"`base_url` of the upstream `{api}`, or else of the first one with that API"
+    for name, api in sources.SHARED_API_KEYS.items():
+        rows[name] = f"`api_key` of the same upstream for `{api}`, where it has none"
+    one = ", ".join(f"`{name}`" for name in sources.ONE_UPSTREAM_NAMES)
+    return [
+        *(f"| `{name}` | {meaning} |" for name, meaning in rows.items()),
+        f"| {one} | together: one upstream instead of all |",
+    ]
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    group = typer.main.get_command(cli.app)
+    codes = [f"| {code.value} | {_meaning(code)} |" for code in ExitCode]
+    parts = [GENERATED, "", CLI_INTRO + "\n".join(codes), ""]
+    for path, command in _commands("luthien", group):
+        context = typer.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+        parts += [f"## `{path}`", "", "```text", command.get_help(context).rstrip(), "```", ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _commands(path: str, command: Any) -> list[tuple[str, Any]]:
+    found = [(path, command)]
+    for name, inner in getattr(command, "commands", {}).items():
+        found += _commands(f"{path} {name}", inner)
+    return found
+
+
+def _meaning(code: ExitCode) -> str:
+    meanings = {
+        ExitCode.OK: "ended as asked",
+        ExitCode.CRASH: "a defect; for `doctor`: a check failed",
+        ExitCode.USAGE: "a wrong option or setting",
+        ExitCode.CANNOT_START: "the address is taken, or the gateway could not start",
+        ExitCode.STORE: "the journal's store is not writable",
+        ExitCode.INTERRUPTED: "ended by ctrl+c before it could serve",
+    }
+    return meanings[code]
+
+
+PAGES = {"settings.md": settings_page, "cli.md": cli_page}
+
+
+def stale_pages() -> list[str]:
+    """Names of the pages that differ from what the code says."""
+    return [name for name, page in PAGES.items() if not (DOCS / name).exists() or (DOCS / name).read_text("utf-8") != page()]
+
+
+def main() -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if a page is stale")
+    if parser.parse_args().check:
+        stale = stale_pages()
+        for name in stale:
+            print(f"docs/{name} is stale: run python scripts/docs.py", file=sys.stderr)
+        return 1 if stale else 0
+    DOCS.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
