@@ -347,7 +347,7 @@ def _fault_line(place: Place, kind: str, message: str, value: Any, origin: str) 
         return f"{dotted} is missing ({origin}); give it a value"
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if place[-1] in SECRET_LEAVES or isinstance(value, dict) or len(shown := repr(value)) > 60 or shown in message:
+    if place[-1] in SECRET_LEAVES or isinstance(value, dict) or len(shown := repr(value)) > 60 or shown in message.split():
         return f"{dotted} ({origin}): {message}"
     return f"{dotted} ({origin}): {message}, not {shown}"
 

@@ -1,0 +1,32 @@
+"""Runs the `luthien` command the way a user does: as a process, in a clean environment, with a data folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "luthien_tui.cli")
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
+
+
+def clean_environ(folder: Path, **more: str) -> dict[str, str]:
+    """The environment without anything that is a setting."""
+    environ = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environ |= {"LUTHIEN_DATA_DIR": str(folder / "data"), "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUTF8": "1"}
+    return environ | more
+
+
+def luthien(folder: Path, *arguments: str, timeout_s: float = 30, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end without a terminal; the working folder is `folder`."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=folder,
+        env=clean_environ(folder, **environ),
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
