@@ -1,0 +1,301 @@
+"""Texts prepared for the screen: wrapped to a width, safe for a terminal, coloured line by line only when drawn.
+
+Nothing here knows a widget, and every builder may run in a thread. JSON is laid out without being parsed, so numbers,
+escapes and repeated keys appear exactly as sent; inline data longer than DATA_LIMIT is folded in laid-out JSON, not in raw text.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+
+from rich.cells import cell_len, chop_cells
+
+from luthien_tui.text import decode, visible
+
+Piece = tuple[str, str]
+Lexer = Callable[[str, bool], list[Piece]]
+
+SHOWN_LIMIT = 8 * 1024 * 1024
+"""Bytes of a body that are shown; `copy` takes all of it."""
+DATA_LIMIT = 2_048
+"""Characters of an unbroken string after which laid-out JSON folds it."""
+MATCH_LIMIT = 10_000
+
+
+class Document:
+    """Rows of text; a row that continues the one above says so."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.continued = bytearray()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def pieces(self, index: int) -> list[Piece]:
+        """The row with its tones."""
+        return [(self.texts[index], "")]
+
+    def add(self, line: str, width: int) -> None:
+        """Append one line of safe text, wrapped to `width` cells."""
+        for place, row in enumerate(wrap(line, width)):
+            self.texts.append(row)
+            self.continued.append(place > 0)
+
+    def find(self, wanted: str) -> list[tuple[int, int, int]]:
+        """Every match, case ignored, as (row, from, to); one that runs over a wrapped row has one entry a row."""
+        if not wanted:
+            return []
+        offsets: list[int] = []
+        parts: list[str] = []
+        position = 0
+        for text, continues in zip(self.texts, self.continued, strict=True):
+            if not continues and parts:
+                parts.append("\n")
+                position += 1
+            offsets.append(position)
+            lowered = text.lower()
+            parts.append(lowered if len(lowered) == len(text) else text)
+            position += len(text)
+        everything, needle = "".join(parts), wanted.lower()
+        matches: list[tuple[int, int, int]] = []
+        start = everything.find(needle)
+        while start >= 0 and len(matches) < MATCH_LIMIT:
+            end = start + len(needle)
+            row = bisect_right(offsets, start) - 1
+            while row < len(offsets) and offsets[row] < end:
+                length = len(self.texts[row])
+                low, high = max(0, start - offsets[row]), min(length, end - offsets[row])
+                if high > low:
+                    matches.append((row, low, high))
+                row += 1
+            start = everything.find(needle, end)
+        return matches
+
+
+class LexedDocument(Document):
+    """Text whose tones a lexer gives when a row is drawn."""
+
+    def __init__(self, lexer: Lexer) -> None:
+        super().__init__()
+        self.lexer = lexer
+
+    def pieces(self, index: int) -> list[Piece]:
+        return self.lexer(self.texts[index], bool(self.continued[index]))
+
+
+class PieceDocument(Document):
+    """Lines of luthien's own words with given tones; wrapped text keeps the tone of its line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[Piece]] = []
+
+    def pieces(self, index: int) -> list[Piece]:
+        return self.rows[index]
+
+    def line(self, *pieces: Piece) -> None:
+        """One row, not wrapped."""
+        self.rows.append(list(pieces))
+        self.texts.append("".join(text for text, _ in pieces))
+        self.continued.append(False)
+
+    def block(self, text: str, width: int, *, head: Piece, indent: int, tone: str = "") -> None:
+        """Text of the traffic beside a head, wrapped with an indent."""
+        first = True
+        for line in visible(text).split("\n"):
+            for place, row in enumerate(wrap(line, max(8, width - indent))):
+                lead = (head[0].ljust(indent), head[1]) if first else (" " * indent, "")
+                self.rows.append([lead, (row, tone)])
+                self.texts.append(lead[0] + row)
+                self.continued.append(place > 0)
+                first = False
+
+
+def wrap(line: str, width: int) -> list[str]:
+    """The line in rows of at most `width` cells, broken after a space or an escaped line end where one is near."""
+    width = max(4, width)
+    if line.isascii():
+        if len(line) <= width and "\\n" not in line:
+            return [line]
+        return list(_wrap_ascii(line, width))
+    if cell_len(line) <= width and "\\n" not in line:
+        return [line]
+    rows: list[str] = []
+    for part in _split_escapes(line):
+        rows += chop_cells(part, width) if cell_len(part) > width else [part]
+    return rows
+
+
+def _wrap_ascii(line: str, width: int) -> Iterator[str]:
+    for part in _split_escapes(line):
+        start = 0
+        while len(part) - start > width:
+            end = start + width
+            space = part.rfind(" ", end - width // 3, end)
+            cut = space + 1 if space > 0 else end
+            yield part[start:cut]
+            start = cut
+        yield part[start:]
+
+
+def _split_escapes(line: str) -> list[str]:
+    if "\\n" not in line:
+        return [line]
+    parts = re.split(r"(?<=[^\\]\\n)(?=[^\"])", line)
+    return parts if len(parts) < 20_000 else [line]
+
+
+_JSON = re.compile(
+    r'(?P<string>"(?:[^"\\]|\\.)*"?)(?P<colon>\s*:)?|(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)'
+    r"|(?P<literal>\b(?:true|false|null)\b)|(?P<rest>[^\"\-\dtfn]+|.)"
+)
+_STRING_END = re.compile(r'(?:[^"\\]|\\.)*"?')
+
+
+def lex_json(row: str, continued: bool) -> list[Piece]:
+    """Tones of one row of JSON; a continued row begins inside a string."""
+    pieces: list[Piece] = []
+    start = 0
+    if continued and (end := _STRING_END.match(row)) is not None:
+        pieces.append((end[0], "string"))
+        start = end.end()
+    for token in _JSON.finditer(row, start):
+        if token["string"] is not None:
+            pieces.append((token["string"], "name" if token["colon"] else "string"))
+            if token["colon"]:
+                pieces.append((token["colon"], "quiet"))
+        elif token["number"] is not None:
+            pieces.append((token["number"], "number"))
+        elif token["literal"] is not None:
+            pieces.append((token["literal"], "literal"))
+        else:
+            pieces.append((token["rest"], "quiet" if token["rest"].strip() in ("{", "}", "[", "]", ",", "},", "],") else ""))
+    return pieces
+
+
+def lex_sse(row: str, continued: bool) -> list[Piece]:
+    """Tones of one row of a server-sent event stream."""
+    if continued:
+        return lex_json(row, True)
+    name, colon, value = row.partition(":")
+    if not colon:
+        return [(row, "quiet")]
+    if not name:
+        return [(row, "quiet")]
+    if name == "data":
+        space = " " if value.startswith(" ") else ""
+        return [("data:", "quiet"), (space, ""), *lex_json(value[len(space) :], False)]
+    if name == "event":
+        return [("event:", "quiet"), (value, "accent")]
+    return [(f"{name}:", "quiet"), (value, "number")] if name in ("id", "retry") else [(row, "")]
+
+
+def lex_headers(row: str, continued: bool) -> list[Piece]:
+    """Tones of one header line."""
+    name, colon, value = row.partition(":")
+    return [(row, "")] if continued or not colon else [(name, "name"), (colon, "quiet"), (value, "")]
+
+
+def lex_plain(row: str, continued: bool) -> list[Piece]:
+    return [(row, "")]
+
+
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+|"', re.DOTALL)
+
+
+def lay_out_json(text: str) -> Iterator[str]:
+    """Lines of indented JSON, token by token; nothing is parsed or changed, and bad JSON is laid out too."""
+    depth, line, opened = 0, "", False
+    for token in _TOKEN.finditer(text):
+        part = token[0]
+        if part in "}]" and len(part) == 1:
+            depth = max(0, depth - 1)
+            if opened:
+                line += part
+            else:
+                yield line
+                line = "  " * depth + part
+            opened = False
+            continue
+        if opened:
+            yield line
+            line = "  " * depth
+            opened = False
+        if part in "{[" and len(part) == 1:
+            line += part
+            depth += 1
+            opened = True
+        elif part == ",":
+            yield line + ","
+            line = "  " * depth
+        elif part == ":":
+            line += ": "
+        else:
+            line += _fold_data(part)
+    if line.strip():
+        yield line
+
+
+def _fold_data(token: str) -> str:
+    if len(token) <= DATA_LIMIT or " " in token[:DATA_LIMIT] or "\\n" in token[:DATA_LIMIT]:
+        return token
+    return f'{token[:60]}… {len(token) - 2:,} characters"'
+
+
+def is_event_stream(body: bytes, content_type: str) -> bool:
+    return "event-stream" in content_type or body[:6] in (b"data: ", b"data:{", b"event:")
+
+
+def body_lexer(body: bytes, content_type: str) -> Lexer:
+    if is_event_stream(body, content_type):
+        return lex_sse
+    return lex_json if body.lstrip()[:1] in (b"{", b"[") else lex_plain
+
+
+def looks_binary(body: bytes) -> bool:
+    head = body[:2_048]
+    return b"\x00" in head or sum(byte < 9 or 13 < byte < 32 for byte in head) > len(head) // 10
+
+
+def body_document(body: bytes, content_type: str, width: int, *, laid_out: bool = True) -> Document:
+    """A body as rows: JSON laid out, events and lines as they came, binary as a hex dump."""
+    cut = body[:SHOWN_LIMIT]
+    if looks_binary(cut):
+        document: Document = hex_document(cut)
+    else:
+        lexer = body_lexer(cut, content_type)
+        document = LexedDocument(lexer)
+        if lexer is lex_json and laid_out and not _is_lines(cut):
+            for line in lay_out_json(decode(cut)):
+                document.add(visible(line).replace("\n", "␊"), width)
+        else:
+            add_lines(document, decode(cut), width)
+    if len(body) > len(cut):
+        document.add(f"… {len(body) - len(cut):,} more bytes; copy takes the whole body", width)
+    return document
+
+
+def _is_lines(body: bytes) -> bool:
+    """Whether the body is one JSON value a line (NDJSON)."""
+    first, _, rest = body.strip().partition(b"\n")
+    return first.endswith(b"}") and rest.lstrip()[:1] == b"{"
+
+
+def add_lines(document: Document, text: str, width: int) -> None:
+    """Append text as it came, line by line."""
+    for line in visible(text).removesuffix("\n").split("\n"):
+        document.add(line.removesuffix("␍"), width)
+
+
+def hex_document(body: bytes, limit: int = 65_536) -> Document:
+    """The first bytes of something that is not text."""
+    document = PieceDocument()
+    document.line((f"binary, {len(body):,} bytes", "quiet"))
+    for offset in range(0, min(len(body), limit), 16):
+        row = body[offset : offset + 16]
+        letters = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in row)
+        document.line((f"{offset:08x}  ", "quiet"), (f"{row.hex(' '):<48}", "number"), (letters, ""))
+    return document

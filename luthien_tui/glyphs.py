@@ -1,0 +1,61 @@
+"""How the state of a transaction looks: a sign, a word and a tone. Words carry the meaning; signs and tones help the eye."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from proxy_core.control.rows import TransactionRow
+
+Tone = Literal["ok", "quiet", "busy", "notice", "warning", "error"]
+
+
+class Face(NamedTuple):
+    """How a state shows."""
+
+    sign: str
+    word: str
+    tone: Tone
+
+
+RUNNING: dict[str, Face] = {
+    "receiving": Face("↑", "receiving", "quiet"),
+    "waiting": Face("…", "waiting", "busy"),
+    "streaming": Face("▸", "streaming", "busy"),
+}
+OUTCOMES: dict[str, Face] = {
+    "error": Face("✗", "error", "error"),
+    "truncated": Face("¦", "truncated", "warning"),
+    "cancelled": Face("○", "cancelled", "quiet"),
+    "refused": Face("✗", "refused", "error"),
+}
+VERDICTS: dict[str, Face] = {
+    "allow": Face("✓", "allow", "ok"),
+    "flag": Face("!", "flagged", "notice"),
+    "modify": Face("~", "modified", "notice"),
+    "route": Face("→", "routed", "notice"),
+    "hold": Face("‖", "held", "warning"),
+    "deny": Face("✗", "denied", "error"),
+}
+PULSE = "▏▎▍▌▋▊▉█"
+"""The sign at the end of a running row; it moves once a second."""
+
+
+def face(row: TransactionRow) -> Face:
+    """What matters most about a row now: what holds or failed it before what allowed it."""
+    if row.state != "done":
+        if row.verdict == "hold":
+            return VERDICTS["hold"]
+        return RUNNING.get(row.state, RUNNING["waiting"])
+    if row.verdict == "deny":
+        return VERDICTS["deny"]
+    if row.outcome == "error" and row.status is not None and row.status >= 400:
+        return Face("✗", "upstream", "error")
+    if known := OUTCOMES.get(row.outcome):
+        return known
+    return VERDICTS.get(row.verdict, Face("?", row.verdict, "notice"))
+
+
+def status_tone(status: int | None) -> Tone:
+    if status is None:
+        return "quiet"
+    return "error" if status >= 500 else "warning" if status >= 400 else "ok"

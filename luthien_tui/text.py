@@ -1,0 +1,111 @@
+"""The only door through which text of the traffic reaches the screen.
+
+`visible()` shows what a terminal would obey or hide: control, bidirectional, zero-width, private and tag characters appear
+as signs, long runs of combining marks are cut. Nothing is silently removed but the single presentation selector after
+an emoji. `cell()` gives one line for a table. The result is plain `str` for segments; `content()` wraps it for widgets.
+Nothing here reads markup, and nobody may hand text of the traffic to a widget by another way.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from textual.content import Content
+
+MAX_MARKS = 4
+"""Combining marks shown on one character."""
+_TAGS = re.compile("[\U000e0020-\U000e007f]+")
+_PRESENTATION = re.compile("(?<![\ufe0e\ufe0f])[\ufe0e\ufe0f](?![\ufe0e\ufe0f])")
+_BLANK = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, 0x2028, 0x2029, *range(0xFE00, 0xFE10)))
+_BLANK_RANGES = (range(0x180B, 0x1810), range(0xE0100, 0xE01F0))
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+
+class _Signs(dict[int, str | int]):
+    """What stands for a character; learnt one character at a time."""
+
+    def __missing__(self, code: int) -> str | int:
+        sign: str | int = code
+        if code < 0x20:
+            sign = chr(0x2400 + code)
+        elif code == 0x7F:
+            sign = "␡"
+        elif 0x80 <= code < 0xA0:
+            sign = f"\\x{code:02x}"
+        elif code in _BLANK or any(code in blank for blank in _BLANK_RANGES) or unicodedata.category(chr(code)) in _HIDDEN:
+            sign = f"⟨U+{code:04X}⟩"
+        if len(self) > 20_000:
+            self.clear()
+        self[code] = sign
+        return sign
+
+
+_LINES = _Signs({0x0A: 0x0A, 0x09: "    "})
+_CELLS = _Signs({0x0A: "↵", 0x0D: "↵", 0x09: "⇥"})
+_marks: re.Pattern[str] | None = None
+
+
+def visible(text: str) -> str:
+    """`text` of many lines, safe for a terminal: line feeds stay, everything else that acts is shown as a sign."""
+    if text.isascii() and text.isprintable():
+        return text
+    if not text.isascii():
+        text = _calm(text)
+    return text.replace("\r\n", "\n").translate(_LINES)
+
+
+def cell(text: str) -> str:
+    """`text` in one line: line ends and tabs become signs too."""
+    if text.isascii() and text.isprintable():
+        return text
+    if not text.isascii():
+        text = _calm(text)
+    return text.replace("\r\n", "\n").translate(_CELLS)
+
+
+def content(text: str) -> Content:
+    """`text` for a widget, without markup."""
+    return Content(visible(text))
+
+
+def decode(body: bytes) -> str:
+    """Bytes of a body as text; what is not UTF-8 appears as `\\xNN`."""
+    return body.decode("utf-8", "backslashreplace")
+
+
+def _calm(text: str) -> str:
+    text = _TAGS.sub(_show_tags, text)
+    text = _PRESENTATION.sub("", text)
+    return _mark_runs().sub(_cut_marks, text)
+
+
+def _show_tags(run: re.Match[str]) -> str:
+    hidden = "".join(chr(ord(tag) - 0xE0000) for tag in run[0]).replace("\x7f", "␡")
+    return f"⟨hidden tags: {hidden}⟩"
+
+
+def _cut_marks(run: re.Match[str]) -> str:
+    return f"{run[0][:MAX_MARKS]}⟨+{len(run[0]) - MAX_MARKS} marks⟩"
+
+
+def _mark_runs() -> re.Pattern[str]:
+    """Runs of too many combining marks; the class of marks is gathered once, on the first text that is not ASCII."""
+    global _marks
+    if _marks is None:
+        ranges: list[list[int]] = []
+        for code in (
+            *range(0x0300, 0x3100),
+            *range(0xA600, 0xAC00),
+            *range(0xFB00, 0xFE30),
+            *range(0x10000, 0x12000),
+            *range(0x1D100, 0x1F000),
+        ):
+            if unicodedata.category(chr(code)) in ("Mn", "Me"):
+                if ranges and ranges[-1][1] == code - 1:
+                    ranges[-1][1] = code
+                else:
+                    ranges.append([code, code])
+        marks = "".join(f"{chr(low)}-{chr(high)}" for low, high in ranges)
+        _marks = re.compile(f"[{marks}]{{{MAX_MARKS + 1},}}")
+    return _marks

@@ -1,0 +1,70 @@
+"""The line above the keys: filter and counts, whether the list follows, the store, the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luthien_tui import figures
+from luthien_tui.text import cell
+from luthien_tui.widgets.paint import Piece, spread
+from luthien_tui.widgets.strip_bar import StripBar
+from proxy_core.control.plane import GatewayState
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the status line says about the view."""
+
+    filter_text: str = ""
+    shown: int = 0
+    total: int = 0
+    progress: float = 1.0
+    mode: str = "FOLLOW"
+    search: str = ""
+    missed: int = 0
+    """Feed records that were lost because the screen was behind."""
+
+
+class StatusLine(StripBar):
+    """One line, drawn from a Standing and the gateway's state."""
+
+    DEFAULT_CSS = "StatusLine { background: $surface; }"
+
+    def __init__(self, state: GatewayState) -> None:
+        super().__init__(id="status")
+        self.state = state
+        self.standing = Standing()
+
+    def update(self, state: GatewayState, standing: Standing) -> None:
+        if (state, standing) != (self.state, self.standing):
+            self.state, self.standing = state, standing
+            self.refresh()
+
+    def line(self, y: int, width: int) -> list[Piece]:
+        standing, state = self.standing, self.state
+        left: list[Piece] = []
+        if standing.filter_text:
+            left += [(" filter ", "quiet@edit_filter"), (cell(standing.filter_text), "accent@edit_filter")]
+        if standing.search:
+            left += [(" / ", "quiet"), (cell(standing.search), "notice")]
+        right: list[Piece] = []
+        if standing.progress < 1:
+            right.append((f"filtering {standing.progress:.0%}   ", "busy"))
+        elif standing.filter_text:
+            right.append((f"{standing.shown:,}/{standing.total:,}   ", "strong"))
+        elif standing.mode:
+            right.append((f"{standing.total:,} rows   ", "quiet"))
+        if standing.missed:
+            right.append((f"{standing.missed:,} skipped   ", "warning"))
+        if standing.mode:
+            tone = {"FOLLOW": "ok", "FROZEN": "badge"}.get(standing.mode, "warning")
+            text = f" {standing.mode} " if standing.mode == "FROZEN" else standing.mode
+            right += [(text, f"{tone}@follow"), ("   ", "")]
+        journal_ok = state.journal_status == "ok"
+        right.append(
+            (f"{state.store} {'✓' if journal_ok else '✗ ' + state.journal_status}", "quiet" if journal_ok else "warning")
+        )
+        if width >= 100 or state.journal_queue:
+            right.append((f" {state.journal_queue} queued", "quiet"))
+        right.append((f"   lag {figures.duration(state.loop_lag_ms)} ", "quiet" if state.loop_lag_ms < 20 else "warning"))
+        return spread(left, right, width)
