@@ -1,0 +1,99 @@
+"""Token counts as each API reports them, normalised as `Usage` says.
+
+Takes decoded JSON of any type; a count that is missing, negative, too large or no integer is None, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy_core.wire.conversation import Usage
+from proxy_core.wire.tolerant_json import JsonObject, as_count, as_object, total
+
+_NOTHING = Usage()
+
+
+def chat_usage(value: Any) -> Usage | None:
+    """`usage` of Chat Completions, legacy completions and everything that imitates them."""
+    if not isinstance(value, dict):
+        return None
+    prompt = as_object(value.get("prompt_tokens_details"))
+    completion = as_object(value.get("completion_tokens_details"))
+    output = as_count(value.get("completion_tokens"))
+    reasoning = as_count(completion.get("reasoning_tokens"))
+    input_tokens = as_count(value.get("prompt_tokens"))
+    if reasoning and output is not None and input_tokens is not None:
+        with_reasoning = total(output, reasoning)
+        # Some upstreams count reasoning beside the completion; their total tells.
+        if with_reasoning is not None and value.get("total_tokens") == input_tokens + with_reasoning:
+            output = with_reasoning
+    cached = as_count(prompt.get("cached_tokens"))
+    if cached is None:
+        cached = _first(value, "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
+    written = as_count(prompt.get("cache_write_tokens"))
+    if written is None:
+        written = _first(value, "cache_creation_input_tokens")
+    return reported(Usage(input_tokens, output, cached, written, reasoning))
+
+
+def embeddings_usage(value: Any) -> Usage | None:
+    """`usage` of embeddings; some upstreams report a total only, which is input."""
+    usage = chat_usage(value)
+    if usage is not None and usage.input_tokens is not None:
+        return usage
+    tokens = as_count(as_object(value).get("total_tokens"))
+    return None if tokens is None else Usage(input_tokens=tokens)
+
+
+def responses_usage(value: Any) -> Usage | None:
+    """`usage` of Responses."""
+    if not isinstance(value, dict):
+        return None
+    if "input_tokens" not in value and "prompt_tokens" in value:
+        return chat_usage(value)
+    input_details = as_object(value.get("input_tokens_details"))
+    output_details = as_object(value.get("output_tokens_details"))
+    return reported(
+        Usage(
+            as_count(value.get("input_tokens")),
+            as_count(value.get("output_tokens")),
+            as_count(input_details.get("cached_tokens")),
+            as_count(input_details.get("cache_write_tokens")),
+            as_count(output_details.get("reasoning_tokens")),
+        )
+    )
+
+
+def messages_usage(value: JsonObject) -> Usage | None:
+    """`usage` of Messages, whose wire number of input tokens excludes cache reads and writes."""
+    uncached = as_count(value.get("input_tokens"))
+    cached = as_count(value.get("cache_read_input_tokens"))
+    written = as_count(value.get("cache_creation_input_tokens"))
+    output_details = as_object(value.get("output_tokens_details"))
+    return reported(
+        Usage(
+            None if uncached is None else total(uncached, cached, written),
+            as_count(value.get("output_tokens")),
+            cached,
+            written,
+            as_count(output_details.get("thinking_tokens")),
+        )
+    )
+
+
+def ollama_usage(prompt_eval_count: Any, eval_count: Any) -> Usage | None:
+    """The counts of Ollama's last line."""
+    return reported(Usage(as_count(prompt_eval_count), as_count(eval_count)))
+
+
+def reported(usage: Usage) -> Usage | None:
+    """None where nothing was reported."""
+    return None if usage == _NOTHING else usage
+
+
+def _first(value: JsonObject, *keys: str) -> int | None:
+    for key in keys:
+        count = as_count(value.get(key))
+        if count is not None:
+            return count
+    return None
