@@ -135,10 +135,10 @@ class Ground:
         return Proxy("direct", self.upstream_port, None)
 
     @contextmanager
-    def started(self, name: str, *, stall_samples: Path | None = None) -> Iterator[Proxy]:
+    def started(self, name: str, *, wrapper: list[str] | None = None) -> Iterator[Proxy]:
         """`direct`, `nginx`, `luthien` (headless) or `luthien-ui`, ready to serve; ended when the block is left.
 
-        With `stall_samples` a luthien samples its event loop into that file.
+        `wrapper` stands in the command of a luthien for its program: something that runs it and watches.
         """
         if name == "direct":
             yield self.direct()
@@ -151,8 +151,8 @@ class Ground:
             command = self._nginx(folder, port)
         else:
             command = self.luthien_command(port, folder / "data", headless=name == "luthien")
-            if stall_samples:
-                command = [sys.executable, "-m", "benchmarks.stall_probe", str(stall_samples), *command[len(luthien()) :]]
+            if wrapper:
+                command = [*wrapper, *command[len(luthien()) :]]
         screen = SCREEN if name == "luthien-ui" else None
         with Child(command, folder / "output.log", cpus=self.cpus.proxy, terminal=screen, environment=module_path()) as child:
             proxy = Proxy(name, port, child, child.started_at)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Callable
 
@@ -49,7 +50,8 @@ def own_lag_ms(proxy: Proxy) -> dict[str, float]:
 def measure_stalls(ground: Ground, name: str, *, rows: int, rate: float, seconds: float) -> dict[str, float]:
     """Stalls (ms) and client latencies (us) of `luthien` or `luthien-ui` at a steady rate."""
     samples = ground.folder / f"stalls-{name}-{time.monotonic_ns()}"
-    with ground.started(name, stall_samples=samples) as proxy:
+    wrapper = [sys.executable, "-m", "benchmarks.stall_probe", str(samples)]
+    with ground.started(name, wrapper=wrapper) as proxy:
         filled = fill(ground, proxy, rows)
         time.sleep(2)
         with ground.load(proxy, connections=64, seconds=seconds + 1, spread=True, rate=rate) as load:
