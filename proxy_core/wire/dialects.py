@@ -68,7 +68,7 @@ _OPERATIONS = {
     "/api/embeddings": Operation.OLLAMA_EMBED,
     "/api/tags": Operation.MODELS,
 }
-_UNSAFE = re.compile(r"(?i)//|\\|[\x00-\x20\x7f-\uffff;]|%(?:00|0a|0d|25|3b|5c)")
+_UNSAFE = re.compile(r"//|\\|[\x00-\x20\x7f-\U0010ffff;]|%(?:00|0[aAdD]|25|3[bB]|5[cC])")
 _DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 MAX_PATH_CHARS = 16_384
 
