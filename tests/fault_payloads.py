@@ -97,7 +97,7 @@ def _models(path: str, anthropic: bool) -> Answer:
     if path == "/api/tags":
         return _json({"models": [{"model": "llama3.2:latest", "name": "llama3.2:latest", "size": 1, "digest": "d"}]})
     if anthropic:
-        one = {"type": "model", "id": "claude-sonnet-4-5", "display_name": "Claude", "created_at": "2025-01-01T00:00:00Z"}
+        one = {"type": "model", "id": "claude-sonnet-5", "display_name": "Claude", "created_at": "2025-01-01T00:00:00Z"}
         return _json({"data": [one], "has_more": False, "first_id": one["id"], "last_id": one["id"]})
     return _json({"object": "list", "data": [{"id": "gpt-4o-mini", "object": "model", "created": 1, "owned_by": "openai"}]})
 
