@@ -64,6 +64,7 @@ def under_load(ground: Ground, proxy: Proxy, plan: Plan, *, connections: int, st
     }
     if before is not None and after is not None:
         found["cpu_us"] = rounded((after - before) * 1e6 / figures["requests"])
+        found["cpu_share"] = rounded((after - before) / figures["seconds"])
     if (memory := proxy.rss_mb()) is not None:
         found["rss_mb"] = rounded(memory)
     return found
