@@ -73,6 +73,24 @@ class UpstreamResponse:
         """Whether the whole body has been read already, so that `read` would return at once with nothing."""
         return self._stream is None or self._stream.at_eof()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a piece of the body, or its end, is there already."""
+        return self._stream is None or self._stream.total_bytes > 0 or self._stream.is_eof()
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the upstream ends the body within this time; nothing is read."""
+        if self._stream is None:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stream.wait_eof()
+        except TimeoutError:
+            return False
+        except (aiohttp.ClientError, HttpProcessingError, OSError):
+            return True
+        return True
+
     def close(self) -> None:
         """Give the connection back to the pool if the body was read to its end, else cut it, which cancels the upstream."""
         connection, self._connection = self._connection, None

@@ -84,7 +84,7 @@ def check_path(path: str) -> None:
         raise UnsafePath("the path has a '.' or '..' segment; send the path it stands for")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def find_endpoint(path: str, anthropic_version: bool, upstreams: tuple[tuple[str, Dialect], ...]) -> Endpoint | None:
     """The endpoint that a raw path without query names, or None where no API has such a path.
 

@@ -1,0 +1,92 @@
+"""What an upstream's answer says, read once after it has ended: usage, tool calls, stop reason, error.
+
+Reading never changes or delays what the client gets but for its own time; large bodies are read in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+
+from msgspec import Struct
+
+from proxy_core.running import Running
+from proxy_core.wire.codec import Codec, codec_for
+from proxy_core.wire.conversation import Answer, TextDelta, ThinkingDelta, ToolCallDelta, ToolCallStart, Usage
+from proxy_core.wire.encodings import UnreadableEncoding, decoded
+
+THREAD_FROM_BYTES = 256 * 1024
+_codec = lru_cache(maxsize=None)(codec_for)
+_CONTENT = (TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta)
+
+
+class Reading(Struct):
+    """An answer's facts; the defaults are those of a body that nobody can read."""
+
+    usage: Usage | None = None
+    stop_reason: str = ""
+    tool_calls: int = 0
+    model: str = ""
+    response_id: str = ""
+    error: str = ""
+    problem: str = ""
+    complete: bool = True
+    first_token_offset: int = 0
+    """Bytes of the body before the event that carries the first token; 0 for a body that is no stream."""
+
+
+async def read_answer(running: Running) -> Reading:
+    """Read the response that `running` has received."""
+    codec = _codec(running.operation)
+    if codec is None:
+        return Reading()
+    cut = running.received > len(running.response)
+    body = bytes(running.response)
+    if len(body) >= THREAD_FROM_BYTES:
+        reading = await asyncio.to_thread(_read, codec, body, running.content_type, running.content_encoding)
+    else:
+        reading = _read(codec, body, running.content_type, running.content_encoding)
+    if cut:
+        # What is not kept was not read: nothing can be said of the end of this answer.
+        reading.complete = True
+        reading.problem = "only the beginning of the body was kept and read"
+    return reading
+
+
+def _read(codec: Codec, body: bytes, content_type: str, encoding: str) -> Reading:
+    if encoding:
+        try:
+            body = decoded(body, encoding)
+        except UnreadableEncoding as error:
+            return Reading(problem=str(error))
+    if content_type.startswith(("text/event-stream", "application/x-ndjson")):
+        return _read_stream(codec, body)
+    return _reading_of(codec.read_response(body))
+
+
+def _read_stream(codec: Codec, body: bytes) -> Reading:
+    decoder = codec.stream_decoder()
+    offset = 0
+    first = 0
+    for event in decoder.feed(body):
+        if isinstance(event, _CONTENT):
+            first = offset
+            break
+        offset += len(event.raw)
+    reading = _reading_of(decoder.finish())
+    reading.first_token_offset = first
+    return reading
+
+
+def _reading_of(answer: Answer) -> Reading:
+    error = answer.error
+    return Reading(
+        usage=answer.usage,
+        stop_reason=answer.stop_reason or "",
+        tool_calls=len(answer.tool_calls),
+        model=answer.model or "",
+        response_id=answer.response_id or "",
+        error=f"{error.type}: {error.message}" if error else "",
+        problem=answer.problem or "",
+        complete=answer.complete,
+    )

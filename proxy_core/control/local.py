@@ -1,0 +1,86 @@
+"""The control plane of a gateway in this process: calls objects, copies nothing that is large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy_core.control.feed import Feed, FeedRecord
+from proxy_core.control.plane import GatewayState, Headers, Timing, TransactionDetail
+from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
+from proxy_core.gateway import Gateway
+from proxy_core.journal.journal import Journal
+from proxy_core.journal.store import Stored
+from proxy_core.running import Running
+from proxy_core.transaction import TransactionRow
+
+_TIMES = ("received", "recorded", "connected", "responded", "first_token", "last_byte", "finished")
+
+
+class LocalControlPlane:
+    """ControlPlane over the parts of a running gateway."""
+
+    def __init__(self, *, gateway: Gateway, journal: Journal, feed: Feed, state: Callable[[], GatewayState]) -> None:
+        self._gateway = gateway
+        self._journal = journal
+        self._feed = feed
+        self._state = state
+
+    def state(self) -> GatewayState:
+        return self._state()
+
+    def events(self, after: int, limit: int = 2_000) -> tuple[list[FeedRecord], int]:
+        return self._feed.since(after, limit)
+
+    async def history(self, limit: int, before: str | None = None) -> list[TransactionRow]:
+        return await self._journal.store.rows(limit, before)
+
+    async def detail(self, transaction_id: str) -> TransactionDetail | None:
+        running = self._gateway.running.get(transaction_id)
+        if running is not None:
+            return _of_running(running)
+        stored = await self._journal.store.detail(transaction_id)
+        return None if stored is None else of_stored(stored)
+
+    def live_body(self, transaction_id: str, offset: int) -> tuple[bytes, bool] | None:
+        running = self._gateway.running.get(transaction_id)
+        if running is None:
+            return None
+        return bytes(memoryview(running.response)[offset:]), running.leaving
+
+
+def _of_running(running: Running) -> TransactionDetail:
+    return TransactionDetail(
+        row=running.row,
+        request_headers=_shown(running.headers, running.secrets),
+        request_body=redact_formats(redact_known(running.body, running.secrets)),
+        response_headers=_shown(running.response_headers, running.secrets),
+        response_body=bytes(running.response),
+        timing=_timing(running.timing),
+    )
+
+
+def of_stored(stored: Stored) -> TransactionDetail:
+    """What the journal has of a transaction, as front ends see it."""
+    note = ""
+    if not stored.bodies_kept:
+        note = "bodies are not kept: journal.capture is 'metadata'"
+    elif stored.response_bytes > len(stored.response_body) and not stored.redacted:
+        note = f"the first {len(stored.response_body):,} of {stored.response_bytes:,} bytes are kept"
+    return TransactionDetail(
+        row=stored.row,
+        request_headers=stored.request_headers,
+        request_body=stored.request_body,
+        response_headers=stored.response_headers,
+        response_body=stored.response_body,
+        timing=_timing(stored.timing),
+        redacted=stored.redacted,
+        capture_note=note,
+    )
+
+
+def _shown(headers: list[tuple[bytes, bytes]], secrets: tuple[bytes, ...]) -> Headers:
+    return tuple(redact_headers(headers, secrets))
+
+
+def _timing(points: dict[str, float | None]) -> Timing:
+    return Timing(**{name: points.get(name) for name in _TIMES})

@@ -1,0 +1,123 @@
+"""One running transaction: what the gateway knows of it between its first and its last byte.
+
+Only the gateway writes to it. Front ends see its row, and its response bytes while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from proxy_core.routing.upstreams import Upstream
+from proxy_core.transaction import TransactionRow
+from proxy_core.wire.dialects import Dialect, Endpoint, Operation
+from proxy_core.wire.glance import Glance
+
+RawHeaders = list[tuple[bytes, bytes]]
+FIRST_CHUNKS = 64
+"""Arrival times are kept for so many chunks, to tell when the first token came."""
+
+
+class Running:
+    """The state of one transaction."""
+
+    __slots__ = (
+        "arrivals",
+        "body",
+        "capture_limit",
+        "client_gone",
+        "content_encoding",
+        "content_type",
+        "cut_connection",
+        "endpoint",
+        "error",
+        "glance",
+        "headers",
+        "intended",
+        "leaving",
+        "method",
+        "query",
+        "received",
+        "response",
+        "response_headers",
+        "row",
+        "secrets",
+        "sent",
+        "started",
+        "started_ns",
+        "task",
+        "timing",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        row: TransactionRow,
+        *,
+        scope: dict[str, Any],
+        started: float,
+        started_ns: int,
+        task: asyncio.Task[Any] | None,
+        capture_limit: int,
+    ) -> None:
+        self.row = row
+        self.task = task
+        self.method: str = scope["method"]
+        self.headers: RawHeaders = scope["headers"]
+        self.query: bytes = scope["query_string"]
+        self.started = started
+        self.started_ns = started_ns
+        self.capture_limit = capture_limit
+        self.endpoint: Endpoint | None = None
+        self.upstream: Upstream | None = None
+        self.glance = Glance()
+        self.body = b""
+        self.secrets: tuple[bytes, ...] = ()
+        self.intended = False
+        """Whether the intent is durable."""
+        self.sent = False
+        """Whether the response's headers have gone to the client."""
+        self.leaving = False
+        """Whether the outcome is being written: from here on a client that leaves changes nothing."""
+        self.client_gone = False
+        self.cut_connection: Callable[[], None] = scope.get("extensions", {}).get("luthien.cut", _no_way_to_cut)
+        """Closes the client's connection in the middle of an answer."""
+        self.error = ""
+        self.content_type = ""
+        self.content_encoding = ""
+        self.response_headers: RawHeaders = []
+        self.response = bytearray()
+        self.received = 0
+        """Bytes of the response body so far; `response` keeps at most `capture_limit` of them."""
+        self.arrivals: list[tuple[int, float]] = []
+        """Bytes received and the clock, after each of the first chunks."""
+        self.timing: dict[str, float | None] = {}
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.endpoint.dialect if self.endpoint else Dialect.OPENAI
+
+    @property
+    def operation(self) -> Operation:
+        return self.endpoint.operation if self.endpoint else Operation.OTHER
+
+    def mark(self, point: str, now: float) -> None:
+        """Note when a point was reached, in ms since the first byte."""
+        self.timing[point] = round((now - self.started) * 1e3, 3)
+
+    def take(self, chunk: bytes, now: float) -> None:
+        """Note a piece of the response body."""
+        row = self.row
+        if len(self.arrivals) < FIRST_CHUNKS:
+            self.arrivals.append((self.received + len(chunk), now))
+        room = self.capture_limit - len(self.response)
+        if room > 0:
+            self.response += chunk if len(chunk) <= room else chunk[:room]
+        self.received += len(chunk)
+        row.response_bytes = self.received
+        row.chunks += 1
+
+
+def _no_way_to_cut() -> None:
+    raise RuntimeError("the answer was cut short, and this server has no way to close the connection")

@@ -1,0 +1,184 @@
+"""One gateway, from its socket to its last record: builds the parts, starts them in order, ends them in order.
+
+Start: listen, open the journal, remember sessions, serve. End: stop accepting, let transactions finish within the drain time,
+write what waits, close. A second call to end forces it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import uvicorn
+
+from proxy_core.app import data_plane
+from proxy_core.control.feed import Feed
+from proxy_core.control.local import LocalControlPlane
+from proxy_core.control.plane import ControlPlane, GatewayState
+from proxy_core.gateway import Gateway
+from proxy_core.ids import new_ulid
+from proxy_core.interceptors.metrics import GatewayMetrics
+from proxy_core.journal.journal import Journal
+from proxy_core.loop_lag import LoopLag
+from proxy_core.routing.transport import UpstreamTransport
+from proxy_core.routing.upstreams import Upstreams
+from proxy_core.server import EmbeddedServer, IngressProtocol, listen
+from proxy_core.sessions.detector import SessionDetector
+from proxy_core.sessions.prices import PriceBook
+from proxy_core.settings import Settings
+from proxy_core.tasks import spawn
+
+log = logging.getLogger(__name__)
+
+
+class GatewayRuntime:
+    """A gateway that can be started once and ended once, on the loop that calls it."""
+
+    plane: ControlPlane
+    """All that a front end needs; there from `start` on."""
+    address: str
+    """`host:port` that it listens on; there from `start` on."""
+
+    def __init__(self, settings: Settings, *, data_dir: Path, demo: bool = False) -> None:
+        self._settings = settings
+        self._data_dir = data_dir
+        self._demo = demo
+        self._started_at = time.time()
+        self._ended = asyncio.Event()
+        self._ending = False
+
+    async def start(self) -> None:
+        """Listen, open the journal and serve. Raises ListenError, StoreError, ServerStartupError; then nothing is left open."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        listener = listen(settings.server.host, settings.server.port)
+        host, port = listener.getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self._journal = await Journal.open(settings.journal, self._data_dir)
+        except BaseException:
+            listener.close()
+            raise
+        try:
+            self._build(loop)
+            await self._remember_sessions()
+            self._serving = spawn(self._server.run_embedded(listener), name="gateway")
+            ready = spawn(self._server.ready.wait(), name="wait for the gateway")
+            await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
+            if self._serving.done():
+                ready.cancel()
+                await self._serving
+        except BaseException:
+            listener.close()
+            await self._journal.close()
+            raise
+        self._lag.start()
+        self._warming = spawn(self._prices.load(), name="load prices")
+        self._closing = spawn(self._close_after_serving(), name="close the gateway")
+
+    def begin_shutdown(self) -> None:
+        """Stop accepting and drain; called again, stop at once."""
+        if self._ending:
+            self._server.force_exit = True
+            for task in list(self._server.server_state.tasks):
+                task.cancel()
+        else:
+            self._ending = True
+            log.info("draining: %d transactions in flight", len(self._gateway.running))
+            self._server.should_exit = True
+
+    async def wait_closed(self) -> None:
+        """Return when everything has ended and is written."""
+        await self._ended.wait()
+
+    def _build(self, loop: asyncio.AbstractEventLoop) -> None:
+        settings = self._settings
+        self._feed = Feed()
+        self._metrics = GatewayMetrics()
+        self._prices = PriceBook(loop.time)
+        self._lag = LoopLag(loop)
+        self._sessions = SessionDetector(
+            digest=self._journal.digest,
+            new_id=lambda: "s-" + new_ulid(time.time_ns() // 1_000_000)[-10:].lower(),
+            ttl_s=settings.sessions.ttl_s,
+            max_sessions=settings.sessions.max_sessions,
+            clock=loop.time,
+        )
+        self._transport = UpstreamTransport(max_connections=settings.routing.max_connections)
+        self._gateway = Gateway(
+            settings=settings,
+            upstreams=Upstreams(settings),
+            transport=self._transport,
+            journal=self._journal,
+            sessions=self._sessions,
+            prices=self._prices,
+            feed=self._feed,
+            metrics=self._metrics,
+        )
+        self.plane = LocalControlPlane(gateway=self._gateway, journal=self._journal, feed=self._feed, state=self._state)
+        writer = self._journal.writer
+        self._metrics.watch("luthien_journal_queue_depth", "Records waiting for their commit.", lambda: writer.depth)
+        self._metrics.watch(
+            "luthien_journal_oldest_unflushed_seconds", "Age of the oldest record waiting.", lambda: writer.oldest_s
+        )
+        self._metrics.watch("luthien_journal_spilled", "Records in the spool.", lambda: writer.spilled)
+        self._metrics.watch("luthien_journal_dropped", "Records lost while the store was in trouble.", lambda: writer.dropped)
+        self._metrics.watch("luthien_transactions_active", "Transactions that run now.", lambda: len(self._gateway.running))
+        self._metrics.watch("luthien_sessions_active", "Sessions within their time to live.", lambda: self._sessions.active)
+        self._metrics.watch("luthien_loop_lag_seconds", "Worst lateness of the event loop.", lambda: self._lag.worst_s)
+        self._metrics.watch_counts("luthien_session_lookups", "How sessions were told.", "result", lambda: self._sessions.lookups)
+        app = data_plane(gateway=self._gateway, metrics=self._metrics, state=self._state, settings=settings)
+        protocol = type("Ingress", (IngressProtocol,), {"settings": settings.server})
+        self._server = EmbeddedServer(
+            uvicorn.Config(
+                app,
+                http=protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=int(settings.server.keep_alive_s),
+                timeout_graceful_shutdown=int(settings.server.drain_s) or 1,
+            ),
+            settings.server,
+        )
+
+    async def _remember_sessions(self) -> None:
+        settings = self._settings.sessions
+        now = time.time_ns()
+        since = now - int(2 * settings.ttl_s * 1e9)
+        points = await self._journal.store.remembered(since, settings.max_sessions)
+        self._sessions.recall((one.session_id, one.chain, one.response_id, (now - one.started_ns) / 1e9) for one in points)
+
+    async def _close_after_serving(self) -> None:
+        try:
+            await asyncio.wait([self._serving])
+            await self._journal.close()
+            await self._transport.aclose()
+            await asyncio.wait([self._warming])
+        finally:
+            self._lag.stop()
+            self._ended.set()
+
+    def _state(self) -> GatewayState:
+        writer = self._journal.writer
+        return GatewayState(
+            address=self.address,
+            status="stopped" if self._ended.is_set() else "draining" if self._ending else "serving",
+            started_at=self._started_at,
+            active=len(self._gateway.running),
+            total=self._gateway.total,
+            store=self._journal.kind,
+            journal_status=writer.status,
+            journal_queue=writer.depth,
+            journal_oldest_ms=writer.oldest_s * 1e3,
+            spilled=writer.spilled,
+            loop_lag_ms=self._lag.worst_s * 1e3,
+            upstreams=tuple((name, one.base_url) for name, one in self._settings.upstreams.items()),
+            demo=self._demo,
+        )

@@ -1,0 +1,234 @@
+"""uvicorn inside a loop that is somebody else's, with the ingress limits that it lacks.
+
+`EmbeddedServer` captures no signals and says when it is ready. `IngressProtocol` bounds the size and the time of request
+heads, refuses what two readers could read differently, and answers HTTP/1.0 clients without chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from proxy_core.errors import BadRequest, Face, HeadersTooLarge, ListenError, LuthienError, RequestTimeout
+from proxy_core.settings import ServerSettings
+from proxy_core.wire.dialects import Dialect
+from proxy_core.wire.errors import error_body
+
+TICKS_PER_SWEEP = 5
+"""The server ticks ten times a second; slow heads are looked for every half second."""
+MAX_HEADERS = 256
+
+
+class ServerStartupError(LuthienError):
+    """The server could not start, though its address was free."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already, so that clients queue while the rest starts. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --host") from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(found[0][4])
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ListenError(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose another with --host and --port"
+        ) from error
+    return listener
+
+
+class EmbeddedServer(uvicorn.Server):
+    """uvicorn without signal handling; `ready` is set when it accepts."""
+
+    def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self._settings = settings
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_PER_SWEEP == 0:
+            self._sweep_slow_heads()
+        return await super().on_tick(counter)
+
+    async def run_embedded(self, listener: socket.socket) -> None:
+        """Serve until `should_exit`. Raises ServerStartupError; uvicorn's SystemExit never leaves this task."""
+        try:
+            await self.serve(sockets=[listener])
+        except SystemExit as error:
+            raise ServerStartupError("the gateway could not start; the log says why") from error
+
+    def _sweep_slow_heads(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self._settings.header_timeout_s
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, IngressProtocol) and connection.head_begun < oldest:
+                connection.head_timed_out()
+
+
+class CloseDelimitedCycle(RequestResponseCycle):
+    """The answer to an HTTP/1.0 client: never chunked, the end of the connection ends the body where no length does."""
+
+    unbounded = False
+
+    @classmethod
+    def of(cls, cycle: RequestResponseCycle) -> CloseDelimitedCycle:
+        own = cls.__new__(cls)
+        own.__dict__.update(cycle.__dict__)
+        return own
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.unbounded = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            if self.unbounded:
+                self.chunked_encoding = False
+        elif self.unbounded:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+class IngressProtocol(HttpToolsProtocol):
+    """One client connection."""
+
+    settings = ServerSettings()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.head_begun = float("inf")
+        """The loop's clock when the head that is awaited began; infinity while none is."""
+        self._head_bytes = 0
+        self._in_head = True
+        self._refusal: LuthienError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.head_begun = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            if not self._head_bytes:
+                self.head_begun = self.loop.time()
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.settings.max_header_bytes and not self.transport.is_closing():
+            self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"luthien.cut": self._cut}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        self.head_begun = float("inf")
+        self._check_head()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head = True
+
+    def send_400_response(self, msg: str) -> None:
+        refusal = self._refusal or BadRequest("this is not a valid HTTP request; check the client's request line and headers")
+        self._refuse(refusal)
+
+    def head_timed_out(self) -> None:
+        """The head did not come in time: say so where one had begun, close either way."""
+        self.head_begun = float("inf")
+        if self._head_bytes:
+            self._refuse(RequestTimeout("the request's headers did not arrive in time; see 'server.header_timeout_s'"))
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["http_version"] == "1.0":
+            own = CloseDelimitedCycle.of(cycle)
+            if self.cycle is cycle:
+                self.cycle = own
+            cycle = own
+        super()._start_asgi_task(cycle, app)
+
+    def _check_head(self) -> None:
+        """Refuse what another server could read differently. Raises, which ends the parsing."""
+        size = len(self.url)
+        hosts = 0
+        encoded = False
+        for name, value in self.headers:
+            size += len(name) + len(value) + 4
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                encoded = True
+        if size > self.settings.max_header_bytes or len(self.headers) > MAX_HEADERS:
+            self._refusal = self._too_large()
+            raise self._refusal
+        version = self.parser.get_http_version()
+        if hosts > 1 or (not hosts and version == "1.1"):
+            self._refusal = BadRequest("a request needs exactly one Host header")
+            raise self._refusal
+        if encoded and version == "1.0":
+            self._refusal = BadRequest("HTTP/1.0 has no transfer-encoding")
+            raise self._refusal
+        if not self.url.startswith(b"/") and self.url != b"*":
+            self._check_absolute(hosts)
+
+    def _check_absolute(self, hosts: int) -> None:
+        host = next((value for name, value in self.headers if name == b"host"), b"")
+        _, _, rest = self.url.partition(b"://")
+        if not hosts or rest.partition(b"/")[0] != host:
+            self._refusal = BadRequest("the request target and the Host header name different servers; send the path alone")
+            raise self._refusal
+
+    def _too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(
+            f"the request's headers are larger than {self.settings.max_header_bytes:,} bytes; see 'server.max_header_bytes'"
+        )
+
+    def _refuse(self, error: LuthienError) -> None:
+        """Answer outside of any transaction, and close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            face: Face = error.face
+            url = getattr(self, "url", b"") or b""
+            dialect = Dialect.ANTHROPIC if b"/messages" in url else Dialect.OLLAMA if url.startswith(b"/api") else Dialect.OPENAI
+            body = error_body(
+                dialect,
+                message=str(error),
+                openai_type=face.openai_type,
+                openai_code=face.openai_code,
+                anthropic_type=face.anthropic_type,
+                transaction_id="",
+            )
+            self.transport.write(
+                STATUS_LINE[face.status]
+                + b"content-type: application/json\r\nx-should-retry: false\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+                % len(body)
+                + body
+            )
+        self.transport.close()
+
+    def _cut(self) -> None:
+        """Close in the middle of an answer, so that the client sees that it is not whole."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.close()
