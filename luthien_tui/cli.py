@@ -6,10 +6,11 @@ one line `luthien: …` on stderr and the exit code of its class; a defect leave
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -280,7 +281,7 @@ def run_cli(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(sys.stdout)
         return ExitCode.OK
     except Exception as defect:
         return _crashed(defect)
@@ -307,15 +308,25 @@ def _crashed(defect: Exception) -> int:
     return code
 
 
-def _silence_stdout() -> None:
+def _silence(stream: TextIO | None) -> None:
     """Whoever read the output left; keep the interpreter from complaining about it at exit."""
+    if stream is None:
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(int(run_cli(sys.argv[1:])))
+    code = int(run_cli(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            _silence(stream)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,6 @@ class _Session:
         if crashed:
             logs.configure(self.launch.settings.logging.level, self.launch.ring, stderr=True, file=self.launch.log_file)
             say(f"luthien: the screen ended; the gateway goes on at http://{self.runtime.address} (ctrl+c stops it)")
-        else:
-            detach()
         log.warning("going on without a screen")
         return await self._serve_headless()
 
@@ -202,15 +200,19 @@ class _Session:
         if running.cancelled():
             terminal.restore()
             return False
-        if (defect := running.exception()) is not None:
+        defect = running.exception()
+        if defect is not None:
             terminal.restore()
-            log.error("the screen ended: %s", type(defect).__name__, exc_info=defect)
-            return True
-        terminal.restore_modes()
-        crashed = bool(app.return_code)
-        if crashed and not self.launch.ring.last_errors():
-            log.error("the screen ended by a defect")
-        return crashed
+        elif app.return_code:
+            defect = getattr(app, "_exception", None)  # Textual keeps it for its own report alone
+        if "SIGHUP" in self.signals:
+            detach()
+        else:
+            terminal.restore_modes()
+        if defect is None and not app.return_code:
+            return False
+        log.error("the screen ended by a defect", exc_info=defect)
+        return True
 
     def _about(self) -> str:
         state = self.runtime.plane.state()
