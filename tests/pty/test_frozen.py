@@ -1,0 +1,45 @@
+"""A terminal that nobody reads costs no request anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from tests.pty.conftest import chat
+from tests.pty.terminal import Terminal
+
+pytestmark = pytest.mark.pty
+
+FROZEN_S = 8.0
+LIMIT_MS = 250.0 if os.environ.get("CI") else 100.0
+
+
+async def test_a_frozen_terminal_slows_no_request(start: Callable[..., Terminal], client: aiohttp.ClientSession) -> None:
+    async with start() as terminal:
+        port = await terminal.port()
+        for _ in range(20):
+            await chat(client, port)
+        await terminal.shows("gpt-4o-mini")
+        terminal.freeze()
+        slowest = 0.0
+        count = 0
+        until = time.monotonic() + FROZEN_S
+        while time.monotonic() < until:
+            before = time.perf_counter()
+            await chat(client, port)
+            slowest = max(slowest, (time.perf_counter() - before) * 1000)
+            count += 1
+            await asyncio.sleep(0.005)
+        terminal.thaw()
+        seen = len(terminal.output)
+        await terminal.until(lambda: len(terminal.output) > seen)
+        terminal.send("q")
+        assert await terminal.ended() == 0
+        assert terminal.screen_left
+    assert count > 100
+    assert slowest < LIMIT_MS, f"{slowest:.0f} ms of {count} requests"
