@@ -1,0 +1,74 @@
+"""Fixtures for tests that send traffic through the real gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fault_upstream import FaultUpstream
+from tests.gateway_fixtures import Postgres, RunningGateway, running_gateway, settings_for
+
+StartGateway = Callable[..., Awaitable[RunningGateway]]
+
+
+@pytest.fixture(autouse=True)
+def no_proxies_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FaultUpstream]:
+    async with FaultUpstream() as fault_upstream:
+        yield fault_upstream
+
+
+@pytest.fixture
+async def start_gateway(upstream: FaultUpstream, tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """`await start_gateway(server={...}, routing={...})`: a gateway with these settings, in a folder of its own."""
+    async with AsyncExitStack() as stack:
+        count = 0
+
+        async def start(**sections: Any) -> RunningGateway:
+            nonlocal count
+            count += 1
+            settings = settings_for(upstream.url, **sections)
+            return await stack.enter_async_context(running_gateway(settings, tmp_path / f"gateway-{count}"))
+
+        yield start
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> RunningGateway:
+    """A gateway on SQLite with the tests' usual settings."""
+    return await start_gateway()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """URL of a fresh database on a real PostgreSQL."""
+    return postgres.new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """None for the gateway's own SQLite file, then the URL of a fresh PostgreSQL database."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def stored_gateway(start_gateway: StartGateway, database_url: str | None) -> RunningGateway:
+    """A gateway on SQLite, then one on PostgreSQL."""
+    return await start_gateway(journal={"database_url": database_url} if database_url else {})
