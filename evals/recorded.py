@@ -72,7 +72,7 @@ def _exchange(name: str, row: dict[str, Any], left_out: Counter[str]) -> Exchang
     if api.startswith(_FOREIGN):
         left_out[f"{api}: not an OpenAI, Anthropic or Ollama API"] += 1
         return None
-    path = _gateway_path(row.get("path"), api)
+    path = _gateway_path(row.get("path") or None, api)
     if path is None:
         left_out[f"{provider} {api}: its path is no path of the three APIs"] += 1
         return None
@@ -136,8 +136,7 @@ def _gateway_path(path: str | None, api: str) -> str | None:
 def _headers(headers: dict[str, Any]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for name, value in headers.items():
-        for one in value if isinstance(value, list) else [value]:
-            pairs.append((name, str(one)))
+        pairs.extend((name, str(one)) for one in (value if isinstance(value, list) else [value]))
     return pairs
 
 
