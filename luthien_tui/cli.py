@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -299,7 +300,8 @@ def _crashed(defect: Exception) -> int:
     import logging
     import traceback
 
-    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    files = [handler for handler in handlers if Path(handler.baseFilename).exists()]
     logging.getLogger("luthien").critical("ended by a defect", exc_info=defect)
     place = f"the trace is in {files[0].baseFilename}" if files else "the trace follows"
     code = _complain(f"a defect: {type(defect).__name__}: {' '.join(str(defect).split())}; {place}", ExitCode.CRASH)
@@ -326,6 +328,8 @@ def main() -> None:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             _silence(stream)
+    if code == ExitCode.CRASH and threading.active_count() > 1:
+        os._exit(code)  # a thread that a defect left behind must not keep a broken process alive
     sys.exit(code)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FORCE_AFTER_S = 5.0
+"""After a defect of the session itself, transactions have so long to finish."""
 FORCED_BY = 3
 """So many signals end a screen that no longer reacts."""
 PLAIN_SCREEN = b"\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?2004l\x1b[<u\x1b[?25h\x1b[m"
@@ -37,9 +39,21 @@ PLAIN_SCREEN = b"\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?10
 class Companion(Protocol):
     """Something that lives beside the gateway, such as the demo's agents."""
 
-    async def begin(self, address: str) -> None: ...
+    async def prepare(self, settings: Settings) -> Settings:
+        """Before the gateway starts; the settings that it starts with."""
+        ...
 
-    async def end(self) -> None: ...
+    def begin(self, address: str) -> None:
+        """The gateway serves."""
+        ...
+
+    def leave(self) -> None:
+        """The gateway is about to stop; may come more than once."""
+        ...
+
+    async def end(self) -> None:
+        """The gateway has stopped."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,13 +73,13 @@ class Launch:
 def run_headless(launch: Launch) -> int:
     """Serve until a signal. Returns the exit code; raises ListenError or StoreError where it cannot start."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(_Session(launch).headless())
+        return runner.run(_Session(launch).run(screen=False))
 
 
 def run_with_ui(launch: Launch) -> int:
     """Serve and show the screen until it is left. Returns the exit code; raises as `run_headless` does."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        code = runner.run(_Session(launch).with_ui())
+        code = runner.run(_Session(launch).run(screen=True))
     logs.print_last_errors(launch.ring)
     return code
 
@@ -79,18 +93,35 @@ class _Session:
         self.on_signal: Callable[[str], None] = lambda name: None
         self.screen_left = False
 
-    async def headless(self) -> int:
-        early = await self._start()
-        if early is not None:
-            return early
+    async def run(self, *, screen: bool) -> int:
+        """Start, serve, end; whatever happens after the start, the journal is closed."""
+        try:
+            early = await self._start()
+            if early is not None:
+                return early
+            try:
+                return await self._serve(screen=screen)
+            finally:
+                while not self.closing.done():
+                    self.begin_shutdown()
+                    await asyncio.wait([self.closing], timeout=FORCE_AFTER_S)
+                self.collector.stop()
+        finally:
+            if self.launch.companion is not None:
+                await self.launch.companion.end()
+
+    async def _serve(self, *, screen: bool) -> int:
+        self.collector.start()
+        if self.launch.companion is not None:
+            self.launch.companion.begin(self.runtime.address)
+        return await (self._with_ui() if screen else self._headless())
+
+    async def _headless(self) -> int:
         about = self._about()
         say(f"luthien: serving on http://{self.runtime.address} ({about})")
         return await self._serve_headless()
 
-    async def with_ui(self) -> int:
-        early = await self._start()
-        if early is not None:
-            return early
+    async def _with_ui(self) -> int:
         try:
             crashed = await self._show()
         finally:
@@ -101,7 +132,7 @@ class _Session:
         if not stay:
             if crashed:
                 say("luthien: the screen ended by a defect; stopping the gateway")
-            self.runtime.begin_shutdown()
+            self.begin_shutdown()
             code = await self._closed()
             return ExitCode.CRASH if crashed else code
         if crashed:
@@ -115,8 +146,10 @@ class _Session:
         from proxy_core.runtime import GatewayRuntime
 
         loop = asyncio.get_running_loop()
-        self.runtime: GatewayRuntime = GatewayRuntime(self.launch.settings, data_dir=self.launch.data_dir, demo=self.launch.demo)
-        starting = spawn(self._bring_up(), name="start")
+        companion = self.launch.companion
+        settings = self.launch.settings if companion is None else await companion.prepare(self.launch.settings)
+        self.runtime: GatewayRuntime = GatewayRuntime(settings, data_dir=self.launch.data_dir, demo=self.launch.demo)
+        starting = spawn(self._try_to_start(), name="start")
 
         def cancel_start(name: str) -> None:
             starting.cancel()
@@ -128,17 +161,26 @@ class _Session:
         await asyncio.wait([starting])
         if starting.cancelled():
             return ExitCode.INTERRUPTED if "SIGINT" in self.signals else ExitCode.OK
-        starting.result()
+        if (fault := starting.result()) is not None:
+            raise fault
         self.on_signal = self._stop_on_signal
         self.closing = spawn(self.runtime.wait_closed(), name="wait for the end")
         self.collector = QuietCollector(loop, lambda: self.runtime.plane.state().active > 0)
-        self.collector.start()
         return None
 
-    async def _bring_up(self) -> None:
-        await self.runtime.start()
+    async def _try_to_start(self) -> LuthienError | None:
+        """A fault on purpose is returned, because it is said in one line and belongs in no log of dead tasks."""
+        try:
+            await self.runtime.start()
+        except LuthienError as fault:
+            return fault
+        return None
+
+    def begin_shutdown(self) -> None:
+        """Drain; a second time, force."""
         if self.launch.companion is not None:
-            await self.launch.companion.begin(self.runtime.address)
+            self.launch.companion.leave()
+        self.runtime.begin_shutdown()
 
     def _received(self, number: signal.Signals) -> None:
         self.signals.append(number.name)
@@ -146,7 +188,7 @@ class _Session:
 
     def _stop_on_signal(self, name: str) -> None:
         log.info("%s: stopping", name)
-        self.runtime.begin_shutdown()
+        self.begin_shutdown()
 
     async def _serve_headless(self) -> int:
         self.on_signal = self._stop_on_signal
@@ -154,15 +196,8 @@ class _Session:
 
     async def _closed(self) -> int:
         """Wait until everything is written and closed."""
-        try:
-            await self.closing
-            return ExitCode.OK
-        except LuthienError:
-            raise
-        finally:
-            if self.launch.companion is not None:
-                await self.launch.companion.end()
-            self.collector.stop()
+        await self.closing
+        return ExitCode.OK
 
     async def _show(self) -> bool:
         """Run the screen until it ends; returns whether it ended by a defect."""
@@ -173,7 +208,7 @@ class _Session:
             self.runtime.plane,
             ui=self.launch.settings.ui,
             logs=self.launch.ring,
-            begin_shutdown=self.runtime.begin_shutdown,
+            begin_shutdown=self.begin_shutdown,
             wait_closed=self.runtime.wait_closed,
         )
         running = spawn(app.run_async(mouse=self.launch.settings.ui.mouse), name="screen")
@@ -183,7 +218,7 @@ class _Session:
             if running.done():
                 self._stop_on_signal(name)
             elif len(self.signals) >= FORCED_BY:
-                self.runtime.begin_shutdown()
+                self.begin_shutdown()
                 running.cancel()
             elif not app.is_running:
                 loop.call_later(0.05, on_signal, name)

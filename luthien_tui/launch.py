@@ -21,16 +21,16 @@ def serve(given: Given, *, demo: bool = False) -> int:
     if given.screen and missing:
         raise ConfigurationError(f"--ui needs a terminal, but {missing}; leave out --ui to run without a screen")
     screen = given.screen is not False and not missing
+    remark = f"no screen: {missing}" if missing and given.screen is None else ""
     if demo:
-        from luthien_tui.demo import run_demo
+        from luthien_tui.commands.demo import run_demo
 
-        return run_demo(given, screen=screen)
+        return run_demo(given, screen=screen, remark=remark)
     loaded = given.load()
     folder = data_dir(loaded.settings)
     ring, log_file = start_logs(loaded, folder, screen=screen)
     from luthien_tui.embed import Launch, run_headless, run_with_ui
 
-    remark = f"no screen: {missing}" if missing and given.screen is None else ""
     launch = Launch(loaded.settings, folder, ring, log_file, remark)
     return run_with_ui(launch) if screen else run_headless(launch)
 

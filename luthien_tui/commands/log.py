@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PAGE = 500
 FOLLOW_EVERY_S = 0.5
-HIDDEN_FIELDS = frozenset({"started_monotonic", "version", "state"})
+HIDDEN_FIELDS = frozenset({"started_monotonic", "version", "state", "chunks"})
 HEADINGS = (
     f"{'time':<19}  {'session':<14}  {'model':<22}  {'via':<10}  {'st':>3}  {'outcome':<9}  "
     f"{'in':>7}  {'out':>6}  {'cost':>9}  {'total':>8}  id"

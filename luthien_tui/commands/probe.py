@@ -11,6 +11,8 @@ from msgspec import Struct
 from proxy_core.settings import UpstreamSettings
 
 TIMEOUT_S = 3.0
+OWN_HEALTH = ("status", "version", "state", "journal")
+"""What luthien's own `/health` says, among other things."""
 
 
 class Answer(Struct, frozen=True):
@@ -57,5 +59,4 @@ async def listener_name(root: str) -> str:
         session.get(f"{root}/health") as answer,
     ):
         body = await answer.content.read(2_000)
-        own = b"luthien" in body or any(name.lower().startswith("x-luthien-") for name in answer.headers)
-        return "luthien" if own else "other"
+        return "luthien" if all(f'"{name}"'.encode() in body for name in OWN_HEALTH) else "other"
