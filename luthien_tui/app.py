@@ -8,6 +8,7 @@ freezes, the gateway goes on. Text of the traffic reaches the screen only throug
 from __future__ import annotations
 
 import time
+from bisect import bisect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from luthien_tui.actions import ACTIONS, BY_NAME, Action, bindings, key_names
 from luthien_tui.copying import CLIPBOARD_LIMIT, copy_items, copy_text
 from luthien_tui.text import visible
 from luthien_tui.themes import LUTHIEN
-from luthien_tui.views.live import LiveView
+from luthien_tui.views.live import PLACING_CSS, LiveView
 from luthien_tui.views.log import LogSource, LogView
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.empty_state import setups
@@ -61,6 +62,8 @@ HISTORY_ROWS = 500
 class MainScreen(Screen[None], inherit_bindings=False):
     """The one screen below all windows; it binds no key of its own."""
 
+    BLANK = True
+
 
 class ActionProvider(Provider):
     """The command palette's commands, from the registry."""
@@ -93,6 +96,7 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     CSS = (
         TONE_CSS
+        + PLACING_CSS
         + """
     MainScreen { layers: base; }
     MainScreen.-too-small > * { display: none; }
@@ -120,6 +124,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         auto_pump: bool = True,
     ) -> None:
         super().__init__(driver_class=textual_compat.driver_class())
+        self.animation_level = "none"
         self.plane = plane
         self.ui = ui
         self.clock = clock
@@ -132,7 +137,8 @@ class LuthienApp(App[None], inherit_bindings=False):
         self._wait_closed = wait_closed
         self._sequence = 0
         self._frame = 0
-        self._closing = False
+        self._width_class = 0
+        self._leaving = False
         self._filter_before = ""
         self._search_text = ""
         self._gate = textual_compat.ControlGate()
@@ -177,7 +183,11 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.pump()
 
     def on_resize(self, event: Resize) -> None:
-        self.screen_stack[0].set_class(too_small(event.size.width, event.size.height), "-too-small")
+        width, height = event.size
+        self.screen_stack[0].set_class(too_small(width, height), "-too-small")
+        if bisect([each for each, _ in self.HORIZONTAL_BREAKPOINTS], width) != self._width_class:
+            self._width_class = bisect([each for each, _ in self.HORIZONTAL_BREAKPOINTS], width)
+            self.live.forget_sizes()
 
     def pump(self) -> None:
         """One frame: take in what happened, draw what changed."""
@@ -271,6 +281,8 @@ class LuthienApp(App[None], inherit_bindings=False):
             return False
         if action.name == "copy_setup":
             return not self.rows.total
+        if action.name == "follow":
+            return not is_live or bool(self.rows.shown)
         if action.name == "open":
             return not self._is_body_focused()
         if action.name in ("search", "next_match", "previous_match"):
@@ -528,7 +540,7 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     async def action_quit(self) -> None:
         active = self.plane.state().active
-        if not active or self._closing:
+        if not active or self._leaving:
             self.begin_shutdown("")
             return
 
@@ -544,18 +556,21 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def begin_shutdown(self, why: str) -> None:
         """Ask the gateway to drain, show what is left, and leave when it is closed; called again, force the end."""
-        if self._closing:
+        if self._leaving:
             if isinstance(self.screen, DrainScreen):
                 self.screen.action_force()
             else:
                 self._begin_shutdown()
             return
-        self._closing = True
+        self._leaving = True
         self._begin_shutdown()
-        while len(self.screen_stack) > 1:
-            self.pop_screen()
-        self.push_screen(DrainScreen(self._active, self._begin_shutdown, why))
+        self.call_later(self._show_draining, why)
         spawn(self._leave(), name="leave")
+
+    async def _show_draining(self, why: str) -> None:
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        await self.push_screen(DrainScreen(self._active, self._begin_shutdown, why))
 
     async def _leave(self) -> None:
         try:

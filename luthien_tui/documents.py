@@ -15,7 +15,7 @@ from rich.cells import cell_len, chop_cells
 from luthien_tui.text import decode, visible
 
 Piece = tuple[str, str]
-Lexer = Callable[[str, bool], list[Piece]]
+Lexer = Callable[[str, int], list[Piece]]
 
 SHOWN_LIMIT = 8 * 1024 * 1024
 """Bytes of a body that are shown; `copy` takes all of it."""
@@ -30,6 +30,7 @@ class Document:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.continued = bytearray()
+        """For each row 0: a line begins; 1: the line above goes on; 2: it goes on inside a string."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -40,9 +41,12 @@ class Document:
 
     def add(self, line: str, width: int) -> None:
         """Append one line of safe text, wrapped to `width` cells."""
+        in_string = False
         for place, row in enumerate(wrap(line, width)):
             self.texts.append(row)
-            self.continued.append(place > 0)
+            self.continued.append(0 if place == 0 else 2 if in_string else 1)
+            if (row.count('"') - row.count('\\"')) % 2:
+                in_string = not in_string
 
     def find(self, wanted: str) -> list[tuple[int, int, int]]:
         """Every match, case ignored, as (row, from, to); one that runs over a wrapped row has one entry a row."""
@@ -83,7 +87,7 @@ class LexedDocument(Document):
         self.lexer = lexer
 
     def pieces(self, index: int) -> list[Piece]:
-        return self.lexer(self.texts[index], bool(self.continued[index]))
+        return self.lexer(self.texts[index], self.continued[index])
 
 
 class PieceDocument(Document):
@@ -155,11 +159,11 @@ _JSON = re.compile(
 _STRING_END = re.compile(r'(?:[^"\\]|\\.)*"?')
 
 
-def lex_json(row: str, continued: bool) -> list[Piece]:
-    """Tones of one row of JSON; a continued row begins inside a string."""
+def lex_json(row: str, continued: int) -> list[Piece]:
+    """Tones of one row of JSON; 2: the row begins inside a string."""
     pieces: list[Piece] = []
     start = 0
-    if continued and (end := _STRING_END.match(row)) is not None:
+    if continued == 2 and (end := _STRING_END.match(row)) is not None:
         pieces.append((end[0], "string"))
         start = end.end()
     for token in _JSON.finditer(row, start):
@@ -176,30 +180,45 @@ def lex_json(row: str, continued: bool) -> list[Piece]:
     return pieces
 
 
-def lex_sse(row: str, continued: bool) -> list[Piece]:
-    """Tones of one row of a server-sent event stream."""
+def lex_sse(row: str, continued: int) -> list[Piece]:
+    """Tones of one event: its name, then its data."""
     if continued:
-        return lex_json(row, True)
-    name, colon, value = row.partition(":")
-    if not colon:
+        return lex_json(row, continued)
+    name, space, value = row.partition("  ")
+    if not space or name.startswith(":"):
         return [(row, "quiet")]
-    if not name:
-        return [(row, "quiet")]
-    if name == "data":
-        space = " " if value.startswith(" ") else ""
-        return [("data:", "quiet"), (space, ""), *lex_json(value[len(space) :], False)]
-    if name == "event":
-        return [("event:", "quiet"), (value, "accent")]
-    return [(f"{name}:", "quiet"), (value, "number")] if name in ("id", "retry") else [(row, "")]
+    return [(name, "quiet" if name == "data" else "accent"), (space, ""), *lex_json(value, 0)]
 
 
-def lex_headers(row: str, continued: bool) -> list[Piece]:
+class EventRows:
+    """Turns the lines of an event stream into one line an event: its name and its data. Comments stay, blank lines go."""
+
+    def __init__(self) -> None:
+        self._name = ""
+
+    def lines(self, text: str) -> list[str]:
+        rows: list[str] = []
+        for line in text.split("\n"):
+            field, _, value = line.removesuffix("\r").partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                self._name = value
+            elif field == "data":
+                rows.append(f"{self._name or 'data'}  {value}")
+            elif not field and not value:
+                self._name = ""
+            else:
+                rows.append(line.removesuffix("\r"))
+        return rows
+
+
+def lex_headers(row: str, continued: int) -> list[Piece]:
     """Tones of one header line."""
     name, colon, value = row.partition(":")
     return [(row, "")] if continued or not colon else [(name, "name"), (colon, "quiet"), (value, "")]
 
 
-def lex_plain(row: str, continued: bool) -> list[Piece]:
+def lex_plain(row: str, continued: int) -> list[Piece]:
     return [(row, "")]
 
 
@@ -268,7 +287,10 @@ def body_document(body: bytes, content_type: str, width: int, *, laid_out: bool 
     else:
         lexer = body_lexer(cut, content_type)
         document = LexedDocument(lexer)
-        if lexer is lex_json and laid_out and not _is_lines(cut):
+        if lexer is lex_sse and laid_out:
+            for line in EventRows().lines(decode(cut)):
+                document.add(visible(line), width)
+        elif lexer is lex_json and laid_out and not _is_lines(cut):
             for line in lay_out_json(decode(cut)):
                 document.add(visible(line).replace("\n", "␊"), width)
         else:

@@ -13,6 +13,20 @@ from luthien_tui.widgets.transaction_table import TransactionTable
 from proxy_core.control.plane import ControlPlane, GatewayState
 from proxy_core.control.view import TransactionList
 
+PLACING_CSS = """
+.-narrow LiveView.-detail > #list { display: none; }
+.-narrow LiveView DetailPane { height: 1fr; }
+.-wide LiveView { layout: horizontal; }
+.-wide LiveView DetailPane { width: 48%; height: 1fr; border-left: vkey $panel-lighten-1; }
+"""
+"""Where the open transaction stands at each width of the screen."""
+
+
+class ListSide(Vertical):
+    """The table, or why it is empty."""
+
+    BLANK = True
+
 
 class LiveView(Container):
     """The table and the detail pane; the app tells it what to do."""
@@ -22,12 +36,9 @@ class LiveView(Container):
     LiveView > #list { height: 1fr; width: 1fr; }
     LiveView.-empty TransactionTable { height: 1; }
     LiveView DetailPane { height: 52%; }
-    LiveView DetailPane DetailTitle { border-top: none; }
-    .-narrow LiveView.-detail > #list { display: none; }
-    .-narrow LiveView DetailPane { height: 1fr; }
-    .-wide LiveView { layout: horizontal; }
-    .-wide LiveView DetailPane { width: 48%; height: 1fr; border-left: vkey $panel-lighten-1; }
     """
+
+    BLANK = True
 
     def __init__(self, plane: ControlPlane, rows: TransactionList, clock: Callable[[], float]) -> None:
         super().__init__(id="live")
@@ -38,7 +49,7 @@ class LiveView(Container):
         self._share = 52
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="list"):
+        with ListSide(id="list"):
             yield self.table
             yield self.empty
         yield self.detail
@@ -85,3 +96,9 @@ class LiveView(Container):
             self.detail.styles.width = f"{self._share}%"
         elif self.screen.has_class("-normal"):
             self.detail.styles.height = f"{self._share}%"
+
+    def forget_sizes(self) -> None:
+        """The screen has another width: what the operator set for the old one does not fit."""
+        self._share = 52
+        self.detail.styles.clear_rule("width")
+        self.detail.styles.clear_rule("height")

@@ -130,6 +130,14 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
         super().notify_style_update()
         self._strips.clear()
 
+    def on_focus(self) -> None:
+        self._strips.clear()
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self._strips.clear()
+        self.refresh()
+
     def on_resize(self, event: Resize) -> None:
         self._strips.clear()
         grow(self, Size(self.size.width, len(self.document)))
@@ -147,7 +155,7 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
     def _draw(self, index: int) -> Strip:
         base = self.rich_style
         mark = "┊ " if self.document.continued[index] else "│ "
-        segments = [Segment(mark, base + self.tone("gutter"))]
+        segments = [Segment(mark, base + self.tone("bar" if self.has_focus else "gutter"))]
         spans = self._spans.get(index)
         pieces = self.document.pieces(index)
         if not spans:

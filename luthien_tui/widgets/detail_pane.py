@@ -13,8 +13,8 @@ from textual.containers import Vertical
 from textual.events import Resize
 
 from luthien_tui import detail_documents
-from luthien_tui.documents import Document, LexedDocument, add_lines, body_lexer, lex_json, lex_plain, lex_sse
-from luthien_tui.text import cell
+from luthien_tui.documents import Document, EventRows, LexedDocument, add_lines, body_lexer, lex_json, lex_plain, lex_sse
+from luthien_tui.text import cell, visible
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.paint import Piece, spread
 from luthien_tui.widgets.strip_bar import StripBar
@@ -232,6 +232,7 @@ class LiveText:
         self._is_typed = "event-stream" in content_type or "json" in content_type
         self._decoder = getincrementaldecoder("utf-8")("backslashreplace")
         self._rest = ""
+        self._events = EventRows()
 
     def take(self, piece: bytes) -> None:
         if not self._is_typed and self.offset == 0:
@@ -241,7 +242,10 @@ class LiveText:
             del self.document.texts[-self.open_rows :], self.document.continued[-self.open_rows :]
         text = self._rest + self._decoder.decode(piece)
         cut = text.rfind("\n") + 1 if len(text) - text.rfind("\n") < LONGEST_OPEN_LINE else len(text)
-        if cut:
+        if cut and self.document.lexer is lex_sse:
+            for line in self._events.lines(text[:cut].removesuffix("\n")):
+                self.document.add(visible(line), self.width)
+        elif cut:
             add_lines(self.document, text[:cut], self.width)
         self._rest = text[cut:]
         before = len(self.document)

@@ -13,7 +13,7 @@ from proxy_core.control.rates import Rates
 
 LAG_LIMIT_MS = 50.0
 """Loop lag above which the header warns."""
-SPARKLINE_WIDTH = 12
+SPARKLINE_WIDTH = 8
 _SIGNS = {"serving": ("●", "ok"), "draining": ("◐", "warning"), "stopped": ("○", "error")}
 
 

@@ -135,6 +135,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(600)
         self._painted: dict[int, tuple[object, ...]] = {}
         self._columns = layout(80)
+        self._layout_width = 80
         self._bases: dict[str, Style] = {}
 
     # --- what is shown -------------------------------------------------------------------------------------------
@@ -326,7 +327,6 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         self._bases.clear()
 
     def on_resize(self, event: Resize) -> None:
-        self._columns = layout(self.size.width)
         self._strips.clear()
         self._painted.clear()
         self._resize(len(self.rows.shown))
@@ -344,8 +344,24 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         selected = row.transaction_id == self.selected_id
         return row.transaction_id, row.version, ticking, self.size.width, selected, selected and self.has_focus, row.state
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines in `crop`, straight from the cache: the table has no border or padding that would have to be drawn."""
+        filters = self.get_line_filters()
+        background = self.background_colors[1]
+        width = self.outer_size.width
+        strips = []
+        for y in crop.line_range:
+            strip = self.render_line(y)
+            for line_filter in filters:
+                strip = strip.apply_filter(line_filter, background)
+            strips.append(strip)
+        if width != self.size.width:
+            strips = [strip.extend_cell_length(width) for strip in strips]
+        return strips if crop.column_span == (0, width) else [strip.crop(crop.x, crop.right) for strip in strips]
+
     def render_line(self, y: int) -> Strip:
         width = self.size.width
+        self._fit_columns()
         if y == 0:
             return self._head(width)
         index = self.top + y - 1
@@ -376,6 +392,11 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         base = self.rich_style + self.tone("head")
         titles = " ".join(fit(column.title, column_width, right=column.right) for column, column_width in self._columns)
         return self.paint([(f" {titles}", "head")], width, base)
+
+    def _fit_columns(self) -> None:
+        if self._layout_width != self.size.width:
+            self._layout_width = self.size.width
+            self._columns = layout(self.size.width)
 
     def _draw(self, row: TransactionRow, now: float, width: int) -> Strip:
         selected = row.transaction_id == self.selected_id
