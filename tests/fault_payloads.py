@@ -53,8 +53,10 @@ def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Answ
     if path in ("/v1/models", "/api/tags"):
         return _models(path, "anthropic-version" in headers)
     try:
-        asked: dict[str, Any] = json.loads(body) if body else {}
-    except ValueError:
+        asked: Any = json.loads(body) if body else {}
+    except (ValueError, RecursionError):
+        asked = {}
+    if not isinstance(asked, dict) or (body and not asked):
         return _json({"error": {"message": "not JSON", "type": "invalid_request_error", "param": None, "code": None}}, 400)
     tool = bool(asked.get("tools")) and not _has_tool_result(asked)
     makers = {

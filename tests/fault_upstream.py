@@ -54,6 +54,8 @@ class Fault:
     """A clean HTTP end after so many pieces, although the API's own end has not been sent."""
     content_length: int | None = None
     """Claimed instead of the true one."""
+    repeat: int = 1
+    """The pieces are sent so many times over."""
     insert: dict[str, str] = field(default_factory=dict)
     """Raw text sent before the piece with that number."""
     bad_chunk_size: bool = False
@@ -166,6 +168,12 @@ class FaultUpstream:
             link.leave()
         await self._server.wait_closed()
         await asyncio.gather(*(link.task for link in list(self._links)), return_exceptions=True)
+
+    def drop_idle_connections(self) -> None:
+        """Close every connection that is not answering, as servers do without a word."""
+        for link in list(self._links):
+            if link.current is None or link.current.done.is_set():
+                link.transport.close()
 
     def note(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
@@ -372,6 +380,7 @@ def _with_fault(given: Answer, fault: Fault, headers: dict[str, str]) -> Answer:
         given.pieces, given.streamed, given.headers = [HTML], False, [("content-type", "text/html")]
     for place, text in sorted(((int(place), text) for place, text in fault.insert.items()), reverse=True):
         given.pieces.insert(place, text.encode())
+    given.pieces = given.pieces * fault.repeat
     if fault.gzip:
         given.pieces = [gzip.compress(given.body, mtime=0)]
         given.headers = [*given.headers, ("content-encoding", "gzip")]
