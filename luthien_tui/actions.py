@@ -57,7 +57,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("follow", "Follow", "Keep the newest in sight, or stop doing so", ("F",), "Look", hint="follow", rank=7),
     Action("freeze", "Freeze", "Hold the list still; the traffic goes on", ("space",), "Look", "list", hint="freeze", rank=5),
     Action("copy", "Copy", "Copy the id, a body or a curl command", ("y",), "Take along", "list", hint="copy", rank=4),
-    Action("copy_setup", "Copy setup", "Copy a line that points a client here", ("c",), "Take along", "live", hint="copy a line", rank=1),
+    Action("copy_setup", "Setup", "Copy the line that points a client here", ("c",), "Take along", "live", hint="copy", rank=1),
     Action("choose_theme", "Theme", "Choose the colours", ("t",), "Program", hint="theme", rank=8),
     Action("palette", "Palette", "Find a command by name", ("ctrl+p",), "Program"),
     Action("help", "Help", "Show the keys that work here; enter runs one", ("question_mark",), "Program", hint="help", rank=0),

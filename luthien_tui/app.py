@@ -139,7 +139,6 @@ class LuthienApp(App[None], inherit_bindings=False):
         self._frame = 0
         self._width_class = 0
         self._leaving = False
-        self._filter_before = ""
         self._search_text = ""
         self._gate = textual_compat.ControlGate()
         state = plane.state()
@@ -414,8 +413,7 @@ class LuthienApp(App[None], inherit_bindings=False):
     # --- filter and search ---------------------------------------------------------------------------------------
 
     def action_edit_filter(self) -> None:
-        self._filter_before = str(self.rows.filter)
-        self._open_prompt("filter", self._filter_before)
+        self._open_prompt("filter", str(self.rows.filter))
 
     def action_search(self) -> None:
         target = self.search_target()
@@ -437,23 +435,22 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     @on(FilterLine.Changed)
     def _prompt_changed(self, event: FilterLine.Changed) -> None:
-        if event.mode == "filter":
-            self.rows.set_filter(parse(event.text))
-        elif (target := self.search_target()) is not None:
+        if event.mode == "search" and (target := self.search_target()) is not None:
             target.search(event.text)
 
     @on(FilterLine.Accepted)
     def _prompt_accepted(self, event: FilterLine.Accepted) -> None:
-        self._prompt_changed(event)
+        if event.mode == "filter":
+            self.rows.set_filter(parse(event.text))
+        else:
+            self._prompt_changed(event)
         self._close_prompt()
 
     @on(FilterLine.Cancelled)
     def _prompt_cancelled(self) -> None:
         if not self.prompt.is_open:
             return
-        if self.prompt.mode == "filter":
-            self.rows.set_filter(parse(self._filter_before))
-        elif (target := self.search_target()) is not None:
+        if self.prompt.mode == "search" and (target := self.search_target()) is not None:
             target.search(self._search_text, jump_to_first=False)
         self._close_prompt()
 

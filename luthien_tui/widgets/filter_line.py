@@ -1,7 +1,7 @@
 """The line where a filter or a search is typed, and the line under it that says what is wrong.
 
-A filter acts while it is typed; one that cannot be read is pointed at by its column, and the last good one stays in force.
-Enter keeps what is typed; escape brings back what was before.
+A filter that cannot be read is pointed at by its column while it is typed; enter puts a good one in force, and until then the
+old one stays. A search acts while it is typed. Escape leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -136,25 +136,25 @@ class FilterLine(Vertical):
             self.complaint.message, self.complaint.column = error.message, error.column
             self.complaint.refresh()
 
-    def _check(self, text: str) -> bool:
+    def _check(self, text: str, *, is_finished: bool) -> bool:
         if self.mode == "search":
             return True
         try:
             parse(text)
         except FilterError as error:
-            self._complain(error)
+            self._complain(error if is_finished or not error.unfinished else None)
             return False
         self._complain(None)
         return True
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        if self.is_open and self._check(event.value):
+        if self.is_open and self._check(event.value, is_finished=False):
             self.post_message(self.Changed(self.mode, event.value))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if self._check(event.value):
+        if self._check(event.value, is_finished=True):
             self.post_message(self.Accepted(self.mode, event.value))
 
     def on_descendant_blur(self, event: Blur) -> None:

@@ -60,6 +60,8 @@ class HeaderBar(StripBar):
         sign, tone = _SIGNS.get(state.status, ("?", "warning"))
         pieces: list[Piece] = [(" luthien", "accent"), (f"  {cell(state.address)}", "strong"), (f"  {sign} ", tone)]
         wrong = trouble(state)
+        if wrong and state.status == "serving":
+            pieces[-1] = ("  ▲ ", "warning")
         pieces.append((wrong or state.status, "warning" if wrong else "ok"))
         if state.demo:
             pieces += [("  ", ""), (" DEMO ", "badge")]

@@ -16,7 +16,7 @@ class Notice(StripBar):
     """A few centred lines."""
 
     DEFAULT_CSS = """
-    Notice { width: 58; max-width: 96%; height: 5; background: $surface; border: round $warning; padding: 1 0; }
+    Notice { width: 62; max-width: 96%; height: 5; background: $surface; border: round $warning; padding: 1 0; }
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class QuitScreen(ModalScreen[bool]):
         self.notice.say(
             [(f"{self.active()} in flight: ", "strong"), ("q", "key"), (" again or ", ""),
              ("y", "key"), (" to drain and quit", "")],
-            [("They are finished first; new requests are refused.  ", "quiet"), ("esc", "key"), (" stays", "quiet")],
+            [("They finish first; new requests are refused.  ", "quiet"), ("esc", "key"), (" stays", "quiet")],
         )  # fmt: skip
 
     def action_answer(self, answer: bool) -> None:

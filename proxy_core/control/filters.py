@@ -24,10 +24,12 @@ Kind = Literal["text", "status", "count", "ms", "usd", "bytes", "is"]
 class FilterError(ValueError):
     """A filter that cannot be read; `column` is where, counted from 1."""
 
-    def __init__(self, message: str, column: int) -> None:
+    def __init__(self, message: str, column: int, *, unfinished: bool = False) -> None:
         super().__init__(f"column {column}: {message}")
         self.message = message
         self.column = column
+        self.unfinished = unfinished
+        """Whether more text at the end could make it right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class _Parser:
 
     def negation(self) -> tuple[str, Test]:
         if self.at_end():
-            raise FilterError("a term is missing at the end", len(self.text) + 1)
+            raise FilterError("a term is missing at the end", len(self.text) + 1, unfinished=True)
         start = self.position
         if self._take_keyword("not"):
             self._deeper(start)
@@ -189,10 +191,10 @@ class _Parser:
             self._deeper(start)
             self.position += 1
             if self.at_end():
-                raise FilterError("'(' is never closed", start + 1)
+                raise FilterError("'(' is never closed", start + 1, unfinished=True)
             source, test = self.disjunction()
             if self.at_end():
-                raise FilterError("'(' is never closed", start + 1)
+                raise FilterError("'(' is never closed", start + 1, unfinished=True)
             self.position += 1
             self.depth -= 1
             return f"({source})", test
@@ -247,8 +249,8 @@ class _Parser:
         value = _VALUE.match(self.text, start)
         if value is None:
             if start < len(self.text) and self.text[start] == '"':
-                raise FilterError("this quote is never closed", start + 1)
-            raise FilterError(f"{what} needs a value right here", start + 1)
+                raise FilterError("this quote is never closed", start + 1, unfinished=True)
+            raise FilterError(f"{what} needs a value right here", start + 1, unfinished=start >= len(self.text))
         self.position = value.end()
         text = value[0]
         return re.sub(r"\\(.)", r"\1", text[1:-1]) if text[0] == '"' else text
