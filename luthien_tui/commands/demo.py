@@ -59,7 +59,7 @@ def run_demo(given: Given, *, screen: bool, remark: str) -> int:
 
     overrides: dict[str, object] = {
         "server.host": given.host,
-        "server.port": given.port if given.port is not None else _usual_or_free_port(given.host),
+        "server.port": given.port if given.port is not None else usual_or_free_port(given.host),
         "logging.level": given.log_level,
         "ui.mouse": False if given.no_mouse else None,
     }
@@ -71,8 +71,8 @@ def run_demo(given: Given, *, screen: bool, remark: str) -> int:
         return run_with_ui(launch) if screen else run_headless(launch)
 
 
-def _usual_or_free_port(host: str | None) -> int | None:
-    """None for the usual port; 0 where something, perhaps luthien itself, has it already."""
+def usual_or_free_port(host: str | None) -> int:
+    """The usual port, or 0 where something, perhaps luthien itself, has it already."""
     usual = Settings().server
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,4 +80,4 @@ def _usual_or_free_port(host: str | None) -> int | None:
             probe.bind((host or usual.host, usual.port))
         except OSError:
             return 0
-    return None
+    return usual.port
