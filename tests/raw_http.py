@@ -46,7 +46,7 @@ class RawClient:
         self._buffer = b""
 
     async def __aenter__(self) -> RawClient:
-        self._reader, self._writer = await asyncio.open_connection(self._host, self._port, limit=1 << 24)
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
         self._writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self
 
