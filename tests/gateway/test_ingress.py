@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -346,6 +347,28 @@ async def test_the_request_that_was_refused_is_in_the_journal(gateway: RunningGa
     await gateway.ask("GET", "/v1/../x")
     row = await gateway.row_when(lambda row: row.outcome == "refused")
     assert (row.outcome, row.status, row.path) == ("refused", 400, "/v1/../x")
+
+
+MARKS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "header": ({"x-luthien-session-id": "caf\xe9"}, {}),
+    "conversation": ({}, {"conversation": "c1\r\nx-evil: 1"}),
+    "previous response": ({}, {"previous_response_id": "r1\r\nx-evil: 1"}),
+    "user id": ({}, {"metadata": {"user_id": "user_a_account_b_session_c1\r\nx-evil: 1"}}),
+    "user id as json": ({}, {"metadata": {"user_id": '{"session_id":"c1\\r\\nx-evil: 1"}'}}),
+    "client metadata": ({}, {"client_metadata": {"session_id": "c1\r\nx-evil: 1"}}),
+    "cache key": ({}, {"prompt_cache_key": "01890a5d-ac96-774b-bcce-b302099a8057\r\nx-evil: 1"}),
+    "model": ({}, {"model": "m\r\nx-evil: 1"}),
+}
+
+
+@pytest.mark.parametrize("mark", MARKS)
+async def test_nothing_in_a_request_writes_headers_of_the_answer(gateway: RunningGateway, mark: str) -> None:
+    headers, fields = MARKS[mark]
+    for asking in (CHAT, MESSAGES, OLLAMA_CHAT):
+        response = await gateway.ask("POST", asking.path, asking.bytes(**fields), headers)
+        assert response.status == 200
+        assert response.header("x-evil") is None
+        assert all(character.isprintable() for _, value in response.headers for character in value)
 
 
 async def test_nothing_of_a_bad_header_is_logged(
