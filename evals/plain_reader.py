@@ -63,7 +63,7 @@ def read_plainly(api: str, body: bytes, streamed: bool) -> Reading | None:
     if api == "messages":
         return _messages(value)
     if api == "count_tokens":
-        return Reading(usage={"input": value["input_tokens"]})
+        return Reading(usage={"input": value["input_tokens"]}, ended=True)
     return None
 
 
@@ -112,8 +112,9 @@ def _chat(value: dict[str, Any]) -> Reading:
     reading = Reading(usage=_chat_usage(value.get("usage")), ended=True)
     for choice in value.get("choices", []):
         message = choice.get("message") or {}
-        content = message.get("content") or choice.get("text") or ""
-        for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+        content: Any = message.get("content") or choice.get("text") or ""
+        parts: list[dict[str, Any]] = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for part in parts:
             if part.get("type") == "text":
                 reading.text += part["text"]
             elif part.get("type") == "thinking":
