@@ -7,10 +7,28 @@ from collections.abc import Callable
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_SHIFTS = tuple(range(120, -1, -10))
+_POOL_BYTES = 4_000
 
 
-def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = os.urandom) -> str:
+class _RandomPool:
+    """Random bytes from the system, fetched many at a time: a call for each id costs more than the id."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._used = 0
+
+    def take(self, count: int) -> bytes:
+        if self._used + count > len(self._pool):
+            self._pool = os.urandom(_POOL_BYTES)
+            self._used = 0
+        taken = self._pool[self._used : self._used + count]
+        self._used += count
+        return taken
+
+
+def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = _RandomPool().take) -> str:
     """A ULID (26 characters, Crockford base 32): 48 bits of time, then 80 random bits. Source: the ULID specification."""
     number = (unix_ms << 80) | int.from_bytes(random_bytes(10), "big")
-    pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)]
-    return "".join(pairs)
+    pairs = _PAIRS
+    return "".join([pairs[(number >> shift) & 1023] for shift in _SHIFTS])

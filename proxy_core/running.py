@@ -109,13 +109,14 @@ class Running:
     def take(self, chunk: bytes, now: float) -> None:
         """Note a piece of the response body."""
         row = self.row
-        if len(self.arrivals) < FIRST_CHUNKS:
-            self.arrivals.append((self.received + len(chunk), now))
-        room = self.capture_limit - len(self.response)
-        if room > 0:
-            self.response += chunk if len(chunk) <= room else chunk[:room]
-        self.received += len(chunk)
-        row.response_bytes = self.received
+        received = self.received + len(chunk)
+        if row.chunks < FIRST_CHUNKS:
+            self.arrivals.append((received, now))
+        if received <= self.capture_limit:
+            self.response += chunk
+        elif self.received < self.capture_limit:
+            self.response += chunk[: self.capture_limit - self.received]
+        self.received = row.response_bytes = received
         row.chunks += 1
 
 

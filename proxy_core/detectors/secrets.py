@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 REDACTED = b"[redacted]"
 MIN_KNOWN_BYTES = 8
@@ -18,7 +19,7 @@ _FORMATS: tuple[tuple[bytes, bytes], ...] = (
     (b"sk-", rb"\bsk-(?:ant-[a-z0-9]{2,8}-|proj-|svcacct-|admin-|or-v1-|lf-)?[A-Za-z0-9_\-]{20,400}"),
     (b"AKIA", rb"\bAKIA[0-9A-Z]{16}\b"),
     (b"ASIA", rb"\bASIA[0-9A-Z]{16}\b"),
-    (b"gh", rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"),
+    *((b"gh%c_" % kind, rb"\bgh%c_[A-Za-z0-9]{36,255}\b" % kind) for kind in b"pousr"),
     (b"github_pat_", rb"\bgithub_pat_[A-Za-z0-9_]{50,255}\b"),
     (b"glpat-", rb"\bglpat-[A-Za-z0-9_\-]{20,64}"),
     (b"xox", rb"\bxox[abeoprs]-[A-Za-z0-9\-]{10,250}"),
@@ -63,16 +64,25 @@ def is_secret_header(name: str) -> bool:
     return _SECRET_HEADER.search(name) is not None
 
 
+_is_secret_header = lru_cache(maxsize=1_000)(is_secret_header)
+
+
 def redact_headers(headers: Iterable[tuple[bytes, bytes]], known: Sequence[bytes] = ()) -> list[tuple[str, str]]:
     """Headers as text, lower-case names, with credentials taken out; an authorization keeps its scheme."""
+    pairs = list(headers)
+    together = b"\n".join([value for _, value in pairs])
+    # Nearly always there is nothing to find: one search over all values tells.
+    suspicious = redact_formats(redact_known(together, known)) != together
     shown = []
-    for raw_name, value in headers:
+    for raw_name, value in pairs:
         name = raw_name.decode("latin-1").lower()
-        if is_secret_header(name):
+        if _is_secret_header(name):
             scheme = _SCHEME.match(value)
             shown.append((name, ((scheme.group() if scheme else b"") + REDACTED).decode("ascii")))
-        else:
+        elif suspicious:
             shown.append((name, redact_formats(redact_known(value, known)).decode("latin-1")))
+        else:
+            shown.append((name, value.decode("latin-1")))
     return shown
 
 

@@ -10,96 +10,81 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
-from functools import lru_cache
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 import httpx
 from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
 from aiohttp.helpers import get_env_proxy_for_url
-from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from proxy_core.errors import UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamTLSError, UpstreamUnreachable
+from proxy_core.errors import UpstreamError, UpstreamTimeout, UpstreamTLSError, UpstreamUnreachable
+from proxy_core.routing.response_protocol import ResponseProtocol
 from proxy_core.routing.upstreams import Upstream
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-MAX_RESPONSE_HEADER_LINE = 64 * 1024
-MAX_RESPONSE_HEADERS = 1_000
-READ_BUFFER_BYTES = 256 * 1024
 POOL_IDLE_S = 30.0
-_EMPTY_STATUSES = frozenset({204, 304})
 
 
 class UpstreamResponse:
     """A response whose body is still to come. Call `close` in every case; after a whole body the connection is kept."""
 
-    __slots__ = ("_connection", "_stream", "_upstream", "connected_at", "headers", "status")
+    __slots__ = ("_connection", "_protocol", "connected_at", "headers", "read", "status")
 
-    def __init__(
-        self,
-        *,
-        status: int,
-        headers: RawHeaders,
-        upstream: Upstream,
-        connection: Any,
-        stream: aiohttp.StreamReader | None,
-        connected_at: float,
-    ) -> None:
-        self.status = status
-        self.headers = headers
+    def __init__(self, connection: Connection, protocol: ResponseProtocol, connected_at: float) -> None:
+        self._connection: Connection | None = connection
+        self._protocol = protocol
+        self.status = protocol.status
+        self.headers = protocol.headers
         """As received and in order, hop-by-hop headers included."""
         self.connected_at = connected_at
         """The loop's clock when a connection was ready."""
-        self._upstream = upstream
-        self._connection = connection
-        self._stream = stream
-
-    async def read(self) -> bytes:
-        """The next piece of the body as it arrived; empty at its end. Raises UpstreamError."""
-        stream = self._stream
-        if stream is None:
-            return b""
-        try:
-            return await stream.readany()
-        except (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError) as error:
-            raise _translate(error, self._upstream, "while it was answering") from error
+        self.read: Callable[[], Awaitable[bytes]] = protocol.piece
+        """Waits for what has come of the body since the last call; empty at its end. Raises UpstreamError."""
 
     @property
     def ended(self) -> bool:
-        """Whether the whole body has been read already, so that `read` would return at once with nothing."""
-        return self._stream is None or self._stream.at_eof()
+        """Whether the whole body has been read, so that `read` would return at once with nothing."""
+        return self._protocol.ended and not self._protocol.has_pieces
 
     @property
     def waiting(self) -> bool:
         """Whether a piece of the body, or its end, is there already."""
-        return self._stream is None or self._stream.total_bytes > 0 or self._stream.is_eof()
+        return self._protocol.ended or self._protocol.has_pieces
 
     async def ends_within(self, seconds: float) -> bool:
-        """Whether the upstream ends the body within this time; nothing is read."""
-        if self._stream is None:
-            return True
+        """Whether the upstream ends the body within this time, in order or not; nothing is read."""
         try:
             async with asyncio.timeout(seconds):
-                await self._stream.wait_eof()
+                await self._protocol.end()
         except TimeoutError:
             return False
-        except (aiohttp.ClientError, HttpProcessingError, OSError):
+        except UpstreamError:
             return True
         return True
 
     def close(self) -> None:
-        """Give the connection back to the pool if the body was read to its end, else cut it, which cancels the upstream."""
+        """Give the connection back to the pool if the body has ended, else cut it, which cancels the upstream."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._stream is None or self._stream.is_eof():
-            connection.release()
-        else:
+        if self._protocol.should_close:
             connection.close()
+        else:
+            connection.release()
+
+
+class _Pool(aiohttp.TCPConnector):
+    """aiohttp's pool of connections (DNS, TLS, proxies, reuse), with our reader on each of them."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self._factory = partial(ResponseProtocol, loop=named["loop"])  # type: ignore[assignment]
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
@@ -123,58 +108,29 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         try:
             connection = await connector.connect(recipe, [], timeout)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _translate(error, upstream, "to connect") from error
-        loop = asyncio.get_running_loop()
-        connected_at = loop.time()
-        try:
-            protocol = connection.protocol
-            transport = connection.transport
-            if protocol is None or transport is None:
-                raise UpstreamUnreachable(f"upstream '{upstream.name}' closed the connection")
-            protocol.set_response_params(
-                skip_payload=method == "HEAD",
-                read_until_eof=True,
-                auto_decompress=False,
-                read_timeout=upstream.timeouts.first_byte_s,
-                read_bufsize=READ_BUFFER_BYTES,
-                max_line_size=MAX_RESPONSE_HEADER_LINE,
-                max_field_size=MAX_RESPONSE_HEADER_LINE,
-                max_headers=MAX_RESPONSE_HEADERS,
-            )
-            prefix = upstream.base_url if absolute else upstream.path_prefix
-            transport.write(_request_bytes(method, prefix, target, upstream.host_header, headers, body))
-            protocol.start_timeout()
-            message, stream = await protocol.read()
-            while 100 <= message.code < 200 and message.code != 101:
-                message, stream = await protocol.read()
-            if message.code == 101:
-                raise UpstreamInvalid(f"upstream '{upstream.name}' switched protocols without being asked")
-            protocol.read_timeout = upstream.timeouts.idle_s
-            if not stream.is_eof():
-                protocol.start_timeout()
-        except (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError) as error:
+            raise _translate(error, upstream) from error
+        connected_at = asyncio.get_running_loop().time()
+        protocol = connection.protocol
+        transport = connection.transport
+        if not isinstance(protocol, ResponseProtocol) or transport is None:
             connection.close()
-            raise _translate(error, upstream, "before it answered") from error
+            raise UpstreamUnreachable(f"{_name(upstream)} closed the connection")
+        protocol.begin(_name(upstream), without_body=method == "HEAD", first_byte_s=upstream.timeouts.first_byte_s)
+        prefix = upstream.base_url if absolute else upstream.path_prefix
+        try:
+            transport.write(_request_bytes(method, prefix, target, upstream.host_header, headers, body))
+            await protocol.head()
         except BaseException:
             connection.close()
             raise
-        empty = method == "HEAD" or message.code in _EMPTY_STATUSES
-        return UpstreamResponse(
-            status=message.code,
-            headers=list(message.raw_headers),
-            upstream=upstream,
-            connection=connection,
-            stream=None if empty else stream,
-            connected_at=connected_at,
-        )
+        protocol.limit_idle(upstream.timeouts.idle_s)
+        return UpstreamResponse(connection, protocol, connected_at)
 
     async def _prepare(self, upstream: Upstream) -> tuple[ClientRequest, aiohttp.ClientTimeout, bool]:
         """What the pool must know to connect: made once for each upstream, and never sent itself."""
         loop = asyncio.get_running_loop()
         if self._connector is None:
-            self._connector = aiohttp.TCPConnector(
-                limit=self._max_connections, keepalive_timeout=POOL_IDLE_S, ttl_dns_cache=60, loop=loop
-            )
+            self._connector = _Pool(limit=self._max_connections, keepalive_timeout=POOL_IDLE_S, ttl_dns_cache=60, loop=loop)
         url = URL(upstream.base_url + "/", encoded=True)
         proxy = URL(upstream.proxy) if upstream.proxy else None
         auth = None
@@ -254,22 +210,22 @@ def _request_line_start(method: str, prefix: str) -> bytes:
     return f"{method} {prefix}".encode("ascii")
 
 
-def _translate(error: BaseException, upstream: Upstream, when: str) -> UpstreamError:
-    """One of our errors for whatever went wrong below, with the upstream's name and address and a remedy."""
-    where = f"upstream '{upstream.name}' ({upstream.base_url})"
+def _name(upstream: Upstream) -> str:
+    return f"upstream '{upstream.name}' ({upstream.base_url})"
+
+
+def _translate(error: BaseException, upstream: Upstream) -> UpstreamError:
+    """One of our errors for whatever went wrong while connecting, with the upstream's name and address and a remedy."""
+    where = _name(upstream)
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return UpstreamTLSError(f"TLS to {where} failed: {reason}; set its ca_file if it has a private authority")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return UpstreamUnreachable(f"the proxy refused the way to {where} with status {error.status}; check its settings")
     if isinstance(error, TimeoutError | aiohttp.ServerTimeoutError):
-        return UpstreamTimeout(f"{where} took too long {when}; the limits are under 'routing.timeouts'")
+        limit = upstream.timeouts.connect_s
+        return UpstreamTimeout(f"{where} was not reached within {limit:g} s; see 'routing.timeouts.connect_s'")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamUnreachable(f"{where} cannot be reached: {error.os_error.strerror or error.os_error}; is it running?")
-    if isinstance(error, HttpProcessingError):
-        return UpstreamInvalid(f"{where} sent something that is not HTTP: {error.message.splitlines()[0][:200]}")
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return UpstreamInvalid(f"{where} closed the connection {when}")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return UpstreamInvalid(f"{where} ended its answer in the middle")
-    return UpstreamUnreachable(f"the connection to {where} was lost {when}: {error or type(error).__name__}")
+        reason = error.os_error.strerror or error.os_error
+        return UpstreamUnreachable(f"{where} cannot be reached: {reason}; is it running?")
+    return UpstreamUnreachable(f"{where} cannot be reached: {error or type(error).__name__}")
