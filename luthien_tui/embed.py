@@ -165,8 +165,12 @@ class _Session:
             raise fault
         self.on_signal = self._stop_on_signal
         self.closing = spawn(self.runtime.wait_closed(), name="wait for the end")
-        self.collector = QuietCollector(loop, lambda: self.runtime.plane.state().active > 0)
+        self.collector = QuietCollector(loop, self._activity)
         return None
+
+    def _activity(self) -> tuple[int, int]:
+        state = self.runtime.plane.state()
+        return state.active, state.total
 
     async def _try_to_start(self) -> LuthienError | None:
         """A fault on purpose is returned, because it is said in one line and belongs in no log of dead tasks."""

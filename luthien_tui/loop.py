@@ -37,12 +37,13 @@ class _PlainLoop(asyncio.SelectorEventLoop):
 class QuietCollector:
     """Collects on the loop's clock instead of in the middle of a request.
 
-    `busy` says whether transactions are under way.
+    `activity` gives transactions under way, and those since the start: idle is when none runs and none came for a while.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, busy: Callable[[], bool]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, activity: Callable[[], tuple[int, int]]) -> None:
         self._loop = loop
-        self._busy = busy
+        self._activity = activity
+        self._total = 0
         self._timer: asyncio.TimerHandle | None = None
         self._quiet_ticks = 0
         self._worked = False
@@ -72,7 +73,9 @@ class QuietCollector:
         self._timer = self._loop.call_later(YOUNG_EVERY_S, self._tick)
 
     def _tick(self) -> None:
-        if self._busy():
+        active, total = self._activity()
+        if active or total != self._total:
+            self._total = total
             self._quiet_ticks = 0
             self._worked = True
         else:
