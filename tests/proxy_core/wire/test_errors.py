@@ -41,7 +41,7 @@ def test_bodies_have_the_shape_of_their_dialect() -> None:
 @pytest.mark.parametrize(("operation", "dialect"), OPERATIONS.items())
 @given(message=st.text(alphabet=st.characters(), min_size=1, max_size=40))
 def test_a_stream_error_is_one_event_that_its_codec_reads(operation: Operation, dialect: Dialect, message: str) -> None:
-    event = stream_error(dialect, operation, message=message, **WORDS)
+    event = stream_error(dialect, operation, message=message, sequence_number=0, **WORDS)
     codec = codec_for(operation)
     assert codec is not None
     decoder = codec.stream_decoder()
