@@ -11,12 +11,10 @@ import msgspec
 
 from proxy_core.wire.conversation import Block, ImageBlock, OpaqueBlock, TextBlock, ThinkingBlock, ToolCallBlock, ToolDefinition
 from proxy_core.wire.tolerant_json import (
-    as_json_text,
     as_list,
     as_object,
     as_text,
     as_text_or_none,
-    encode,
     first_byte,
     plain,
     raw_items,
@@ -85,6 +83,9 @@ def part_block(part: Any, raw: bytes) -> Block:
         return ImageBlock("audio", f"audio/{audio_format}" if audio_format else None, None, raw)
     if kind in ("file", "input_file"):
         return ImageBlock("file", None, as_text_or_none(fields.get("file_url")), raw)
+    if kind in ("document_url", "video_url"):
+        url = fields.get(kind)
+        return ImageBlock(kind.removesuffix("_url"), None, as_text(url) or as_text_or_none(as_object(url).get("url")), raw)
     if kind == "thinking":
         return ThinkingBlock(thinking_text(fields.get("thinking")), as_text_or_none(fields.get("signature")), raw)
     return OpaqueBlock(kind or "content part", raw)
@@ -151,13 +152,3 @@ def tool_definitions(tools: msgspec.Raw) -> tuple[ToolDefinition, ...]:
         name = as_text(tool.name) or kind
         definitions.append(ToolDefinition(name, as_text(tool.description), raw_text(schema), raw))
     return tuple(definitions)
-
-
-def plain_call_arguments(arguments: Any) -> str:
-    """Arguments that were decoded already: JSON text as it is, an object as JSON."""
-    return as_json_text(arguments)
-
-
-def opaque(kind: str, value: Any) -> OpaqueBlock:
-    """Something that was decoded already and is not understood."""
-    return OpaqueBlock(kind, encode(value))

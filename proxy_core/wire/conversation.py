@@ -22,7 +22,7 @@ class ImageBlock(Struct, frozen=True):
     """A picture, document or sound by reference or inline; the bytes stay in `raw`."""
 
     kind: str
-    """`image`, `document`, `audio` or `file`."""
+    """`image`, `document`, `audio`, `video` or `file`."""
     media_type: str | None = None
     url: str | None = None
     """The reference where one was given; inline data is not copied here."""
