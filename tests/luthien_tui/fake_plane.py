@@ -254,7 +254,9 @@ def sample_rows() -> list[TransactionRow]:
 def sample_plane() -> FakePlane:
     """A plane with a row of every kind, and the details of two of them."""
     plane = FakePlane()
-    for row in sample_rows():
+    for number, row in enumerate(sample_rows()):
+        if row.state == "done":
+            row.started_monotonic = 943.0 + number * 6
         plane.add(row)
         plane.details[row.transaction_id] = sample_detail(row)
     running = next(row for row in sample_rows() if row.state == "streaming")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -19,14 +20,17 @@ NORMAL = (120, 36)
 WIDE = (180, 40)
 SIZES = {"80x24": SMALL, "120x36": NORMAL}
 KEYS = {" ": "space", ":": "colon", ">": "greater_than_sign", "<": "less_than_sign", "*": "asterisk", "=": "equals_sign",
-        "-": "minus", "(": "left_parenthesis", ")": "right_parenthesis", '"': "quotation_mark", "/": "slash", ".": "full_stop"}  # fmt: skip
+        "-": "minus", "(": "left_parenthesis", ")": "right_parenthesis", '"': "quotation_mark",
+        "/": "slash", ".": "full_stop", "_": "underscore"}  # fmt: skip
 
 
 def sample_logs() -> FakeLogs:
     logs = FakeLogs()
     logs.add("INFO", "proxy_core.server", "serving on http://127.0.0.1:4000")
     logs.add("WARNING", "proxy_core.routing.transport", "upstream openai: connection reset, tried again on a new one")
-    logs.add("ERROR", "proxy_core.journal.writer", "the store does not answer: disk is full; records go to the spool until it does")
+    logs.add(
+        "ERROR", "proxy_core.journal.writer", "the store does not answer: disk is full; records go to the spool until it does"
+    )
     return logs
 
 
@@ -69,7 +73,8 @@ class Console:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Draw frames until something holds."""
-        for _ in range(500):
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
             if condition():
                 await self.frame()
                 return
@@ -104,7 +109,9 @@ class Console:
         return [segment for strip in self.app.screen._compositor.render_strips() for segment in strip]
 
 
-def make_app(plane: FakePlane, *, logs: FakeLogs | None = None, ending: Ending | None = None, ui: UiSettings | None = None) -> LuthienApp:
+def make_app(
+    plane: FakePlane, *, logs: FakeLogs | None = None, ending: Ending | None = None, ui: UiSettings | None = None
+) -> LuthienApp:
     ending = ending or Ending()
     return LuthienApp(
         plane,
@@ -124,7 +131,7 @@ async def console(
     """Run the app at `size` over `plane`."""
     ending = Ending()
     app = make_app(plane, logs=logs, ending=ending, ui=ui)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         shown = Console(app, plane, ending, pilot)
         await shown.frame()
         await shown.frame()

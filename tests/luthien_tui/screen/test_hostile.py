@@ -1,0 +1,154 @@
+"""Traffic that wants to act on the terminal or the app, in every place where the screen shows traffic."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from proxy_core.control.plane import Timing, TransactionDetail
+from tests.luthien_tui.fake_plane import FakeLogs, FakePlane, make_row
+from tests.luthien_tui.screen.console import NORMAL, SMALL, Console, console
+
+HOSTILE = (
+    "\x1b]52;c;ZXZpbA==\x07\x1b]0;owned\x07\x1b[2J\x9b31m\x9d52;c;eA==\x9c"
+    "[@click=app.quit]x[/] [/nope] [bold\u202e\u200b\x08\r\n\x7f"
+)
+MARKS = ("[@click=app.quit]", "[/nope]", "␛]52;c;ZXZpbA==␇")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202e\u200b]")
+
+
+def hostile_plane() -> FakePlane:
+    plane = FakePlane()
+    plane.gateway.address = f"127.0.0.1:4000{HOSTILE}"
+    row = make_row(
+        1,
+        path=f"/v1/chat/completions?{HOSTILE}",
+        method=HOSTILE[:12],
+        session_id=HOSTILE,
+        agent=HOSTILE,
+        model=HOSTILE,
+        upstream=HOSTILE,
+        reason=HOSTILE,
+        preview=HOSTILE,
+        error=HOSTILE,
+        stop_reason=HOSTILE,
+    )
+    plane.add(row)
+    plane.details[row.transaction_id] = TransactionDetail(
+        row=row,
+        request_headers=((HOSTILE, HOSTILE), ("content-type", "application/json")),
+        request_body=HOSTILE.encode("utf-8", "surrogatepass"),
+        response_headers=(("content-type", "text/plain"), ("x-a", HOSTILE)),
+        response_body=b"\x9b2J\xff" + HOSTILE.encode(),
+        timing=Timing(received=1.0),
+        capture_note=HOSTILE,
+    )
+    running = make_row(2, state="streaming", outcome="", stream=True, session_id="running")
+    plane.add(running)
+    plane.details[running.transaction_id] = TransactionDetail(
+        row=running, response_headers=(("content-type", "text/event-stream"),), timing=Timing()
+    )
+    stream = f"event: {HOSTILE}\ndata: {HOSTILE}\n\n{HOSTILE}".encode()
+    plane.live[running.transaction_id] = (stream, False)
+    return plane
+
+
+def check(shown: Console) -> None:
+    """Nothing drawn now acts; nothing drawn now can be clicked into an action."""
+    for segment in shown.segments:
+        assert not CONTROL.search(segment.text), ascii(segment.text)
+        meta = segment.style.meta if segment.style is not None else {}
+        assert not [key for key in meta if key == "@click"], meta
+    update = shown.app.screen._compositor.render_update(full=True)
+    written = update.render_segments(shown.app.console) if hasattr(update, "render_segments") else ""
+    assert "\x1b]" not in written
+    assert "\x1b[2J" not in written
+    assert not re.search("[\x07\x08\x7f-\x9f]", written)
+
+
+@pytest.mark.parametrize("size", [NORMAL, SMALL])
+@pytest.mark.parametrize("tab", ["Summary", "Request", "Response", "Raw", "Timing"])
+async def test_no_part_of_an_open_transaction_acts(size: tuple[int, int], tab: str) -> None:
+    async with console(hostile_plane(), size) as shown:
+        check(shown)
+        await shown.open("01J9ZK000001", tab)
+        check(shown)
+        if tab in ("Request", "Response", "Raw"):
+            text = shown.text.replace("\n┊ ", "").replace("\n│ ", "")
+            for mark in MARKS:
+                assert mark in text, mark
+
+
+async def test_a_running_response_does_not_act() -> None:
+    async with console(hostile_plane()) as shown:
+        await shown.open("01J9ZK000002", "Response")
+        check(shown)
+        assert "[@click=app.quit]" in shown.text
+
+
+async def test_toasts_menus_log_and_filter_do_not_act() -> None:
+    logs = FakeLogs()
+    logs.add("ERROR", HOSTILE, HOSTILE)
+    async with console(hostile_plane(), logs=logs) as shown:
+        shown.app.say(HOSTILE)
+        await shown.frame()
+        check(shown)
+        await shown.press("y")
+        check(shown)
+        await shown.press("escape", "2")
+        assert "[@click=app.quit]" in shown.text
+        check(shown)
+        await shown.press("1", "f")
+        shown.app.prompt.input.value = f'"{HOSTILE}" model:'
+        await shown.press("enter")
+        check(shown)
+
+
+async def test_an_empty_list_with_a_hostile_address_or_filter_does_not_act() -> None:
+    plane = FakePlane()
+    plane.gateway.address = HOSTILE
+    async with console(plane) as shown:
+        check(shown)
+        await shown.press("c")
+        check(shown)
+        await shown.press("escape")
+        plane.add(make_row(1))
+        await shown.press("f")
+        shown.app.prompt.input.value = '"[@click=app.quit]\x1b]0;x\x07"'
+        await shown.press("enter")
+        check(shown)
+        assert "[@click=app.quit]" in shown.text
+
+
+async def test_clicks_on_hostile_text_run_nothing() -> None:
+    async with console(hostile_plane()) as shown:
+        await shown.open("01J9ZK000001", "Raw")
+        for y in range(20, 33):
+            await shown.pilot.click(offset=(30, y))
+        await shown.frame()
+        assert shown.ending.asked == 0
+        assert shown.app._exit is False
+
+
+async def test_bodies_cannot_draw_outside_their_gutter() -> None:
+    plane = hostile_plane()
+    plane.details["01J9ZK000001"].response_body = "✔ APPROVED\n╭────╮\n│ luthien │\n".encode()
+    async with console(plane) as shown:
+        await shown.open("01J9ZK000001", "Response")
+        forged = [line for line in shown.lines if "APPROVED" in line or "╭────╮" in line]
+        assert forged
+        assert all(line.startswith("│ ") for line in forged)
+
+
+async def test_a_line_of_twenty_megabytes_does_not_stop_the_frame() -> None:
+    plane = hostile_plane()
+    detail = plane.details["01J9ZK000001"]
+    detail.response_body = b'{"data": "' + "a\u0301".encode() * 6_000_000 + b'"}'
+    async with console(plane) as shown:
+        await shown.open("01J9ZK000001", "Response")
+        start = time.perf_counter()
+        await shown.press("tab", "end")
+        assert time.perf_counter() - start < 1.0
+        assert "more bytes; copy takes the whole body" in shown.text

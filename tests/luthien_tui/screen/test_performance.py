@@ -1,0 +1,69 @@
+"""What a frame costs with fifty thousand rows and five hundred events a second; the bounds leave room for slow machines."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from proxy_core.control.filters import parse
+from proxy_core.settings import UiSettings
+from tests.luthien_tui.fake_plane import FakePlane, make_row
+from tests.luthien_tui.screen.console import console
+
+ROWS = 50_000
+
+
+async def test_frames_stay_short_under_load() -> None:
+    plane = FakePlane()
+    async with console(plane, ui=UiSettings(rows=ROWS)) as shown:
+        for number in range(ROWS):
+            shown.app.rows.fold(make_row(number))
+        await shown.frame()
+        frames: list[float] = []
+        for frame in range(30):
+            for number in range(17):
+                row = make_row(ROWS + frame * 17 + number, state="streaming", outcome="", started_monotonic=plane.clock.now)
+                plane.feed.publish("started", row)
+                plane.feed.publish("first_token", row)
+                row.state, row.outcome = "done", "ok"
+                plane.feed.publish("finished", row)
+            plane.clock.now += 0.1
+            start = time.perf_counter()
+            shown.app.pump()
+            shown.app.screen._on_timer_update()
+            frames.append(time.perf_counter() - start)
+            await shown.pilot.pause()
+        assert shown.app.rows.shown[-1].transaction_id == f"01J9ZK{ROWS + 30 * 17 - 1:06d}"
+        assert statistics.median(frames) < 0.030
+        assert max(frames) < 0.150
+
+
+async def test_a_new_filter_over_all_rows_never_holds_a_frame_up() -> None:
+    plane = FakePlane()
+    async with console(plane, ui=UiSettings(rows=ROWS)) as shown:
+        for number in range(ROWS):
+            shown.app.rows.fold(make_row(number, status=500 if number % 10 == 0 else 200))
+        shown.app.rows.set_filter(parse("status>=500 and model:gpt* not staging"))
+        slices: list[float] = []
+        while shown.app.rows.filtering:
+            start = time.perf_counter()
+            shown.app.pump()
+            slices.append(time.perf_counter() - start)
+            await shown.pilot.pause()
+        assert len(shown.app.rows.shown) == ROWS // 10
+        assert len(slices) > 1
+        assert statistics.median(slices) < 0.030
+
+
+async def test_a_burst_larger_than_a_frame_is_carried_over() -> None:
+    plane = FakePlane()
+    async with console(plane) as shown:
+        for number in range(15_000):
+            plane.feed.publish("started", make_row(number))
+        frames = 0
+        while shown.app.rows.total < 15_000:
+            before = shown.app.rows.total
+            await shown.frame()
+            frames += 1
+            assert shown.app.rows.total > before
+        assert frames > 1
