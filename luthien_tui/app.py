@@ -193,6 +193,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         if textual_compat.backlog(self) > MAX_BACKLOG or not self.screen_stack:
             return
         self._take_feed()
+        self.log_view.tick(seen=self.view == "log")
         self._frame += 1
         if self._frame % HEADER_FRAMES == 1:
             self.state = self.plane.state()
@@ -200,9 +201,9 @@ class LuthienApp(App[None], inherit_bindings=False):
             self.header.update(self.state, rates, self.view, self.log_view.unseen_errors)
         if self.view == "live":
             self.live.tick(self.state)
-        self.log_view.tick(seen=self.view == "log")
         self.status.update(self.state, self._standing())
-        self.keys.update(tuple(action for action in self.valid_actions() if action.hint))
+        hinted = tuple(action for action in self.valid_actions() if action.hint)
+        self.keys.update(hinted, is_prompting=self.prompt.is_open, is_reading=self._is_body_focused())
         if isinstance(self.screen, QuitScreen | DrainScreen):
             self.screen.tick()
 

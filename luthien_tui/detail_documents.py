@@ -133,7 +133,7 @@ def _facts(row: TransactionRow, width: int) -> Iterable[list[Piece]]:
         [("time", "quiet"), (f"{figures.duration(row.total_ms)}", ""),
          (f"  first token {figures.duration(row.ttft_ms)}", "quiet")],
         [("stopped", "quiet"), (cell(row.stop_reason) or figures.UNKNOWN, ""),
-         (f"  {row.tool_calls} tool calls" if row.tool_calls else "", "quiet")],
+         (_tool_calls(row.tool_calls), "quiet")],
     ]  # fmt: skip
     columns = 2 if width >= 76 else 1
     half = width // columns
@@ -145,6 +145,10 @@ def _facts(row: TransactionRow, width: int) -> Iterable[list[Piece]]:
             if place < columns - 1:
                 line.append((" " * max(1, half - INDENT - sum(len(text) for text, _ in values)), ""))
         yield line
+
+
+def _tool_calls(count: int) -> str:
+    return f"  {count} tool call{'s' if count > 1 else ''}" if count else ""
 
 
 def _tokens(row: TransactionRow) -> list[Piece]:

@@ -196,9 +196,9 @@ class DetailPane(Vertical):
 
     def _grow_live(self) -> None:
         if self._live is not None:
-            before = len(self._live.document)
+            first_changed = len(self._live.document) - self._live.open_rows
             if self._take_live(self._live):
-                self.body.grown(max(0, before - self._live.open_rows))
+                self.body.grown(first_changed)
 
     def _take_live(self, live: LiveText) -> bool:
         found = self.plane.live_body(live.transaction_id, live.offset)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.cells import cell_len
 
 from luthien_tui.actions import Action, key_name
@@ -17,13 +19,26 @@ class KeyBar(StripBar):
     def __init__(self) -> None:
         super().__init__(id="keys")
         self.actions: tuple[Action, ...] = ()
+        self.is_prompting = False
 
-    def update(self, actions: tuple[Action, ...]) -> None:
-        if actions != self.actions:
-            self.actions = actions
+    def update(self, actions: tuple[Action, ...], *, is_prompting: bool, is_reading: bool) -> None:
+        """Show these. Prompting: something is typed. Reading: the keys move an open text, so the way back comes first."""
+        if is_reading:
+            actions = tuple(replace(action, rank=-1) if action.name == "close" else action for action in actions)
+        if (actions, is_prompting) != (self.actions, self.is_prompting):
+            self.actions, self.is_prompting = actions, is_prompting
             self.refresh()
 
     def line(self, y: int, width: int) -> list[Piece]:
+        if self.is_prompting:
+            return [
+                (" enter", "key"),
+                (" apply  ", "quiet"),
+                ("esc", "key"),
+                (" leave as it was  ", "quiet"),
+                ("→", "key"),
+                (" complete", "quiet"),
+            ]
         room = width - 1
         limit = 6 if width < 100 else 12
         chosen: list[Action] = []
