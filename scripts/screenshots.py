@@ -1,79 +1,118 @@
-"""Takes the pictures in screenshots/ from the running demo: `python scripts/screenshots.py`.
+"""Write the pictures of the documentation to `screenshots/`: SVG always, some as PNG where resvg and the DejaVu fonts are at hand.
 
-The whole thing runs: built-in upstream, gateway, agents, screen; only the terminal is Textual's own off-screen one.
-Fonts are left to the viewer, so that a picture loads nothing from elsewhere.
+They come from the same fixed traffic as the tests of the screen, so they are the same on every machine.
+Run as `python -m scripts.screenshots`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
-import tempfile
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from luthien_tui.app import LuthienApp
-from luthien_tui.commands.demo import DemoAgents, usual_or_free_port
-from proxy_core.control.rows import TransactionRow
-from proxy_core.logs import LogRing
-from proxy_core.runtime import GatewayRuntime
-from proxy_core.settings import ServerSettings, Settings
-
-FOLDER = Path(__file__).resolve().parent.parent / "screenshots"
-SIZE = (120, 36)
-ROWS = 60
-"""Transactions to wait for before the picture is taken."""
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "screenshots"
+AS_PNG = ("live-paused", "detail")
+"""Pictures that are also wanted where no SVG is shown."""
+FONTS = Path("/usr/share/fonts/truetype/dejavu")
 
 
-async def take(folder: Path) -> None:
-    """Write screenshots/live.svg."""
-    settings = Settings(server=ServerSettings(port=usual_or_free_port(None), drain_s=1))
-    agents = DemoAgents()
-    settings = await agents.prepare(settings)
-    runtime = GatewayRuntime(settings, data_dir=folder, demo=True)
-    await runtime.start()
-    app = LuthienApp(
-        runtime.plane, ui=settings.ui, logs=LogRing(), begin_shutdown=runtime.begin_shutdown, wait_closed=runtime.wait_closed
-    )
-    async with app.run_test(size=SIZE) as pilot:
-        agents.begin(runtime.address)
-        while runtime.plane.state().total < ROWS:
-            await pilot.pause(0.2)
-        while not _worth_seeing(app.rows.shown[-8:]):
-            await pilot.pause(0.1)
-        await pilot.press("enter")
-        for _ in range(_steps_up(app.rows.shown)):
-            await pilot.press("k")
-        await pilot.pause(0.4)
-        _write("live.svg", app.export_screenshot(title="luthien"))
-    agents.leave()
-    runtime.begin_shutdown()
-    runtime.begin_shutdown()
-    await runtime.wait_closed()
-    await agents.end()
+async def main() -> int:
+    """Draw every state and write it."""
+    sys.path.insert(0, str(ROOT))
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    from tests.luthien_tui.fake_plane import FakePlane, make_row, sample_plane
+    from tests.luthien_tui.screen.console import NORMAL, SMALL, WIDE, Console, console
 
+    async def stay(shown: Console) -> None:
+        await shown.frame()
 
-def _worth_seeing(rows: list[TransactionRow]) -> bool:
-    """Streams under way, something that went wrong, and an answer that calls a tool."""
-    streaming = any(row.state == "streaming" for row in rows)
-    called = any(row.state == "done" and row.tool_calls for row in rows)
-    return streaming and called and any(row.outcome == "error" for row in rows)
+    async def paused(shown: Console) -> None:
+        await shown.press("k", "k", "k")
+        for number in range(40, 77):
+            shown.plane.add(make_row(number))
+        await shown.frame()
 
+    def step(*keys: str) -> Callable[[Console], Awaitable[None]]:
+        async def press(shown: Console) -> None:
+            await shown.press(*keys)
 
-def _steps_up(rows: list[TransactionRow]) -> int:
-    """From the newest row to the newest whole answer with a tool call."""
-    return next(steps for steps, row in enumerate(reversed(rows)) if row.state == "done" and row.tool_calls)
+        return press
 
+    def opened(tab: str) -> Callable[[Console], Awaitable[None]]:
+        async def open_tab(shown: Console) -> None:
+            await shown.open("01J9ZK000002", tab)
 
-def _write(name: str, picture: str) -> None:
-    picture = re.sub(r"@font-face\s*\{.*?\}", "", picture, flags=re.DOTALL)
-    picture = picture.replace("font-family: Fira Code, monospace", "font-family: ui-monospace, Menlo, Consolas, monospace")
-    if found := set(re.findall(r"https?://(?!www\.w3\.org/|www\.textualize\.io)[^\s\"'<)]+", picture)):
-        print(f"{name} names other places: {sorted(found)[:3]}", file=sys.stderr)
+        return open_tab
+
+    async def filtered(shown: Console) -> None:
+        await shown.press("f")
+        await shown.type("model:gpt* latenzy>800")
+
+    def busy() -> FakePlane:
+        plane = sample_plane()
+        for number in range(11, 36):
+            plane.add(make_row(number, session_id=f"batch-{number % 4}", model=("gpt-5.4-mini", "claude-haiku-4-5")[number % 2]))
+        return plane
+
+    pictures: list[tuple[str, FakePlane, tuple[int, int], Callable[[Console], Awaitable[None]]]] = [
+        ("live", sample_plane(), NORMAL, stay),
+        ("live-80x24", sample_plane(), SMALL, stay),
+        ("live-paused", busy(), NORMAL, paused),
+        ("detail", sample_plane(), NORMAL, opened("Summary")),
+        ("detail-80x24", sample_plane(), SMALL, opened("Summary")),
+        ("detail-wide", sample_plane(), WIDE, opened("Request")),
+        ("timing", sample_plane(), NORMAL, opened("Timing")),
+        ("filter", sample_plane(), NORMAL, filtered),
+        ("empty", FakePlane(), NORMAL, stay),
+        ("help", sample_plane(), NORMAL, step("question_mark")),
+        ("log", sample_plane(), NORMAL, step("2")),
+    ]
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / name).write_text(picture, "utf-8")
+    for name, plane, size, act in pictures:
+        async with console(plane, size) as shown:
+            await act(shown)
+            svg = shown.app.export_screenshot(title="luthien")
+        svg = portable(svg)
+        (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
+        if name in AS_PNG and (png := rendered(svg)) is not None:
+            (FOLDER / f"{name}.png").write_bytes(png)
+        sys.stdout.write(f"screenshots/{name}\n")
+    return 0
+
+
+def portable(svg: str) -> str:
+    """Without fonts from the network, and with the same ids on every run."""
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = svg.replace("Fira Code, monospace", "'DejaVu Sans Mono', Menlo, Consolas, monospace")
+    return re.sub(r"terminal-\d+-", "terminal-", svg)
+
+
+def rendered(svg: str) -> bytes | None:
+    """The picture as PNG, or None where the means are missing."""
+    try:
+        import resvg_py
+    except ImportError:
+        return None
+    fonts = [str(FONTS / f"DejaVuSansMono{style}.ttf") for style in ("", "-Bold", "-Oblique")]
+    if not all(Path(font).exists() for font in fonts):
+        return None
+    svg = re.sub(r"font-family: [^;]+;", "font-family: DejaVu Sans Mono;", svg)
+    return bytes(
+        resvg_py.svg_to_bytes(
+            svg_string=svg,
+            font_files=fonts,
+            monospace_family="DejaVu Sans Mono",
+            font_family="DejaVu Sans Mono",
+            skip_system_fonts=True,
+        )
+    )
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="luthien-screenshots-") as temporary:
-        asyncio.run(take(Path(temporary)))
+    sys.exit(asyncio.run(main()))
