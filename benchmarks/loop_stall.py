@@ -3,8 +3,8 @@
     python -m benchmarks.loop_stall [--rows 50000] [--rate 500] [--seconds 10]
 
 A real gateway in a real terminal, the load an open loop. Stalls are measured inside the process (a callback due every 2 ms),
-latencies by the client, both also headless: the difference is what the screen costs. The gateway's own
-`luthien_loop_lag_seconds` is read beside them.
+latencies by the client, both also headless: the difference is what the screen costs. `own_stall` leaves out the time in which
+other processes had the CPU. The gateway's own `luthien_loop_lag_seconds` is read beside them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def measure_stalls(ground: Ground, name: str, *, rows: int, rate: float, seconds
         screen_bytes = proxy.child.screen_bytes if proxy.child else 0
     if not samples.exists():
         raise BenchmarkError(f"{name} left no samples: it did not end cleanly")
-    late = sorted(read_samples(samples, begin, end))
+    found = read_samples(samples, begin, end)
+    late = sorted(lateness for lateness, _ in found)
+    own = sorted(lateness - waited for lateness, waited in found)
     figures = {
         "rows": filled,
         "answered_per_s": rounded(client["requests"] / client["seconds"]),
@@ -72,6 +74,8 @@ def measure_stalls(ground: Ground, name: str, *, rows: int, rate: float, seconds
         "stall_p99_ms": rounded(percentile(late, 99) / 1000),
         "stall_max_ms": rounded(late[-1] / 1000 if late else 0.0),
         "stalls_over_20_ms": float(sum(value > LONG_MS * 1000 for value in late)),
+        "own_stall_p99_ms": rounded(percentile(own, 99) / 1000),
+        "own_stall_max_ms": rounded(own[-1] / 1000 if own else 0.0),
         "client_p50_us": rounded(client["p50_us"]),
         "client_p99_us": rounded(client["p99_us"]),
         "client_max_us": rounded(client["max_us"]),

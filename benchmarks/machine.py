@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,5 +83,8 @@ def describe() -> dict[str, str | int | float]:
         "cpu": model,
         "cpus": os.cpu_count() or 1,
         "python": platform.python_version(),
+        "python_built_optimised": "yes"
+        if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+        else "unknown",
         "load_average": round(os.getloadavg()[0], 2),
     }

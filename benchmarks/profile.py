@@ -28,6 +28,8 @@ from benchmarks.processes import BenchmarkError
 
 T = TypeVar("T")
 TOGGLE = signal.SIGUSR2
+LOOP_ENTRY = "Runner.run ("
+"""Frames outside of this one say nothing. Its own time is the loop in C, system calls, and waits for other threads."""
 run_unwatched = asyncio.Runner.run
 
 
@@ -42,7 +44,8 @@ class Costs:
 
     def add_stack(self, frames: list[str], count: int) -> None:
         """One sampled stack, outermost frame first, each `function (file:line)`."""
-        functions = [without_line(frame) for frame in frames]
+        start = next((place for place, frame in enumerate(frames) if frame.startswith(LOOP_ENTRY)), 0)
+        functions = [without_line(frame) for frame in frames[start:]]
         self.own[functions[-1]] += count
         for function in set(functions):
             self.cumulative[function] += count

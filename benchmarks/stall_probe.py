@@ -1,14 +1,18 @@
 """Runs `luthien` with a sampler on its event loop: `python -m benchmarks.stall_probe FILE ARGUMENTS…`.
 
-Every 2 ms a callback is due; how late it ran is one sample. At the end FILE gets pairs of doubles: CLOCK_MONOTONIC seconds
-of the sample and its lateness in microseconds. The reader picks the window it cares about.
+Every 2 ms a callback is due; how late it ran is one sample. At the end FILE gets three doubles for each: CLOCK_MONOTONIC
+seconds, its lateness, and how long the loop's thread had waited for a CPU meanwhile, both in microseconds. The reader picks
+the window it cares about, and can tell a stall of our own making from one that other processes made.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
+import io
 import sys
+import threading
 import time
 from collections.abc import Coroutine
 from contextvars import Context
@@ -26,7 +30,22 @@ class Sampler:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.samples = array.array("d")
+        self._schedule: io.TextIOWrapper | None = None
+        with contextlib.suppress(OSError):  # Linux alone tells
+            self._schedule = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").open(encoding="ascii")  # noqa: SIM115
+        self._waited_us = self.waited_us()
         self.expect()
+
+    def waited_us(self) -> float:
+        """Microseconds that this thread was ready and had no CPU, since its start; 0 where the system does not tell."""
+        if self._schedule is None:
+            return 0.0
+        self._schedule.seek(0)
+        return int(self._schedule.read().split()[1]) / 1000
+
+    def close(self) -> None:
+        if self._schedule is not None:
+            self._schedule.close()
 
     def expect(self) -> None:
         self.due = time.monotonic() + PERIOD_S
@@ -34,7 +53,9 @@ class Sampler:
 
     def note(self) -> None:
         now = time.monotonic()
-        self.samples.extend((now, max(0.0, (now - self.due) * 1e6)))
+        waited, before = self.waited_us(), self._waited_us
+        self._waited_us = waited
+        self.samples.extend((now, max(0.0, (now - self.due) * 1e6), waited - before))
         self.expect()
 
 
@@ -47,6 +68,7 @@ def watch(output: Path) -> None:
             try:
                 return await coro
             finally:
+                sampler.close()
                 output.write_bytes(sampler.samples.tobytes())
 
         return run_unwatched(self, watched(), context=context)
@@ -54,11 +76,12 @@ def watch(output: Path) -> None:
     asyncio.Runner.run = run  # type: ignore[method-assign]
 
 
-def read_samples(path: Path, begin_s: float, end_s: float) -> list[float]:
-    """Lateness in microseconds of the samples between two moments of CLOCK_MONOTONIC."""
+def read_samples(path: Path, begin_s: float, end_s: float) -> list[tuple[float, float]]:
+    """Lateness, and the wait for a CPU in it, in microseconds, of the samples between two moments of CLOCK_MONOTONIC."""
     values = array.array("d")
     values.frombytes(path.read_bytes())
-    return [late for moment, late in zip(values[::2], values[1::2], strict=True) if begin_s <= moment < end_s]
+    samples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    return [(late, min(late, waited)) for moment, late, waited in samples if begin_s <= moment < end_s]
 
 
 def main() -> None:
