@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+START_GRACE_S = 1.5
+"""A signal during the start lets it come to its end for so long; a second one does not."""
 FORCE_AFTER_S = 5.0
 """After a defect of the session itself, transactions have so long to finish."""
 FORCED_BY = 3
@@ -143,28 +145,36 @@ class _Session:
 
     async def _start(self) -> int | None:
         """Bring the gateway up. Returns an exit code where a signal came first."""
+        loop = asyncio.get_running_loop()
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                loop.add_signal_handler(number, self._received, number)
         from proxy_core.runtime import GatewayRuntime
 
-        loop = asyncio.get_running_loop()
         companion = self.launch.companion
         settings = self.launch.settings if companion is None else await companion.prepare(self.launch.settings)
         self.runtime: GatewayRuntime = GatewayRuntime(settings, data_dir=self.launch.data_dir, demo=self.launch.demo)
         starting = spawn(self._try_to_start(), name="start")
 
-        def cancel_start(name: str) -> None:
-            starting.cancel()
+        def give_up(name: str) -> None:
+            # a start that is nearly through ends in better order than one that is cut off
+            loop.call_later(START_GRACE_S if len(self.signals) == 1 else 0, starting.cancel)
 
-        self.on_signal = cancel_start
-        for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
-                loop.add_signal_handler(number, self._received, number)
+        self.on_signal = give_up
+        if self.signals:
+            give_up(self.signals[0])
         await asyncio.wait([starting])
+        self.on_signal = self._stop_on_signal
+        interrupted = ExitCode.INTERRUPTED if "SIGINT" in self.signals else ExitCode.OK
         if starting.cancelled():
-            return ExitCode.INTERRUPTED if "SIGINT" in self.signals else ExitCode.OK
+            return interrupted
         if (fault := starting.result()) is not None:
             raise fault
-        self.on_signal = self._stop_on_signal
         self.closing = spawn(self.runtime.wait_closed(), name="wait for the end")
+        if self.signals:
+            self.begin_shutdown()
+            await self.closing
+            return interrupted
         self.collector = QuietCollector(loop, self._activity)
         return None
 

@@ -6,6 +6,7 @@ replaced before a handler sees it. Nothing here waits for a reader; the ring for
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.handlers
 import os
@@ -161,6 +162,11 @@ class StderrHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
+def is_worth_saying(record: logging.LogRecord) -> bool:
+    """False for the report of a cancellation: servers log one as an error, and it is how a forced end looks from inside."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, stderr_level: str = "WARNING") -> None:
     """Replace the handlers of the root logger: `ring` always, stderr and a rotating file where asked.
 
@@ -187,6 +193,7 @@ def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, std
         if old is not ring:
             old.close()
     for handler in handlers:
+        handler.addFilter(is_worth_saying)
         root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for name in OWN_LOGGERS:

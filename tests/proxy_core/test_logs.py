@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Iterator
@@ -134,3 +135,12 @@ def test_a_closed_stderr_is_silence(ring: logs.LogRing, tmp_path: Path, monkeypa
     stream.close()
     logging.getLogger("luthien").error("into the void")
     assert ring.since(0)[0].message == "into the void"
+
+
+def test_a_cancellation_is_no_error(ring: logs.LogRing) -> None:
+    logs.configure("INFO", ring, stderr=False, file=None)
+    try:
+        raise asyncio.CancelledError
+    except asyncio.CancelledError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    assert ring.since(0) == []

@@ -70,6 +70,7 @@ async def test_a_second_signal_forces(start: Start, client: aiohttp.ClientSessio
         terminal.signal(signal.SIGTERM)
         assert await terminal.ended() == 0
         assert terminal.screen_left
+        assert terminal.after_screen.strip() == ""
         with pytest.raises(aiohttp.ClientError):
             await running
 
