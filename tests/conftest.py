@@ -12,6 +12,16 @@ import pytest
 from tests.fault_upstream import FaultUpstream
 from tests.gateway_fixtures import Postgres, RunningGateway, running_gateway, settings_for
 
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run when they are asked for: `-m slow`."""
+    if not config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        if slow:
+            config.hook.pytest_deselected(items=slow)
+            items[:] = [item for item in items if item not in slow]
+
+
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 
 

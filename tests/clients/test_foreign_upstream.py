@@ -1,0 +1,115 @@
+"""The SDKs through the gateway to a mock of the providers that was written elsewhere: `@copilotkit/aimock` from npm.
+
+Skipped where it is not installed (`npm install -g @copilotkit/aimock`); nothing is downloaded here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import ollama
+import openai
+import pytest
+
+from tests.conftest import StartGateway
+from tests.gateway_fixtures import APIS, RunningGateway
+
+FIXTURES = {
+    "fixtures": [
+        {
+            "match": {"userMessage": "weather"},
+            "response": {"toolCalls": [{"name": "get_weather", "arguments": {"city": "Łódź"}}]},
+        },
+        {"match": {"userMessage": "hello"}, "response": {"content": "Hello! 你好! How can I help you today?"}},
+    ]
+}
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+WEATHER: list[Any] = [{"role": "user", "content": "weather"}]
+TEXT = "Hello! 你好! How can I help you today?"
+
+
+async def command() -> list[str]:
+    """How to start the mock; skips where it is not there."""
+    if found := shutil.which("llmock"):
+        return [found]
+    if npx := shutil.which("npx"):
+        given = [npx, "--no-install", "--package=@copilotkit/aimock", "llmock"]
+        quiet = asyncio.subprocess.DEVNULL
+        probe = await asyncio.create_subprocess_exec(*given, "--help", stdin=quiet, stdout=quiet, stderr=quiet)
+        if await probe.wait() == 0:
+            return given
+    pytest.skip("@copilotkit/aimock is not installed")
+
+
+@pytest.fixture
+async def mocked_gateway(start_gateway: StartGateway, tmp_path: Path) -> AsyncIterator[RunningGateway]:
+    given = await command()
+    fixtures = tmp_path / "fixtures.json"
+    fixtures.write_text(json.dumps(FIXTURES))
+    arguments = ["--port", "0", "--fixtures", str(fixtures), "--chunk-size", "7"]
+    process = await asyncio.create_subprocess_exec(
+        *given, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    try:
+        said = b""
+        async with asyncio.timeout(20):
+            while (found := re.search(rb"listening on (http://\S+)", said)) is None:
+                line = await process.stdout.readline()
+                assert line, said.decode()
+                said += line
+        url = found[1].decode()
+        yield await start_gateway(upstreams={api: {"api": api, "base_url": url} for api in APIS})
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_openai(mocked_gateway: RunningGateway, stream: bool) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{mocked_gateway.url}/v1", api_key="k", max_retries=0) as sdk:
+        if stream:
+            chunks = [chunk async for chunk in await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True)]
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
+        else:
+            answer = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
+            assert answer.choices[0].message.content == TEXT
+        assert (await mocked_gateway.row()).outcome == "ok"
+        async with sdk.responses.stream(model="gpt-4o", input="weather") as responses:
+            final = await responses.get_final_response()
+        assert final.output[0].type == "function_call"
+        row = await mocked_gateway.row()
+        assert (row.outcome, row.operation, row.tool_calls) == ("ok", "responses", 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_anthropic(mocked_gateway: RunningGateway, stream: bool) -> None:
+    async with anthropic.AsyncAnthropic(base_url=mocked_gateway.url, api_key="k", max_retries=0) as sdk:
+        if stream:
+            async with sdk.messages.stream(model="claude-sonnet-5", max_tokens=99, messages=WEATHER) as events:
+                answer: Any = await events.get_final_message()
+        else:
+            answer = await sdk.messages.create(model="claude-sonnet-5", max_tokens=99, messages=WEATHER)
+    assert answer.content[-1].input == {"city": "Łódź"}
+    row = await mocked_gateway.row()
+    assert (row.outcome, row.stop_reason, row.tool_calls, row.stream) == ("ok", "tool_use", 1, stream)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_ollama(mocked_gateway: RunningGateway, stream: bool) -> None:
+    sdk = ollama.AsyncClient(host=mocked_gateway.url)
+    if stream:
+        parts = [part async for part in await sdk.chat(model="llama3.2", messages=HELLO, stream=True)]
+        assert "".join(part.message.content or "" for part in parts) == TEXT
+    else:
+        assert (await sdk.chat(model="llama3.2", messages=HELLO)).message.content == TEXT
+    await sdk._client.aclose()
+    row = await mocked_gateway.row()
+    assert (row.outcome, row.dialect, row.stream) == ("ok", "ollama", stream)
