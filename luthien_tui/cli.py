@@ -291,7 +291,7 @@ def run_cli(arguments: list[str]) -> int:
 def _complain(message: str, code: int) -> int:
     from proxy_core.logs import escaped, redact
 
-    for line in message.splitlines():
+    for line in message.splitlines() if sys.stderr is not None else ():
         print(f"luthien: {escaped(redact(line))}", file=sys.stderr)
     return code
 

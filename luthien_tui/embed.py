@@ -197,6 +197,8 @@ class _Session:
         self.runtime.begin_shutdown()
 
     def _received(self, number: signal.Signals) -> None:
+        if number is signal.SIGHUP and number.name in self.signals:
+            return  # a window that closes tells its session's leader and its foreground group, which may both be us
         self.signals.append(number.name)
         self.on_signal(number.name)
 
@@ -303,6 +305,8 @@ class Terminal:
 
 def say(text: str) -> None:
     """One line on stderr; a closed one is no error."""
+    if sys.__stderr__ is None:
+        return
     try:
         print(logs.escaped(text), file=sys.__stderr__, flush=True)
     except (OSError, ValueError):

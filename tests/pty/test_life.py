@@ -75,6 +75,18 @@ async def test_a_second_signal_forces(start: Start, client: aiohttp.ClientSessio
             await running
 
 
+async def test_a_screen_that_no_longer_reacts_is_ended_by_the_third_signal(start: Start) -> None:
+    deaf = "import luthien_tui.app as app\napp.LuthienApp.begin_shutdown_from_signal = lambda self, name: None"
+    async with start(patch=deaf) as terminal:
+        await terminal.port()
+        for _ in range(3):
+            terminal.signal(signal.SIGTERM)
+            await asyncio.sleep(0.05)  # signals of one kind that wait are one
+        assert await terminal.ended() == 0
+        assert terminal.screen_left
+        assert terminal.modes_restored
+
+
 async def test_a_closed_terminal_drains_and_stops(start: Start, client: aiohttp.ClientSession) -> None:
     async with start() as terminal:
         port = await terminal.port()
@@ -82,6 +94,7 @@ async def test_a_closed_terminal_drains_and_stops(start: Start, client: aiohttp.
         running = spawn(stream(client, port, started), name="stream")
         await started.wait()
         terminal.hang_up()
+        terminal.signal(signal.SIGHUP)  # some systems tell twice, which is not a second wish to end
         assert (await running).rstrip().endswith(b"data: [DONE]")
         assert await terminal.ended() == 0
 
