@@ -1,7 +1,7 @@
 """Texts prepared for the screen: wrapped to a width, safe for a terminal, coloured line by line only when drawn.
 
-Nothing here knows a widget, and every builder may run in a thread. JSON is laid out without being parsed, so numbers,
-escapes and repeated keys appear exactly as sent; inline data longer than DATA_LIMIT is folded in laid-out JSON, not in raw text.
+Nothing here knows a widget, and every builder may run in a thread. JSON is laid out without being parsed, so numbers
+and repeated keys appear exactly as sent; escaped letters are shown as letters, and inline data longer than DATA_LIMIT is folded.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Document:
         offsets: list[int] = []
         parts: list[str] = []
         position = 0
-        for text, continues in zip(self.texts, self.continued, strict=True):
+        texts, continued = list(self.texts), bytes(self.continued)  # a running response may grow meanwhile
+        for text, continues in zip(texts, continued, strict=False):
             if not continues and parts:
                 parts.append("\n")
                 position += 1
@@ -70,7 +71,7 @@ class Document:
             end = start + len(needle)
             row = bisect_right(offsets, start) - 1
             while row < len(offsets) and offsets[row] < end:
-                length = len(self.texts[row])
+                length = len(texts[row])
                 low, high = max(0, start - offsets[row]), min(length, end - offsets[row])
                 if high > low:
                     matches.append((row, low, high))
@@ -253,9 +254,20 @@ def lay_out_json(text: str) -> Iterator[str]:
         elif part == ":":
             line += ": "
         else:
-            line += _fold_data(part)
+            line += _fold_data(_ESCAPED.sub(_letter, part) if "\\u" in part else part)
     if line.strip():
         yield line
+
+
+_ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|[0-9a-f]{4})", re.IGNORECASE)
+
+
+def _letter(escape: re.Match[str]) -> str:
+    """The letter that an escape stands for; what would act or hide stays an escape."""
+    high, _, low = escape[2].partition("\\u")
+    code = int(high, 16) if not low else 0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low[:4], 16) - 0xDC00
+    letter = chr(code)
+    return escape[1] + letter if code >= 0xA0 and letter.isprintable() else escape[0]
 
 
 def _fold_data(token: str) -> str:

@@ -1,4 +1,4 @@
-"""Write the pictures of the documentation to `screenshots/`: SVG always, some as PNG where resvg and the DejaVu fonts are at hand.
+"""Write the pictures of the documentation to `screenshots/`: SVG, and some as PNG where resvg and DejaVu fonts are at hand.
 
 They come from the same fixed traffic as the tests of the screen, so they are the same on every machine.
 Run as `python -m scripts.screenshots`.

@@ -5,6 +5,7 @@ Each row stands behind a gutter that the text cannot draw on, so nothing in a bo
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -17,7 +18,10 @@ from textual.strip import Strip
 from luthien_tui.documents import Document
 from luthien_tui.textual_compat import grow, jump
 from luthien_tui.widgets.paint import TONES, Painter
+from proxy_core.tasks import spawn
 
+LONG_TEXT = 5_000
+"""Rows above which a search leaves the loop."""
 GUTTER = 2
 """Cells before the text."""
 
@@ -98,9 +102,20 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
     # --- searching -----------------------------------------------------------------------------------------------
 
     def search(self, text: str, *, jump_to_first: bool = True) -> None:
-        """Mark every match; go to the first at or below the top row."""
+        """Mark every match; go to the first at or below the top row. A long text is searched in a thread."""
         self.query_text = text
-        self.matches = self.document.find(text)
+        if text and len(self.document) > LONG_TEXT:
+            spawn(self._search_long(text, self.document, jump_to_first), name="search")
+        else:
+            self._mark(self.document.find(text), jump_to_first)
+
+    async def _search_long(self, text: str, document: Document, jump_to_first: bool) -> None:
+        matches = await asyncio.to_thread(document.find, text)
+        if (text, document) == (self.query_text, self.document) and self.is_attached:
+            self._mark(matches, jump_to_first)
+
+    def _mark(self, matches: list[tuple[int, int, int]], jump_to_first: bool) -> None:
+        self.matches = matches
         self._spans.clear()
         for place, (row, low, high) in enumerate(self.matches):
             self._spans.setdefault(row, []).append((low, high, place))

@@ -69,6 +69,7 @@ class DetailPane(Vertical):
         self.tab = TABS[0]
         self._asked = 0
         self._built_version = -1
+        self._built_width = 0
         self._loading = False
         self._live: LiveText | None = None
         self._tops: dict[str, int] = {}
@@ -160,9 +161,9 @@ class DetailPane(Vertical):
         detail = self.detail if keep_detail and not running else None
         if detail is None:
             detail = await self.plane.detail(transaction_id)
-        if asked != self._asked:
+        if asked != self._asked or not self.body.size.width:
             return
-        width = self.body.text_width
+        width = self._built_width = self.body.text_width
         if detail is None:
             document = detail_documents.note("Its record is not at hand any more.")
         elif self.tab == "Response" and running:
@@ -213,7 +214,7 @@ class DetailPane(Vertical):
             self.call_after_refresh(self._reload)
 
     def _reload(self) -> None:
-        if self.is_open:
+        if self.is_open and self.body.text_width != self._built_width:
             self._load(keep_detail=True)
 
 

@@ -12,18 +12,20 @@ from proxy_core.control.plane import GatewayState
 from proxy_core.control.rates import Rates
 
 LAG_LIMIT_MS = 50.0
-"""Loop lag above which the header warns."""
+"""Loop lag above which the header warns, if it lasts."""
+LASTING = 4
+"""Updates in a row after which a lag lasts; one late moment is seen by two."""
 SPARKLINE_WIDTH = 8
 _SIGNS = {"serving": ("●", "ok"), "draining": ("◐", "warning"), "stopped": ("○", "error")}
 
 
-def trouble(state: GatewayState) -> str:
-    """What is wrong with the gateway, in a few words; empty if nothing is."""
+def trouble(state: GatewayState, *, lags: bool = True) -> str:
+    """What is wrong with the gateway, in a few words; empty if nothing is. `lags`: whether a late loop is worth a word."""
     if state.status != "serving":
         return state.status
     if state.journal_status != "ok":
         return f"journal {state.journal_status}" + (f", {state.spilled:,} in the spool" if state.spilled else "")
-    if state.loop_lag_ms > LAG_LIMIT_MS:
+    if lags and state.loop_lag_ms > LAG_LIMIT_MS:
         return f"loop lags {figures.duration(state.loop_lag_ms)}"
     return ""
 
@@ -41,16 +43,23 @@ class HeaderBar(StripBar):
         self.state = state
         self.rates = rates
         self.view = "live"
+        self._late = 0
         self.log_errors = 0
         """Messages of level ERROR and above that nobody has looked at yet."""
 
     def update(self, state: GatewayState, rates: Rates, view: str, log_errors: int) -> None:
         """Show these; repaints only where something changed."""
-        if (state, rates, view, log_errors) == (self.state, self.rates, self.view, self.log_errors):
+        was_late = self._late >= LASTING
+        self._late = self._late + 1 if state.loop_lag_ms > LAG_LIMIT_MS else 0
+        told = (self.state, self.rates, self.view, self.log_errors, was_late)
+        if (state, rates, view, log_errors, self._late >= LASTING) == told:
             return
         self.state, self.rates, self.view, self.log_errors = state, rates, view, log_errors
-        self.set_class(bool(trouble(state)), "-trouble")
+        self.set_class(bool(self._trouble()), "-trouble")
         self.refresh()
+
+    def _trouble(self) -> str:
+        return trouble(self.state, lags=self._late >= LASTING)
 
     def line(self, y: int, width: int) -> list[Piece]:
         return self._health(width) if y == 0 else self._views(width)
@@ -59,7 +68,7 @@ class HeaderBar(StripBar):
         state, rates = self.state, self.rates
         sign, tone = _SIGNS.get(state.status, ("?", "warning"))
         pieces: list[Piece] = [(" luthien", "accent"), (f"  {cell(state.address)}", "strong"), (f"  {sign} ", tone)]
-        wrong = trouble(state)
+        wrong = self._trouble()
         if wrong and state.status == "serving":
             pieces[-1] = ("  ▲ ", "warning")
         pieces.append((wrong or state.status, "warning" if wrong else "ok"))

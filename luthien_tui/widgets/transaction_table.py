@@ -69,7 +69,7 @@ def _status(row: TransactionRow, now: float) -> Piece:
 COLUMNS: tuple[Column, ...] = (
     Column("time", "time", 8, lambda row, now: (figures.clock(row.started_at), "quiet")),
     Column("session", "session", 12, lambda row, now: _name(row.session_id), share=2),
-    Column("agent", "agent", 8, lambda row, now: _name(row.agent, "quiet"), share=1, from_width=108),
+    Column("agent", "agent", 8, lambda row, now: _name(row.agent, "quiet"), share=2, from_width=108),
     Column("model", "model", 15, lambda row, now: _name(row.model), share=3),
     Column("via", "via", 9, lambda row, now: _name(row.upstream, "quiet"), share=1, from_width=100),
     Column("status", "st", 3, _status),
@@ -131,6 +131,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         self._seen = 0
         self._pending = 0
         self._generation = rows.generation
+        self._filter_seen = rows.filter
         self._anchor: str | None = None
         self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(600)
         self._painted: dict[int, tuple[object, ...]] = {}
@@ -165,7 +166,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
             self._resize(count)
             if not self.follow:
                 self._restore_anchor()
-                self._seen = min(self._seen, count)
+                self._see(count)
             self.refresh()
         elif grown:
             self._resize(count)
@@ -200,6 +201,12 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
 
     def _refresh_line(self, y: int) -> None:
         self.refresh(Region(0, y, self.size.width, 1))
+
+    def _see(self, count: int) -> None:
+        """The list is another one: what was added to it by the filter or the past is not new."""
+        self._seen = count if self._filter_seen is not self.rows.filter else min(self._seen, count)
+        self._filter_seen = self.rows.filter
+        self._pending = count - self._seen
 
     def _restore_anchor(self) -> None:
         if self._anchor is not None:
@@ -332,6 +339,10 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         self._resize(len(self.rows.shown))
         if self.follow:
             jump(self, self.max_scroll_y)
+        elif self.selected_id is not None and (index := self.rows.index(self.selected_id)) is not None:
+            if not self.top <= index < self.top + self.visible_lines:
+                jump(self, index - self.visible_lines // 2)
+            self._keep_anchor()
 
     def on_focus(self) -> None:
         self.refresh()

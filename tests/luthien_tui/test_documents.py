@@ -51,6 +51,11 @@ def test_laid_out_json_looks_like_json() -> None:
     ]
 
 
+def test_escaped_letters_are_shown_and_what_acts_stays_escaped() -> None:
+    text = r'["\u4e09 \ud83d\ude00 \u001b[2J \u202e \u0022 \\u4e09 \\\u4e09 \ud83d"]'
+    assert "".join(lay_out_json(text)).strip(" []") == r'"三 😀 \u001b[2J \u202e \u0022 \\u4e09 \\三 \ud83d"'
+
+
 @given(st.text(max_size=80))
 def test_anything_can_be_laid_out(text: str) -> None:
     joined = "".join("".join(lay_out_json(text)).split())

@@ -214,6 +214,43 @@ async def test_new_rows_are_filtered_as_they_come() -> None:
         assert "other" not in shown.text
 
 
+async def test_a_filter_that_hides_rows_makes_no_new_ones() -> None:
+    plane = filled(60)
+    async with console(plane) as shown:
+        await shown.press("k")
+        plane.add(make_row(70, session_id="fresh"))
+        await shown.frame()
+        assert "+1 new" in shown.text
+        await shown.press("f")
+        await shown.type("id:*0")
+        await shown.press("enter")
+        assert " new · G" not in shown.text
+        await shown.press("escape")
+        assert " new · G" not in shown.text
+        plane.add(make_row(71, session_id="fresher"))
+        await shown.frame()
+        assert "+1 new" in shown.text
+
+
+async def test_opening_keeps_the_selected_row_in_sight() -> None:
+    async with console(filled(60)) as shown:
+        await shown.press("k", "enter")
+        await shown.see("14 files changed")
+        assert any(line.startswith("▶") for line in shown.lines)
+
+
+async def test_a_single_late_moment_is_no_trouble_but_a_lasting_one_is() -> None:
+    plane = filled(1)
+    async with console(plane) as shown:
+        plane.gateway.loop_lag_ms = 359.0
+        await shown.frame()
+        assert "lag 359ms" in shown.text
+        assert "loop lags" not in shown.text
+        for _ in range(4):
+            await shown.frame()
+        assert "▲ loop lags 359ms" in shown.text
+
+
 async def test_search_marks_matches_and_steps_through_them() -> None:
     plane = sample_plane()
     async with console(plane) as shown:
