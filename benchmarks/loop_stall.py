@@ -79,6 +79,7 @@ def measure_stalls(ground: Ground, name: str, *, rows: int, rate: float, seconds
         "client_p50_us": rounded(client["p50_us"]),
         "client_p99_us": rounded(client["p99_us"]),
         "client_max_us": rounded(client["max_us"]),
+        "sent_late_p99_us": rounded(client["sent_late_p99_us"]),
         "failed": client["bad_status"] + client["broken"],
     }
     if cpu_begin is not None and cpu_end is not None:

@@ -209,6 +209,7 @@ def outcome_of(intent: Intent, body: bytes) -> Outcome:
         output_tokens=37,
         timing={"received": 0.1, "recorded": 0.6, "connected": 0.7, "responded": 1.2, "last_byte": 1.3, "finished": 1.9},
         error="",
+        answer_error="",
         stop_reason="stop",
         tool_calls=0,
         secrets=intent.secrets,

@@ -71,6 +71,8 @@ class Load:
         self.rate = rate
         self.idle: deque[Line] = deque()
         self.latencies_us: list[float] = []
+        self.late_us: list[float] = []
+        """How late each request was sent: by a busy machine, or for want of an idle connection."""
         self.bad_status = 0
         self.broken = 0
         self.started = 0
@@ -103,6 +105,7 @@ class Load:
         request = self.requests[self.started % len(self.requests)]
         self.started += 1
         self.running += 1
+        self.late_us.append((time.perf_counter() - due) * 1e6)
         line.send(request, due)
 
     def answered(self, line: Line, status: int) -> None:
@@ -130,6 +133,7 @@ class Load:
             "p90_us": percentile(values, 90),
             "p99_us": percentile(values, 99),
             "max_us": values[-1] if values else 0.0,
+            "sent_late_p99_us": percentile(sorted(self.late_us), 99),
             "bad_status": self.bad_status,
             "broken": self.broken,
             "unanswered": self.running,
