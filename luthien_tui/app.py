@@ -20,6 +20,7 @@ from textual.content import Content
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.screen import Screen
+from textual.theme import Theme
 
 from luthien_tui import textual_compat
 from luthien_tui.actions import ACTIONS, BY_NAME, Action, bindings, key_names
@@ -34,7 +35,7 @@ from luthien_tui.widgets.filter_line import FilterLine
 from luthien_tui.widgets.header_bar import HeaderBar
 from luthien_tui.widgets.help_screen import HelpScreen
 from luthien_tui.widgets.key_bar import KeyBar
-from luthien_tui.widgets.paint import TONE_CSS
+from luthien_tui.widgets.paint import TONE_CSS, Painter, ToneScreen
 from luthien_tui.widgets.pick_screen import PickItem, PickScreen
 from luthien_tui.widgets.quit_screen import DrainScreen, QuitScreen
 from luthien_tui.widgets.status_line import Standing, StatusLine
@@ -57,12 +58,6 @@ MAX_BACKLOG = 4
 """Writes waiting for the terminal above which nothing is drawn."""
 HISTORY_ROWS = 500
 """Transactions of the past that are read from the journal at the start."""
-
-
-class MainScreen(Screen[None], inherit_bindings=False):
-    """The one screen below all windows; it binds no key of its own."""
-
-    BLANK = True
 
 
 class ActionProvider(Provider):
@@ -98,9 +93,9 @@ class LuthienApp(App[None], inherit_bindings=False):
         TONE_CSS
         + PLACING_CSS
         + """
-    MainScreen { layers: base; }
-    MainScreen.-too-small > * { display: none; }
-    MainScreen.-too-small > TooSmall { display: block; }
+    ToneScreen { layers: base; }
+    ToneScreen.-too-small > * { display: none; }
+    ToneScreen.-too-small > TooSmall { display: block; }
     LiveView.-away { display: none; }
     ToastRack { margin-bottom: 2; }
     """
@@ -153,7 +148,7 @@ class LuthienApp(App[None], inherit_bindings=False):
     # --- frame ---------------------------------------------------------------------------------------------------
 
     def get_default_screen(self) -> Screen[None]:
-        return MainScreen(id="_default")
+        return ToneScreen(id="_default")
 
     def get_line_filters(self) -> list[LineFilter]:
         return [*super().get_line_filters(), self._gate]
@@ -179,7 +174,13 @@ class LuthienApp(App[None], inherit_bindings=False):
         if self.auto_pump:
             self.set_interval(FRAME_S, self.pump)
             spawn(self.load_history(), name="history")
+        self.theme_changed_signal.subscribe(self, self._repaint)
         self.pump()
+
+    def _repaint(self, theme: Theme) -> None:
+        for screen in self.screen_stack:
+            for painter in screen.query(Painter):
+                painter.forget_tones()
 
     def on_resize(self, event: Resize) -> None:
         width, height = event.size

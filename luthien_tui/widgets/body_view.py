@@ -6,7 +6,6 @@ Each row stands behind a gutter that the text cannot draw on, so nothing in a bo
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
 
 from rich.segment import Segment
 from textual.cache import LRUCache
@@ -17,7 +16,7 @@ from textual.strip import Strip
 
 from luthien_tui.documents import Document
 from luthien_tui.textual_compat import grow, jump
-from luthien_tui.widgets.paint import TONES, Painter
+from luthien_tui.widgets.paint import Painter
 from proxy_core.tasks import spawn
 
 LONG_TEXT = 5_000
@@ -32,7 +31,6 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
     DEFAULT_CSS = """
     BodyView { height: 1fr; width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONES)
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
         super().__init__(id=id)
@@ -143,6 +141,10 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
+        self._strips.clear()
+
+    def forget_tones(self) -> None:
+        super().forget_tones()
         self._strips.clear()
 
     def on_focus(self) -> None:

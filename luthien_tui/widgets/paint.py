@@ -12,6 +12,7 @@ from typing import ClassVar
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -56,23 +57,34 @@ TONE_CSS = """
 """
 
 
+class ToneScreen(Screen[None], inherit_bindings=False):
+    """The screen below all others. It alone holds the tones, so that not every widget has to be styled with each of them."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONES)
+    BLANK = True
+
+
 class Painter(Widget):
     """A widget that draws its own lines with tones."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONES)
     _tones: dict[str, Style] | None = None
+
+    def forget_tones(self) -> None:
+        """The colours have changed: draw everything anew."""
+        self._tones = None
+        self.refresh()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._tones = None
 
     def tone(self, name: str) -> Style:
-        """The style of a tone, to be added to the style of a line; transparent colours are mixed with the background."""
+        """The style of a tone, to be added to the style of a line; transparent colours are mixed with the screen's."""
         if self._tones is None:
             self._tones = {"": Style.null()}
         found = self._tones.get(name)
         if found is None:
-            styles = self.get_component_styles(f"tone--{name}")
+            styles = self.app.screen_stack[0].get_component_styles(f"tone--{name}")
             mixed = styles.rich_style
             found = self._tones[name] = Style(
                 color=mixed.color if styles.has_rule("color") else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -17,7 +16,7 @@ from textual.strip import Strip
 from textual.widgets import Input
 
 from luthien_tui.textual_compat import grow, jump
-from luthien_tui.widgets.paint import TONES, Painter, Piece, fit
+from luthien_tui.widgets.paint import Painter, Piece, fit
 from luthien_tui.widgets.strip_bar import StripBar
 
 
@@ -48,7 +47,6 @@ class PickList(ScrollView, Painter, can_focus=False, inherit_bindings=False):
     """The items in sight."""
 
     DEFAULT_CSS = "PickList { height: 1fr; background: $surface; overflow-x: hidden; scrollbar-size-vertical: 1; }"
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONES)
 
     def __init__(self, items: Sequence[PickItem], key_width: int) -> None:
         super().__init__()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.style import Style
 from textual.cache import LRUCache
@@ -21,7 +20,7 @@ from textual.strip import Strip
 from luthien_tui import figures, glyphs
 from luthien_tui.text import cell
 from luthien_tui.textual_compat import grow, jump
-from luthien_tui.widgets.paint import TONES, Painter, Piece, fit
+from luthien_tui.widgets.paint import Painter, Piece, fit
 from proxy_core.control.rows import TransactionRow
 from proxy_core.control.view import TransactionList
 
@@ -108,7 +107,6 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
     DEFAULT_CSS = """
     TransactionTable { height: 1fr; width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONES)
 
     class Selected(Message):
         """Another transaction is selected."""
@@ -330,6 +328,11 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
+        self._strips.clear()
+        self._bases.clear()
+
+    def forget_tones(self) -> None:
+        super().forget_tones()
         self._strips.clear()
         self._bases.clear()
 

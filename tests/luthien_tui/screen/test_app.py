@@ -459,6 +459,19 @@ async def test_themes_are_tried_out_and_escape_brings_the_old_one_back() -> None
         assert shown.app.theme == "gruvbox"
 
 
+async def test_another_theme_repaints_every_line() -> None:
+    def colours(shown: Console) -> set[object]:
+        return {segment.style.bgcolor for segment in shown.segments if segment.style is not None}
+
+    async with console(sample_plane()) as shown:
+        await shown.open("01J9ZK000002", "Request")
+        before = colours(shown)
+        shown.app.theme = "textual-light"
+        await shown.until(lambda: not before & colours(shown))
+        shown.app.theme = "luthien"
+        await shown.until(lambda: colours(shown) == before)
+
+
 async def test_every_theme_draws_every_tone() -> None:
     async with console(sample_plane()) as shown:
         for name in shown.app.available_themes:
