@@ -101,13 +101,25 @@ class RollingRates:
         return tuple(counts.get(number, 0) for number in range(current - self.window_s, current))
 
     def _second(self, now: float) -> _Second:
-        if self._first_seen is None:
+        if self._first_seen is None or now < self._first_seen:
             self._first_seen = now
         number = int(now)
         if not self._seconds or self._seconds[-1].number < number:
             self._expire(number)
             self._seconds.append(_Second(number))
-        return self._seconds[-1]
+        if self._seconds[-1].number == number:
+            return self._seconds[-1]
+        return self._earlier(number)
+
+    def _earlier(self, number: int) -> _Second:
+        """A second that is not the newest: reports come a little late, and many at once when a screen opens."""
+        place = len(self._seconds)
+        while place and self._seconds[place - 1].number >= number:
+            place -= 1
+            if self._seconds[place].number == number:
+                return self._seconds[place]
+        self._seconds.insert(place, _Second(number))
+        return self._seconds[place]
 
     def _expire(self, current: int) -> None:
         while self._seconds and self._seconds[0].number < current - self.window_s:

@@ -82,3 +82,12 @@ def test_sparkline_has_a_value_for_each_second() -> None:
         for _ in range(count):
             rolling.started(float(second))
     assert rolling.snapshot(105.0).sparkline == (1, 0, 3, 0, 2)
+
+
+def test_late_reports_count_in_their_own_second() -> None:
+    rolling = RollingRates(window_s=5)
+    for second in (104, 100, 102, 102, 100, 104, 101):
+        rolling.started(float(second))
+    assert rolling.snapshot(105.0).sparkline == (2, 1, 2, 0, 2)
+    assert rolling.snapshot(105.0).rps == pytest.approx(7 / 5)
+    assert rolling.snapshot(108.0).sparkline == (0, 2, 0, 0, 0)
