@@ -45,8 +45,8 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
 
     @property
     def text_width(self) -> int:
-        """Cells that a row of text has."""
-        return max(8, self.size.width - GUTTER)
+        """Cells that a row of text has, between gutter and scrollbar."""
+        return max(8, self.size.width - GUTTER - 1)
 
     @property
     def top(self) -> int:

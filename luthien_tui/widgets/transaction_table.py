@@ -68,7 +68,7 @@ def _status(row: TransactionRow, now: float) -> Piece:
 COLUMNS: tuple[Column, ...] = (
     Column("time", "time", 8, lambda row, now: (figures.clock(row.started_at), "quiet")),
     Column("session", "session", 12, lambda row, now: _name(row.session_id), share=2),
-    Column("agent", "agent", 8, lambda row, now: _name(row.agent, "quiet"), share=2, from_width=108),
+    Column("agent", "agent", 10, lambda row, now: _name(row.agent, "quiet"), share=2, from_width=108),
     Column("model", "model", 15, lambda row, now: _name(row.model), share=3),
     Column("via", "via", 9, lambda row, now: _name(row.upstream, "quiet"), share=1, from_width=100),
     Column("status", "st", 3, _status),
@@ -82,23 +82,25 @@ COLUMNS: tuple[Column, ...] = (
 )
 GAP = 1
 MARK = "▶"
+MOST_EXTRA = 14
+"""Cells beyond its least width that a column takes at most."""
+EXPENDABLE = ("cost", "time", "session", "total")
+"""Columns that go first where the width does not hold them all."""
 
 
 def layout(width: int) -> list[tuple[Column, int]]:
     """The columns that fit `width` cells, with their widths; the mark before them takes one more cell."""
     columns = [column for column in COLUMNS if width >= column.from_width]
-    while len(columns) > 1 and sum(column.width + GAP for column in columns) > width:
-        optional = [column for column in columns if column.name not in ("model", "verdict")]
-        columns.remove((optional or columns)[0])
+    for name in EXPENDABLE:
+        if sum(column.width + GAP for column in columns) > width:
+            columns = [column for column in columns if column.name != name]
     spare = max(0, width - 1 - sum(column.width + GAP for column in columns) + GAP)
     shares = sum(column.share for column in columns)
-    widths: list[tuple[Column, int]] = []
-    for column in columns:
-        extra = spare * column.share // shares if shares else 0
-        if column.name != "preview":
-            extra = min(extra, 14)
-        widths.append((column, column.width + extra))
-    return widths
+    extras = {column.name: spare * column.share // shares if shares else 0 for column in columns}
+    last = "preview" if "preview" in extras else "model"
+    extras = {name: extra if name == last else min(extra, MOST_EXTRA) for name, extra in extras.items()}
+    extras[last] += spare - sum(extras.values())
+    return [(column, column.width + extras[column.name]) for column in columns]
 
 
 class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=False):
@@ -147,6 +149,11 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
     @property
     def visible_lines(self) -> int:
         return max(0, self.size.height - 1)
+
+    @property
+    def line_width(self) -> int:
+        """Cells of a row; the last cell of the table is the scrollbar's."""
+        return self.size.width - 1
 
     @property
     def top(self) -> int:
@@ -309,7 +316,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
             self._seen = len(self.rows.shown)
 
     def on_click(self, event: Click) -> None:
-        if event.y == self.size.height - 1 and self._pending and event.x >= self.size.width - len(self._pill()) - 1:
+        if event.y == self.size.height - 1 and self._pending and event.x >= self.line_width - len(self._pill()):
             self.set_follow(True)
             return
         index = self.top + event.y - 1
@@ -396,7 +403,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
             self._painted = {line: key for line, key in self._painted.items() if line <= y}
             if self._pending and not self.follow:
                 pill = self._pill()
-                strip = Strip.join([strip.crop(0, width - len(pill)), self.paint([(pill, "pill")], len(pill))])
+                strip = Strip.join([strip.crop(0, self.line_width - len(pill)), self.paint([(pill, "pill")], len(pill))])
         return strip
 
     def _pill(self) -> str:
@@ -408,9 +415,9 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         return self.paint([(f" {titles}", "head")], width, base)
 
     def _fit_columns(self) -> None:
-        if self._layout_width != self.size.width:
-            self._layout_width = self.size.width
-            self._columns = layout(self.size.width)
+        if self._layout_width != self.line_width:
+            self._layout_width = self.line_width
+            self._columns = layout(self.line_width)
 
     def _draw(self, row: TransactionRow, now: float, width: int) -> Strip:
         selected = row.transaction_id == self.selected_id

@@ -133,6 +133,13 @@ async def test_copy_menu(size: str, golden: Golden) -> None:
         golden(f"copy_{size}", shown.text)
 
 
+async def test_the_least_size(golden: Golden) -> None:
+    async with console(sample_plane(), (60, 15)) as shown:
+        golden("live_60x15", shown.text)
+        await shown.open(ANTHROPIC)
+        golden("detail_60x15", shown.text)
+
+
 async def test_too_small(golden: Golden) -> None:
     async with console(sample_plane(), (50, 10)) as shown:
         golden("too_small_50x10", shown.text)
