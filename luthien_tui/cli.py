@@ -46,6 +46,9 @@ app.add_typer(config_app, name="config")
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of every complaint about the command line; its module moves between versions of typer."""
 
+FLUSH_S = 1.0
+"""A terminal has so long to take the last words."""
+
 ShowVersion = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
 
 
@@ -320,16 +323,22 @@ def _silence(stream: TextIO | None) -> None:
     os.close(nowhere)
 
 
-def main() -> None:
-    """The console script."""
-    code = int(run_cli(sys.argv[1:]))
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             _silence(stream)
-    if code == ExitCode.CRASH and threading.active_count() > 1:
-        os._exit(code)  # a thread that a defect left behind must not keep a broken process alive
+
+
+def main() -> None:
+    """The console script."""
+    code = int(run_cli(sys.argv[1:]))
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(timeout=FLUSH_S)
+    if flushing.is_alive() or (code == ExitCode.CRASH and threading.active_count() > 1):
+        os._exit(code)  # a terminal that takes nothing, or a thread that a defect left behind, must not keep the process
     sys.exit(code)
 
 

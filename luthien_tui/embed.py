@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -82,7 +83,8 @@ def run_with_ui(launch: Launch) -> int:
     """Serve and show the screen until it is left. Returns the exit code; raises as `run_headless` does."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         code = runner.run(_Session(launch).run(screen=True))
-    logs.print_last_errors(launch.ring)
+    for line in launch.ring.last_errors():  # under a screen nobody saw them
+        say(f"luthien: {line.level.lower()}: {line.message}")
     return code
 
 
@@ -304,11 +306,11 @@ class Terminal:
 
 
 def say(text: str) -> None:
-    """One line on stderr; a closed one is no error."""
-    if sys.__stderr__ is None:
-        return
+    """One line on stderr. A closed one is no error, and one that takes nothing is not waited for."""
     try:
-        print(logs.escaped(text), file=sys.__stderr__, flush=True)
+        number = sys.__stderr__.fileno() if sys.__stderr__ is not None else -1
+        if number >= 0 and select.select([], [number], [], 0)[1]:
+            os.write(number, f"{logs.escaped(text)}\n".encode())
     except (OSError, ValueError):
         return
 

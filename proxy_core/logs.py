@@ -198,9 +198,3 @@ def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, std
     root.setLevel(logging.WARNING)
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(level)
-
-
-def print_last_errors(ring: LogRing) -> None:
-    """Repeat the last errors on stderr: what was logged under a screen was seen by nobody."""
-    for line in ring.last_errors():
-        print(f"luthien: {line.level.lower()}: {line.message}", file=sys.stderr)

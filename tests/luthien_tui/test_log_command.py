@@ -35,10 +35,15 @@ async def address(tmp_path: Path, upstream: FaultUpstream) -> AsyncIterator[str]
         env=clean_environ(tmp_path),
     )
     assert process.stderr is not None
-    line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
-    yield line.split("http://")[1].split(" ")[0]
-    process.terminate()
-    await asyncio.wait_for(process.communicate(), 15)
+    try:
+        line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
+        yield line.split("http://")[1].split(" ")[0]
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 15)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode == 0
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 
 import aiohttp
 import pytest
 
-from tests.pty.conftest import chat
+from proxy_core.tasks import spawn
+from tests.pty.conftest import chat, stream
 from tests.pty.terminal import Terminal
 
 pytestmark = pytest.mark.pty
@@ -43,3 +45,19 @@ async def test_a_frozen_terminal_slows_no_request(start: Callable[..., Terminal]
         assert terminal.screen_left
     assert count > 100
     assert slowest < LIMIT_MS, f"{slowest:.0f} ms of {count} requests"
+
+
+async def test_a_frozen_terminal_does_not_keep_the_gateway_from_ending(
+    start: Callable[..., Terminal], client: aiohttp.ClientSession
+) -> None:
+    async with start() as terminal:
+        port = await terminal.port()
+        terminal.freeze()
+        started = asyncio.Event()
+        running = spawn(stream(client, port, started), name="stream")
+        await started.wait()
+        for _ in range(50):
+            await chat(client, port)
+        terminal.signal(signal.SIGTERM)
+        assert (await running).rstrip().endswith(b"data: [DONE]")
+        assert await terminal.ended() == 0

@@ -215,13 +215,18 @@ async def test_without_a_terminal_it_serves_and_ends_cleanly(tmp_path: Path, num
         env=clean_environ(tmp_path),
     )
     assert process.stderr is not None
-    line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
-    assert line.startswith("luthien: serving on http://127.0.0.1:")
-    assert "no screen: stdin is not one" in line
-    process.send_signal(number)
-    out, err = await asyncio.wait_for(process.communicate(), 15)
+    try:
+        line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
+        assert line.startswith("luthien: serving on http://127.0.0.1:")
+        assert "no screen: stdin is not one" in line
+        process.send_signal(number)
+        said = await asyncio.wait_for(process.communicate(), 15)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode == 0
-    assert (out, err) == (b"", b"")
+    assert said == (b"", b"")
 
 
 def test_no_screen_where_one_is_asked_for_is_exit_2(tmp_path: Path) -> None:
