@@ -58,14 +58,17 @@ class Player:
         while True:
             for story in stories:
                 try:
-                    await self.play(story, f"{story.name}-{round_number}")
+                    await self.play(story, f"{story.name}-{round_number}", round_number)
                 except* (aiohttp.ClientError, TimeoutError):
                     await asyncio.sleep(max(0.05, 2 * self._pace))  # the gateway said no, or is gone: begin the next one
                 await self._pause(PAUSE_BETWEEN_STORIES_S)
             round_number += 1
 
-    async def play(self, story: Story, session: str) -> None:
-        """One conversation from its first message to its last. Raises aiohttp.ClientError where it cannot go on."""
+    async def play(self, story: Story, session: str, round_number: int = 1) -> None:
+        """One conversation from its first message to its last. Raises aiohttp.ClientError where it cannot go on.
+
+        From the second round on its first message says which one it is, so that it is not taken for the one before.
+        """
         headers = {"authorization": "Bearer demo", "user-agent": f"demo-{story.agent}/1.0"}
         if story.wire == "messages":
             headers = {"x-api-key": "demo", "anthropic-version": "2023-06-01", "user-agent": f"demo-{story.agent}/1.0"}
@@ -75,7 +78,7 @@ class Player:
         if story.first:
             await self._ask_first(story, headers)
         for index, one in enumerate(story.turns):
-            reference = f"[{session}] " if index == 0 else ""
+            reference = f"[{round_number}] " if index == 0 and round_number > 1 else ""
             before = len(history)
             history.append({"role": "user", "content": reference + one.user})
             key = key_of(one.user)
@@ -85,11 +88,11 @@ class Player:
                 if not whole:
                     del history[before:]  # nothing was understood: the next turn asks in its place
                     break
-                await self._use_tools(reply, session)
+                await self._use_tools(reply, session, round_number)
                 key = _remember(story, history, reply, key)
             await self._pause(PAUSE_BETWEEN_TURNS_S)
 
-    async def _use_tools(self, reply: Reply, session: str) -> None:
+    async def _use_tools(self, reply: Reply, session: str, round_number: int) -> None:
         if not reply.calls:
             return
         await self._pause(TOOL_TAKES_S)
@@ -98,7 +101,7 @@ class Player:
             for story in ALL_STORIES:
                 if story.name in handed:
                     helper = Player(self._http, Random(self._random.random()), self._pace)  # noqa: S311
-                    group.create_task(helper.play(story, session), name=f"demo-agent-{story.agent}")
+                    group.create_task(helper.play(story, session, round_number), name=f"demo-agent-{story.agent}")
 
     async def _ask(self, story: Story, headers: dict[str, str], history: list[dict[str, Any]], *, hang_up: bool) -> bool:
         """Ask until there is a whole answer; False where there is none. Raises aiohttp.ClientError where it cannot go on."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 Wire = Literal["chat", "responses", "messages", "ollama"]
 Trouble = Literal["", "429", "500", "529", "slow", "cut"]
-"""What goes wrong with a reply: an error the first time it is asked for, a long wait, or a stream that ends early once."""
+"""What goes wrong with a reply: an error at the first of two tries, a long wait, or a stream that ends early at the first."""
 
 _REFERENCE = re.compile(r"^\[[^\]\n]{1,40}\] ")
 
@@ -80,7 +80,7 @@ def call(tool: str, result: str, delegate: str = "", **arguments: Any) -> Call:
 
 
 def key_of(text: str) -> str:
-    """The part of a message that names its reply: all but a reference such as `[OPS-1421] ` at its beginning."""
+    """The part of a message that names its reply: all but a reference such as `[2] ` at its beginning."""
     return _REFERENCE.sub("", text, count=1).strip()
 
 

@@ -1,13 +1,14 @@
 """The demo's upstream: OpenAI, Anthropic and Ollama in one server on a free port of this machine.
 
-It speaks at human speed, thinks, calls tools, is slow at times, refuses with 429, 500 and 529 once where the story says so,
-and ends a stream early. Deterministic by seed; it needs no key and never looks at one.
+It speaks at human speed, thinks, calls tools, is slow at times, refuses a first try with 429, 500 and 529 where the story
+says so, and ends a stream early. Deterministic by seed; it needs no key and never looks at one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from itertools import count as counting
 from random import Random
 from typing import Any
@@ -43,7 +44,7 @@ class DemoUpstream:
         self._random = Random(seed)  # noqa: S311 - for the pace of tokens, not for secrets
         self._pace = pace
         self._replies = index_replies(ALL_STORIES)
-        self._failed: set[str] = set()
+        self._asked: Counter[str] = Counter()
         self._numbers = counting(1)
         self._runner: web.AppRunner | None = None
 
@@ -76,11 +77,10 @@ class DemoUpstream:
         asked = read_request(wire, body)
         key = key_of(asked.text)
         reply = self._replies.get(key) or _made_up(asked.text)
-        first_time = key not in self._failed
-        if first_time and reply.trouble:
-            self._failed.add(key)
+        self._asked[key] += 1
+        fails = self._asked[key] % 2 == 1  # so that the second try succeeds, in every round
         await self._first_wait(reply)
-        if reply.trouble in _TROUBLES and first_time:
+        if reply.trouble in _TROUBLES and fails:
             status, kind, message = _TROUBLES[reply.trouble]
             if status == 429:
                 headers |= {"retry-after": "2", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2s"}
@@ -88,7 +88,7 @@ class DemoUpstream:
         if not asked.streamed:
             await self._speak(len(pieces(reply.text)))
             return web.json_response(whole(asked, reply, key), headers=headers)
-        return await self._stream(request, asked, reply, key, headers, cut=reply.trouble == "cut" and first_time)
+        return await self._stream(request, asked, reply, key, headers, cut=reply.trouble == "cut" and fails)
 
     async def _stream(
         self, request: web.Request, asked: Asked, reply: Reply, key: str, headers: dict[str, str], *, cut: bool

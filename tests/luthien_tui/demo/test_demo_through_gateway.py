@@ -1,0 +1,56 @@
+"""The demo through a real gateway: sessions, sub-agents, troubles and prices come out as a visitor will see them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+
+from luthien_tui.demo import DemoUpstream, demo_upstreams
+from luthien_tui.demo.agents import Player
+from luthien_tui.demo.upstream import ALL_STORIES
+from proxy_core.settings import ServerSettings, Settings
+from tests.gateway_fixtures import RunningGateway, running_gateway
+
+
+@pytest.fixture
+async def demo_gateway(tmp_path: Path) -> AsyncIterator[RunningGateway]:
+    upstream = DemoUpstream(pace=0)
+    settings = Settings(server=ServerSettings(port=0), upstreams=demo_upstreams(await upstream.start()))
+    try:
+        async with running_gateway(settings, tmp_path / "data") as gateway:
+            yield gateway
+    finally:
+        await upstream.close()
+
+
+async def test_two_rounds_of_every_story(demo_gateway: RunningGateway) -> None:
+    sessions: dict[str, set[str]] = defaultdict(set)
+    known: set[str] = set()
+    async with aiohttp.ClientSession(demo_gateway.url) as http:
+        for round_number in (1, 2):
+            for story in ALL_STORIES:
+                if story.part_of:
+                    continue
+                await Player(http, Random(1), 0).play(story, f"{story.name}-{round_number}", round_number)
+                fresh = [row for row in await demo_gateway.rows() if row.transaction_id not in known]
+                known.update(row.transaction_id for row in fresh)
+                talked = {row.session_id for row in fresh if row.operation not in ("models", "count_tokens")}
+                assert len(talked) == 1, f"{story.name} is one session"
+                assert talked != {""}
+                sessions[story.name] |= talked
+    assert all(len(found) == 2 for found in sessions.values()), "another round is another session"
+    rows = await demo_gateway.rows()
+    assert {row.dialect for row in rows} == {"openai", "anthropic", "ollama"}
+    assert {row.status for row in rows if row.status is not None and row.status >= 400} == {429, 500, 529}
+    assert {"ok", "error", "truncated"} <= {row.outcome for row in rows} <= {"ok", "error", "truncated", "cancelled"}
+    assert {row.session_id for row in rows if row.agent.startswith("researcher")} <= sessions["which-queue"]
+    priced = [row for row in rows if row.outcome == "ok" and row.dialect != "ollama" and row.output_tokens]
+    assert priced
+    assert all(row.cost_usd for row in priced)
+    assert any(row.tool_calls > 1 for row in rows)
+    assert any(row.cached_tokens for row in rows)
