@@ -124,6 +124,7 @@ class DetailPane(Vertical):
             return
         if row.version != self._built_version:
             if self._live is None or row.state == "done":
+                self._tops[self.tab] = self.body.top
                 self._load()
             else:
                 self._built_version = row.version

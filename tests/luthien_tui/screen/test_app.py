@@ -315,9 +315,28 @@ async def test_a_running_response_grows_and_then_stands() -> None:
         await shown.see('ping  {"half": true}')
         row = plane.details[STREAMING].row
         row.state, row.outcome, row.total_ms = "done", "ok", 5_000.0
-        plane.details[STREAMING].response_body = b"".join(anthropic_events("It is done."))
+        plane.details[STREAMING].response_body = b"".join(anthropic_events("It is done. " * 20))
         plane.feed.publish("finished", row)
+        await shown.until(lambda: not shown.app.live.detail.is_growing)
+        await shown.press("tab", "end")
         await shown.see("message_stop")
+
+
+async def test_a_response_that_ends_stays_where_it_was_read() -> None:
+    plane = sample_plane()
+    events = b"".join(anthropic_events("word " * 60, done=False))
+    plane.live[STREAMING] = (events, False)
+    async with console(plane) as shown:
+        await shown.open(STREAMING, "Response")
+        body = shown.app.live.detail.body
+        assert body.top == body.max_scroll_y > 0
+        read = body.top
+        row = plane.details[STREAMING].row
+        row.state, row.outcome, row.total_ms = "done", "ok", 5_000.0
+        plane.details[STREAMING].response_body = events + anthropic_events("")[-1]
+        plane.feed.publish("finished", row)
+        await shown.until(lambda: not shown.app.live.detail.is_growing and not shown.app.live.detail._loading)
+        assert body.top == read
 
 
 async def test_a_transaction_without_a_record_says_so() -> None:
