@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 from proxy_core.answers import Reading, read_answer
 from proxy_core.control.feed import Feed
-from proxy_core.detectors.secrets import known_secrets
+from proxy_core.detectors.secrets import known_secrets, redact_formats, redact_known
 from proxy_core.errors import (
     BadRequest,
     ClientGone,
@@ -130,6 +130,10 @@ class Gateway:
                 await self._tell(running, told, receive, send)
             except LuthienError as error:
                 await self._tell(running, error, receive, send)
+            except Exception:  # a defect of ours: the record and the client must know of it all the same
+                log.exception("transaction %s failed", running.row.transaction_id)
+                defect = LuthienError(f"luthien failed on this request; its log has more under {running.row.transaction_id}")
+                await self._tell(running, defect, receive, send)
             else:
                 await self._complete(running, held, send)
         except asyncio.CancelledError:
@@ -190,7 +194,7 @@ class Gateway:
             belonging = self._sessions.belonging(headers, running.glance, running.body)
             row.model = running.glance.model
             row.stream = bool(running.glance.stream)
-            row.preview = preview(running.glance.history)
+            row.preview = self._without_secrets(running, preview(running.glance.history))
         else:
             belonging = self._sessions.belonging(headers, running.glance, b"")
         row.session_id = belonging.session_id
@@ -470,7 +474,7 @@ class Gateway:
         if not outcome:
             outcome = _outcome_of(row, reading)
         row.outcome = outcome  # type: ignore[assignment]
-        row.error = running.error or reading.error
+        row.error = self._without_secrets(running, running.error or reading.error)
         row.total_ms = round((now - running.started) * 1e3, 3)
         usage = reading.usage
         await self._journal.append(
@@ -496,7 +500,8 @@ class Gateway:
                 total_ms=row.total_ms,
                 overhead_ms=row.overhead_ms,
                 timing=running.timing,
-                error=row.error,
+                error=running.error,
+                answer_error=reading.error,
                 stop_reason=row.stop_reason,
                 tool_calls=row.tool_calls,
                 secrets=running.secrets,
@@ -529,6 +534,13 @@ class Gateway:
             first = next((at for end, at in running.arrivals if end > reading.first_token_offset), running.arrivals[0][1])
             row.ttft_ms = round((first - running.started) * 1e3, 3)
             running.timing["first_token"] = row.ttft_ms
+
+    def _without_secrets(self, running: Running, text: str) -> str:
+        """Text of the traffic as front ends may have it."""
+        if not text:
+            return text
+        raw = text.encode("utf-8", "replace")
+        return redact_formats(redact_known(raw, running.secrets)).decode("utf-8", "replace")
 
     def _finished(self, running: Running) -> None:
         row = running.row

@@ -27,7 +27,10 @@ class _RandomPool:
         return taken
 
 
-def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = _RandomPool().take) -> str:
+_random = _RandomPool().take
+
+
+def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = _random) -> str:
     """A ULID (26 characters, Crockford base 32): 48 bits of time, then 80 random bits. Source: the ULID specification."""
     number = (unix_ms << 80) | int.from_bytes(random_bytes(10), "big")
     pairs = _PAIRS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from proxy_core.wire.errors import error_body
 TICKS_PER_SWEEP = 5
 """The server ticks ten times a second; slow heads are looked for every half second."""
 MAX_HEADERS = 256
+_HOST = re.compile(rb"[A-Za-z0-9._~%-]*(?:\[[0-9A-Fa-f:.%]+\])?(?::[0-9]{0,5})?")
 
 
 class ServerStartupError(LuthienError):
@@ -36,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --host") from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[0][4])
@@ -176,6 +178,9 @@ class IngressProtocol(HttpToolsProtocol):
             size += len(name) + len(value) + 4
             if name == b"host":
                 hosts += 1
+                if not _HOST.fullmatch(value):
+                    self._refusal = BadRequest("the Host header is not a host name with an optional port")
+                    raise self._refusal
             elif name == b"transfer-encoding":
                 encoded = True
         if size > self.settings.max_header_bytes or len(self.headers) > MAX_HEADERS:

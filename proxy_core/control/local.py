@@ -12,6 +12,7 @@ from proxy_core.journal.journal import Journal
 from proxy_core.journal.store import Stored
 from proxy_core.running import Running
 from proxy_core.transaction import TransactionRow
+from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 _TIMES = ("received", "recorded", "connected", "responded", "first_token", "last_byte", "finished")
 
@@ -71,11 +72,21 @@ def of_stored(stored: Stored) -> TransactionDetail:
         request_headers=stored.request_headers,
         request_body=stored.request_body,
         response_headers=stored.response_headers,
-        response_body=stored.response_body,
+        response_body=_readable(stored.response_body, dict(stored.response_headers).get("content-encoding", "")),
         timing=_timing(stored.timing),
         redacted=stored.redacted,
         capture_note=note,
     )
+
+
+def _readable(body: bytes, encoding: str) -> bytes:
+    """The body without its content encoding; as it is where that cannot be undone."""
+    if not encoding or not body:
+        return body
+    try:
+        return decoded(body, encoding)
+    except UnreadableEncoding:
+        return body
 
 
 def _shown(headers: list[tuple[bytes, bytes]], secrets: tuple[bytes, ...]) -> Headers:

@@ -74,6 +74,9 @@ class Outcome(Struct, kw_only=True):
     overhead_ms: float | None = None
     timing: dict[str, float | None]
     error: str
+    """What luthien says went wrong; empty where nothing did."""
+    answer_error: str
+    """`type: message` of an error that the upstream reported; its message is content."""
     stop_reason: str
     tool_calls: int
     secrets: tuple[bytes, ...]

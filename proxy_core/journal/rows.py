@@ -16,6 +16,7 @@ import zstandard
 
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known, redact_query
 from proxy_core.journal.records import Intent, Outcome, Piece, Record, clean
+from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 Capture = Literal["full", "redacted", "metadata"]
 Row = tuple[Any, ...]
@@ -86,9 +87,7 @@ class RowBuilder:
             intent.reason,
             int(intent.stream),
             intent.client,
-            ""
-            if self._capture == "metadata"
-            else clean(self._redact(intent.preview.encode("utf-8", "replace"), intent.secrets).decode("utf-8", "replace"), 200),
+            "" if self._capture == "metadata" else self._text(intent.preview, intent.secrets, 200),
             _encode_json(redact_headers(intent.headers, intent.secrets)),
             body,
             len(intent.body),
@@ -99,12 +98,10 @@ class RowBuilder:
         )
 
     def _outcome(self, outcome: Outcome) -> Row:
-        stored = ABSENT
-        redacted = False
-        if self._capture != "metadata":
-            kept = self._redact(outcome.body, outcome.secrets)
-            redacted = kept != outcome.body
-            stored = self._pack(kept)
+        stored, redacted = self._response_body(outcome)
+        error = outcome.error or outcome.answer_error
+        if self._capture == "metadata" and not outcome.error:
+            error = outcome.answer_error.partition(":")[0]
         return (
             outcome.transaction_id,
             outcome.finished_ns,
@@ -129,7 +126,7 @@ class RowBuilder:
             outcome.total_ms,
             outcome.overhead_ms,
             _encode_json(outcome.timing),
-            clean(self._redact(outcome.error.encode("utf-8", "replace"), outcome.secrets).decode("utf-8", "replace"), 1_000),
+            self._text(error, outcome.secrets, 1_000),
             clean(outcome.stop_reason, 100),
             outcome.tool_calls,
         )
@@ -137,6 +134,26 @@ class RowBuilder:
     def _redact(self, text: bytes, secrets: Sequence[bytes]) -> bytes:
         text = redact_known(text, secrets)
         return redact_formats(text) if self._capture == "redacted" else text
+
+    def _text(self, text: str, secrets: Sequence[bytes], limit: int) -> str:
+        return clean(self._redact(text.encode("utf-8", "replace"), secrets).decode("utf-8", "replace"), limit)
+
+    def _response_body(self, outcome: Outcome) -> tuple[bytes, bool]:
+        """The response's body as stored, and whether something was taken out of it."""
+        if self._capture == "metadata":
+            return ABSENT, False
+        body = outcome.body
+        encoding = next((value for name, value in outcome.headers if name == b"content-encoding"), b"")
+        if encoding and body:
+            try:
+                readable = decoded(body, encoding.decode("latin-1"))
+            except UnreadableEncoding:
+                readable = b""
+            kept = self._redact(readable, outcome.secrets)
+            # A key inside a compressed body cannot be cut out of it: then the body is kept in its readable form.
+            return (self._pack(body), False) if kept == readable else (self._pack(kept), True)
+        kept = self._redact(body, outcome.secrets)
+        return self._pack(kept), kept != body
 
     def _pack(self, body: bytes) -> bytes:
         if len(body) < COMPRESS_FROM_BYTES:

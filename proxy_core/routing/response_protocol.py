@@ -134,10 +134,7 @@ class ResponseProtocol(ResponseHandler):
             self._fail(UpstreamInvalid(f"{self._name} switched protocols without being asked"))
             return
         except httptools.HttpParserError as error:
-            if not self.ended:
-                self._fail(UpstreamInvalid(f"{self._name} sent something that is not HTTP: {str(error)[:200]}"))
-                return
-            self._keep_alive = False
+            self._not_http(error)
         if self._waiting_bytes > HIGH_WATER_BYTES and not self._held_back and self.transport is not None:
             self._held_back = True
             self.transport.pause_reading()
@@ -220,6 +217,12 @@ class ResponseProtocol(ResponseHandler):
         self._wake()
         if self.transport is not None:
             self.transport.close()
+
+    def _not_http(self, error: Exception) -> None:
+        """Before the end of the answer that is a failure; behind it, a reason not to use the connection again."""
+        self._keep_alive = False
+        if not self.ended:
+            self._fail(UpstreamInvalid(f"{self._name} sent something that is not HTTP: {str(error)[:200]}"))
 
     def _expect_within(self, seconds: float) -> None:
         self._limit_s = seconds

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import lru_cache, partial
 from types import TracebackType
@@ -19,7 +20,7 @@ import aiohttp
 import httpx
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
-from aiohttp.helpers import get_env_proxy_for_url
+from msgspec import Struct
 from yarl import URL
 
 from proxy_core.errors import UpstreamError, UpstreamTimeout, UpstreamTLSError, UpstreamUnreachable
@@ -87,13 +88,32 @@ class _Pool(aiohttp.TCPConnector):
         self._factory = partial(ResponseProtocol, loop=named["loop"])  # type: ignore[assignment]
 
 
+class _Recipe(Struct, frozen=True):
+    """How to reach one upstream; made once."""
+
+    request: ClientRequest
+    """What the pool must know to connect; never sent itself."""
+    timeout: aiohttp.ClientTimeout
+    prefix: str
+    """What stands before the API's path in a request line."""
+    proxy_credential: bytes | None
+    """For a proxy that reads the requests themselves; a tunnel's is sent when it is opened."""
+
+
+def _proxy_of_environment(url: URL) -> str | None:
+    """The proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for an address."""
+    if url.host is None or urllib.request.proxy_bypass(url.host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
+
+
 class UpstreamTransport(httpx.AsyncBaseTransport):
     """Sends requests to upstreams over one pool of connections."""
 
     def __init__(self, *, max_connections: int = 1_000) -> None:
         self._max_connections = max_connections
         self._connector: aiohttp.TCPConnector | None = None
-        self._recipes: dict[str, tuple[ClientRequest, aiohttp.ClientTimeout, bool]] = {}
+        self._recipes: dict[str, _Recipe] = {}
 
     async def send(self, upstream: Upstream, method: str, target: bytes, headers: RawHeaders, body: bytes) -> UpstreamResponse:
         """Send one request and wait for the response's headers. `target` is the API's raw path with its query.
@@ -101,12 +121,12 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         `headers` go out as they are, after `host`; the caller has dropped hop-by-hop ones and `content-length`.
         Raises UpstreamError; cancelling it closes the connection.
         """
-        recipe, timeout, absolute = self._recipes.get(upstream.name) or await self._prepare(upstream)
+        recipe = self._recipes.get(upstream.name) or await self._prepare(upstream)
         connector = self._connector
         if connector is None:
             raise UpstreamUnreachable("luthien is shutting down")
         try:
-            connection = await connector.connect(recipe, [], timeout)
+            connection = await connector.connect(recipe.request, [], recipe.timeout)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _translate(error, upstream) from error
         connected_at = asyncio.get_running_loop().time()
@@ -116,9 +136,10 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             connection.close()
             raise UpstreamUnreachable(f"{_name(upstream)} closed the connection")
         protocol.begin(_name(upstream), without_body=method == "HEAD", first_byte_s=upstream.timeouts.first_byte_s)
-        prefix = upstream.base_url if absolute else upstream.path_prefix
+        if recipe.proxy_credential is not None:
+            headers = [*headers, (b"proxy-authorization", recipe.proxy_credential)]
         try:
-            transport.write(_request_bytes(method, prefix, target, upstream.host_header, headers, body))
+            transport.write(_request_bytes(method, recipe.prefix, target, upstream.host_header, headers, body))
             await protocol.head()
         except BaseException:
             connection.close()
@@ -126,21 +147,16 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         protocol.limit_idle(upstream.timeouts.idle_s)
         return UpstreamResponse(connection, protocol, connected_at)
 
-    async def _prepare(self, upstream: Upstream) -> tuple[ClientRequest, aiohttp.ClientTimeout, bool]:
+    async def _prepare(self, upstream: Upstream) -> _Recipe:
         """What the pool must know to connect: made once for each upstream, and never sent itself."""
         loop = asyncio.get_running_loop()
         if self._connector is None:
             self._connector = _Pool(limit=self._max_connections, keepalive_timeout=POOL_IDLE_S, ttl_dns_cache=60, loop=loop)
         url = URL(upstream.base_url + "/", encoded=True)
-        proxy = URL(upstream.proxy) if upstream.proxy else None
-        auth = None
-        if proxy is None:
-            try:
-                proxy, auth = await asyncio.to_thread(get_env_proxy_for_url, url)
-            except LookupError:
-                pass
-        elif proxy.user:
-            auth = aiohttp.BasicAuth(proxy.user, proxy.password or "")
+        proxy = URL(upstream.proxy or await asyncio.to_thread(_proxy_of_environment, url) or "") or None
+        credential: bytes | None = None
+        if proxy is not None and proxy.user:
+            credential = aiohttp.encode_basic_auth(proxy.user, proxy.password or "").encode("ascii")
             proxy = proxy.with_user(None)
         context: ssl.SSLContext | bool = True
         if upstream.ca_file:
@@ -150,11 +166,16 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 raise UpstreamTLSError(
                     f"the ca_file of upstream '{upstream.name}' cannot be read: {error}; give a PEM file"
                 ) from error
-        recipe = ClientRequest("GET", url, loop=loop, ssl=context, proxy=proxy, proxy_auth=auth)
-        timeout = aiohttp.ClientTimeout(connect=upstream.timeouts.connect_s, ceil_threshold=1e9)
         absolute = proxy is not None and url.scheme == "http"
-        self._recipes[upstream.name] = (recipe, timeout, absolute)
-        return self._recipes[upstream.name]
+        tunnel = {"Proxy-Authorization": credential.decode("ascii")} if credential and not absolute else None
+        recipe = _Recipe(
+            request=ClientRequest("GET", url, loop=loop, ssl=context, proxy=proxy, proxy_headers=tunnel),
+            timeout=aiohttp.ClientTimeout(connect=upstream.timeouts.connect_s, ceil_threshold=1e9),
+            prefix=upstream.base_url if absolute else upstream.path_prefix,
+            proxy_credential=credential if absolute else None,
+        )
+        self._recipes[upstream.name] = recipe
+        return recipe
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The same for callers that speak httpx; `request.extensions["upstream"]` names the Upstream to use."""
