@@ -233,3 +233,19 @@ def test_no_screen_where_one_is_asked_for_is_exit_2(tmp_path: Path) -> None:
     result = luthien(tmp_path, "--ui")
     assert result.returncode == 2
     assert result.stderr.startswith("luthien: --ui needs a terminal")
+
+
+async def test_the_demo_works_without_anything_and_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    async with start("demo", TMPDIR=str(temporary), OPENAI_API_KEY="sk-canary-7f3a19c2d4") as terminal:
+        await terminal.shows("DEMO")
+        await terminal.shows("claude-")
+        await terminal.shows("allow")
+        assert list(temporary.iterdir())
+        terminal.signal(signal.SIGTERM)
+        assert await terminal.ended() == 0
+        assert terminal.screen_left
+        assert terminal.after_screen.strip() == ""
+    assert list(temporary.iterdir()) == []
+    assert not (tmp_path / "data").exists()
