@@ -36,6 +36,8 @@ class Fault:
     headers: Pairs = field(default_factory=list)
     """Added to the answer's own, in order."""
     body: str | None = None
+    raw_body_hex: str | None = None
+    """A body that is no text, as hexadecimal digits."""
     latency_s: float = 0.0
     """Before the head."""
     interval_s: float = 0.0
@@ -376,6 +378,8 @@ def _with_fault(given: Answer, fault: Fault, headers: dict[str, str]) -> Answer:
         given.streamed = False
     if fault.body is not None:
         given.pieces, given.streamed = [fault.body.encode()], False
+    if fault.raw_body_hex is not None:
+        given.pieces, given.streamed = [bytes.fromhex(fault.raw_body_hex)], False
     if fault.html:
         given.pieces, given.streamed, given.headers = [HTML], False, [("content-type", "text/html")]
     for place, text in sorted(((int(place), text) for place, text in fault.insert.items()), reverse=True):

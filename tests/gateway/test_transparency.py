@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import resource
 from collections.abc import Iterable
 
 import pytest
@@ -295,6 +296,26 @@ async def test_what_comes_after_the_terminator_passes_too(gateway: RunningGatewa
     upstream.faults.append(Fault(insert={str(len(upstream.last.sent)): ": goodbye\n\n"}))
     response = await gateway.ask("POST", CHAT.path, CHAT.bytes(stream=True))
     assert response.body == plain.body + b": goodbye\n\n"
+
+
+async def test_event_of_many_megabytes(gateway: RunningGateway, upstream: FaultUpstream) -> None:
+    for asking in (CHAT, MESSAGES):
+        upstream.faults.append(Fault(insert={"2": 'data: {"huge":"' + "x" * 8_000_000 + '"}\n\n'}))
+        response = await gateway.ask("POST", asking.path, asking.bytes(stream=True))
+        assert_same(response, upstream.last)
+        assert (await gateway.row()).outcome == "ok"
+
+
+async def test_compressed_bomb_is_passed_on_unopened(gateway: RunningGateway, upstream: FaultUpstream) -> None:
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    member = gzip.compress(bytes(8_000_000))
+    upstream.faults.append(Fault(raw_body_hex=(member * 100).hex(), headers=[("content-encoding", "gzip")]))
+    response = await gateway.ask("POST", CHAT.path, CHAT.bytes())
+    assert_same(response, upstream.last)
+    row = await gateway.row()
+    assert (row.outcome in ("ok", "truncated"), row.output_tokens) == (True, None)
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb
+    assert grown_kb < 200_000, f"{grown_kb} kB more for an answer that unfolds to 800 MB"
 
 
 async def test_body_that_ends_with_the_connection(gateway: RunningGateway, upstream: FaultUpstream) -> None:
