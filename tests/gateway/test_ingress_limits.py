@@ -66,22 +66,22 @@ async def test_body_of_exactly_the_limit_passes(start_gateway: StartGateway) -> 
     ],
     ids=["one", "long", "many"],
 )
-async def test_headers_over_the_limit_are_431(gateway: RunningGateway, head: bytes) -> None:
-    response = await refused(gateway, POST + b"content-length: 0\r\n" + head + b"\r\n")
+async def test_headers_over_the_limit_are_431(guarded: RunningGateway, head: bytes) -> None:
+    response = await refused(guarded, POST + b"content-length: 0\r\n" + head + b"\r\n")
     assert response.status == 431
     assert "max_header_bytes" in error_message(response, "openai")
 
 
-async def test_headers_that_never_end_are_431(gateway: RunningGateway) -> None:
-    async with gateway.connect() as client:
+async def test_headers_that_never_end_are_431(guarded: RunningGateway) -> None:
+    async with guarded.connect() as client:
         client.send(POST)
         for number in range(100):
             client.send(b"x-%d: %s\r\n" % (number, b"v" * 1_000))
         assert (await client.response()).status == 431
 
 
-async def test_target_over_16_kB_is_refused(gateway: RunningGateway) -> None:
-    response = await gateway.ask("GET", "/v1/" + "a" * 20_000)
+async def test_target_over_16_kB_is_refused(guarded: RunningGateway) -> None:
+    response = await guarded.ask("GET", "/v1/" + "a" * 20_000)
     assert response.status in (400, 414, 431)
 
 
