@@ -19,6 +19,7 @@ from proxy_core.detectors.secrets import known_secrets, redact_formats, redact_k
 from proxy_core.errors import (
     BadRequest,
     ClientGone,
+    Draining,
     LuthienError,
     NotFound,
     RequestTimeout,
@@ -56,6 +57,7 @@ WATCH_AFTER_S = 0.25
 TERMINATOR_GRACE_S = 0.05
 """How long the terminator of a stream is held back for the upstream's end of body to be recorded with it."""
 MIN_BODY_BYTES_PER_S = 1_024
+LAST_WORDS_S = 5.0
 LINGER_S = 2.0
 LINGER_BYTES = 128 * 1024 * 1024
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
@@ -104,29 +106,21 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         running = self._begin(scope)
-        watch: asyncio.TimerHandle | None = None
-        watcher: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
+        watchers: list[asyncio.Task[None]] = []
+        # One timer at a time: for the request's body, then for the start of the watch, then for the whole.
+        running.timer = loop.call_later(self._server.body_timeout_s, running.expire)
         try:
             try:
                 await self._take_request(running, scope, receive)
-                watch = loop.call_later(
-                    WATCH_AFTER_S, lambda: watcher.append(spawn(_watch(running, receive), name="watch client"))
-                )
-                async with asyncio.timeout(self._total_s(running)) as total:
-                    try:
-                        response = await self._send_upstream(running)
-                        held = await self._relay(running, response, send)
-                    except TimeoutError as error:
-                        if total.expired():
-                            raise
-                        raise UpstreamTimeout(f"upstream '{running.row.upstream}' took too long") from error
-            except TimeoutError as error:
-                limit = self._total_s(running)
-                told = UpstreamTimeout(
-                    f"upstream '{running.row.upstream}' did not finish within {limit:g} s; see 'routing.timeouts.total_s'"
-                )
-                told.__cause__ = error
+                running.timer.cancel()
+                running.timer = loop.call_later(WATCH_AFTER_S, self._watch_from_now, running, receive, watchers)
+                response = await self._send_upstream(running)
+                held = await self._relay(running, response, send)
+            except asyncio.CancelledError:
+                told = self._expiry(running)
+                if told is None:
+                    raise
                 await self._tell(running, told, receive, send)
             except LuthienError as error:
                 await self._tell(running, error, receive, send)
@@ -137,13 +131,32 @@ class Gateway:
             else:
                 await self._complete(running, held, send)
         except asyncio.CancelledError:
-            await self._cancelled(running)
+            await self._cancelled(running, receive, send)
         finally:
-            if watch is not None:
-                watch.cancel()
-            for task in watcher:
-                task.cancel()
+            running.timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
             self.running.pop(running.row.transaction_id, None)
+
+    def _watch_from_now(self, running: Running, receive: Receive, watchers: list[asyncio.Task[None]]) -> None:
+        """For a transaction that is not over at once: notice a client that leaves, and the limit of the whole."""
+        watchers.append(spawn(_watch(running, receive), name="watch client"))
+        total_s = running.upstream.timeouts.total_s if running.upstream else 0.0
+        running.timer = asyncio.get_running_loop().call_later(total_s, running.expire)
+
+    def _expiry(self, running: Running) -> LuthienError | None:
+        """The error of a transaction that was stopped by its timer; None where something else stopped it."""
+        if not running.expired or running.client_gone:
+            return None
+        if running.task is not None:
+            running.task.uncancel()
+        if running.upstream is None or not running.intended:
+            limit = self._server.body_timeout_s
+            return RequestTimeout(f"the request body did not arrive within {limit:g} s; see 'server.body_timeout_s'")
+        limit = running.upstream.timeouts.total_s
+        return UpstreamTimeout(
+            f"upstream '{running.upstream.name}' did not finish within {limit:g} s; see 'routing.timeouts.total_s'"
+        )
 
     # --- the request ---
 
@@ -215,37 +228,37 @@ class Gateway:
         announced = content_length(running.headers)
         if announced is not None and announced > limit:
             raise RequestTooLarge(_too_large(announced, limit))
-        message = await self._receive(running, receive, self._server.body_timeout_s)
+        message = await receive()
         body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
+        if message["type"] == "http.request" and not message.get("more_body", False):
             if len(body) > limit:
                 raise RequestTooLarge(_too_large(len(body), limit))
             return body
+        return await self._read_parts(running, message, receive)
+
+    async def _read_parts(self, running: Running, message: Message, receive: Receive) -> bytes:
+        """The body of a request that comes in several pieces, of which `message` is the first."""
         loop = asyncio.get_running_loop()
+        limit, timeout_s = self._server.max_body_bytes, self._server.body_timeout_s
         begun = loop.time()
-        parts = [body]
-        length = len(body)
-        while message.get("more_body", False):
-            message = await self._receive(running, receive, self._server.body_timeout_s)
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                running.client_gone = True
+                raise ClientGone("the client left before its request was complete")
             parts.append(message.get("body", b""))
             length += len(parts[-1])
             if length > limit:
                 raise RequestTooLarge(_too_large(length, limit))
+            if not message.get("more_body", False):
+                return b"".join(parts)
             elapsed = loop.time() - begun
-            if elapsed > self._server.body_timeout_s and length < elapsed * MIN_BODY_BYTES_PER_S:
+            if elapsed > timeout_s and length < elapsed * MIN_BODY_BYTES_PER_S:
                 raise RequestTimeout("the request body came too slowly; see 'server.body_timeout_s'")
-        return b"".join(parts)
-
-    async def _receive(self, running: Running, receive: Receive, timeout_s: float) -> Message:
-        try:
-            async with asyncio.timeout(timeout_s):
-                message = await receive()
-        except TimeoutError as error:
-            raise RequestTimeout(f"the request body stopped for {timeout_s:g} s; see 'server.body_timeout_s'") from error
-        if message["type"] == "http.disconnect":
-            running.client_gone = True
-            raise ClientGone("the client left before its request was complete")
-        return message
+            running.timer.cancel()
+            running.timer = loop.call_later(timeout_s, running.expire)
+            message = await receive()
 
     def _intent(self, running: Running, scope: Scope, belonging: Belonging) -> Intent:
         row = running.row
@@ -283,9 +296,6 @@ class Gateway:
         )
 
     # --- the upstream ---
-
-    def _total_s(self, running: Running) -> float | None:
-        return running.upstream.timeouts.total_s if running.upstream else None
 
     async def _send_upstream(self, running: Running) -> UpstreamResponse:
         upstream, endpoint = running.upstream, running.endpoint
@@ -337,13 +347,13 @@ class Gateway:
                 running.take(chunk, loop.time())
                 if row.chunks == 1:
                     self._feed.publish("first_token", row)
-                if not running.sent:
-                    await send(start)
-                    running.sent = True
                 if length is not None:
                     if running.received >= length:
                         held = chunk
                         continue
+                    if not running.sent:
+                        await send(start)
+                        running.sent = True
                 elif ending:
                     held += chunk
                     continue
@@ -360,9 +370,7 @@ class Gateway:
                         held, ending, scan = b"", False, None
                     continue
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if not running.sent:
-                await send(start)
-                running.sent = True
+            running.start_message = None if running.sent else start
             running.mark("last_byte", loop.time())
             return held
         finally:
@@ -389,6 +397,9 @@ class Gateway:
     async def _complete(self, running: Running, held: bytes, send: Send) -> None:
         """The upstream's answer has ended in order: record it, then let the last piece go."""
         await self._record_outcome(running, "")
+        if running.start_message is not None:
+            # The body came whole: head and body leave in one write.
+            await send(running.start_message)
         await send({"type": "http.response.body", "body": held, "more_body": False})
         self._finished(running)
 
@@ -440,20 +451,20 @@ class Gateway:
             running.cut_connection()
         self._finished(running)
 
-    async def _cancelled(self, running: Running) -> None:
+    async def _cancelled(self, running: Running, receive: Receive, send: Send) -> None:
         """The client left, or the gateway is forced to stop: the transport has cut the upstream already."""
-        task = running.task
-        if running.client_gone:
-            if task is not None:
-                task.uncancel()
-            running.error = running.error or "the client left"
-        else:
-            running.error = "luthien was stopped while this ran"
-        await asyncio.shield(spawn(self._record_outcome(running, "cancelled"), name="record a cancelled transaction"))
+        if running.task is not None:
+            running.task.uncancel()
         self._metrics.cancelled()
-        self._finished(running)
-        if not running.client_gone:
-            raise asyncio.CancelledError
+        if running.client_gone:
+            running.error = running.error or "the client left"
+            last = spawn(self._record_outcome(running, "cancelled"), name="record a cancelled transaction")
+        else:
+            stopped = Draining("luthien was stopped before this was finished; try again")
+            last = spawn(self._tell(running, stopped, receive, send), name="tell of the stop")
+        await asyncio.wait([last], timeout=LAST_WORDS_S)
+        if running.row.state != "done":
+            self._finished(running)
 
     async def _record_outcome(self, running: Running, outcome: str) -> None:
         """Read the answer, record how it ended, and return when that is durable. An empty `outcome` is told by the answer."""
@@ -466,6 +477,8 @@ class Gateway:
         if running.received and outcome != "refused":
             reading = await read_answer(running)
             self._fill(running, reading)
+        elif row.stream and running.operation in _READ_OPERATIONS and running.method != "HEAD":
+            reading.complete = False
         if row.input_tokens is not None and running.upstream is not None:
             if not self._prices.ready:
                 await self._prices.load()

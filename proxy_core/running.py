@@ -32,6 +32,7 @@ class Running:
         "cut_connection",
         "endpoint",
         "error",
+        "expired",
         "glance",
         "headers",
         "intended",
@@ -44,9 +45,11 @@ class Running:
         "row",
         "secrets",
         "sent",
+        "start_message",
         "started",
         "started_ns",
         "task",
+        "timer",
         "timing",
         "upstream",
     )
@@ -83,6 +86,11 @@ class Running:
         self.client_gone = False
         self.cut_connection: Callable[[], None] = scope.get("extensions", {}).get("luthien.cut", _no_way_to_cut)
         """Closes the client's connection in the middle of an answer."""
+        self.timer: asyncio.TimerHandle
+        self.expired = False
+        """Whether a timer has stopped this transaction."""
+        self.start_message: dict[str, Any] | None = None
+        """The head of the response, where it waits to be sent with the body."""
         self.error = ""
         self.content_type = ""
         self.content_encoding = ""
@@ -101,6 +109,12 @@ class Running:
     @property
     def operation(self) -> Operation:
         return self.endpoint.operation if self.endpoint else Operation.OTHER
+
+    def expire(self) -> None:
+        """The time is up: stop whatever this transaction waits for."""
+        if not self.leaving and self.task is not None:
+            self.expired = True
+            self.task.cancel()
 
     def mark(self, point: str, now: float) -> None:
         """Note when a point was reached, in ms since the first byte."""

@@ -17,7 +17,7 @@ from proxy_core.app import data_plane
 from proxy_core.control.feed import Feed
 from proxy_core.control.local import LocalControlPlane
 from proxy_core.control.plane import ControlPlane, GatewayState
-from proxy_core.gateway import Gateway
+from proxy_core.gateway import LAST_WORDS_S, Gateway
 from proxy_core.ids import new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
@@ -87,11 +87,12 @@ class GatewayRuntime:
         else:
             self._ending = True
             log.info("draining: %d transactions in flight", len(self._gateway.running))
-            self._server.should_exit = True
+            self._server.stop()
 
     async def wait_closed(self) -> None:
-        """Return when everything has ended and is written."""
+        """Return when everything has ended and is written. Raises what the server died of, if it did."""
         await self._ended.wait()
+        await self._serving
 
     def _build(self, loop: asyncio.AbstractEventLoop) -> None:
         settings = self._settings
@@ -158,6 +159,9 @@ class GatewayRuntime:
     async def _close_after_serving(self) -> None:
         try:
             await asyncio.wait([self._serving])
+            if last_words := set(self._server.server_state.tasks):
+                # Transactions that were stopped still tell their clients and leave their records.
+                await asyncio.wait(last_words, timeout=LAST_WORDS_S)
             await self._journal.close()
             await self._transport.aclose()
             await asyncio.wait([self._warming])

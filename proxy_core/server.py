@@ -21,8 +21,8 @@ from proxy_core.settings import ServerSettings
 from proxy_core.wire.dialects import Dialect
 from proxy_core.wire.errors import error_body
 
-TICKS_PER_SWEEP = 5
-"""The server ticks ten times a second; slow heads are looked for every half second."""
+SWEEP_S = 0.5
+"""How often slow heads are looked for."""
 MAX_HEADERS = 256
 _HOST = re.compile(rb"[A-Za-z0-9._~%-]*(?:\[[0-9A-Fa-f:.%]+\])?(?::[0-9]{0,5})?")
 
@@ -58,6 +58,7 @@ class EmbeddedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._settings = settings
 
     @contextlib.contextmanager
@@ -68,10 +69,18 @@ class EmbeddedServer(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
-    async def on_tick(self, counter: int) -> bool:
-        if counter % TICKS_PER_SWEEP == 0:
+    def stop(self) -> None:
+        """Stop accepting and drain."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Serve until `stop`. Wakes only to look for slow heads, not ten times a second as uvicorn does."""
+        await self.on_tick(0)
+        while not self.should_exit:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), SWEEP_S)
             self._sweep_slow_heads()
-        return await super().on_tick(counter)
 
     async def run_embedded(self, listener: socket.socket) -> None:
         """Serve until `should_exit`. Raises ServerStartupError; uvicorn's SystemExit never leaves this task."""

@@ -87,4 +87,6 @@ Record = Intent | Outcome
 
 def clean(text: str, limit: int) -> str:
     """`text` as every text column takes it: no NUL, no lone surrogate, at most `limit` characters."""
+    if text.isascii() and len(text) <= limit and "\x00" not in text:
+        return text
     return text[:limit].replace("\x00", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")

@@ -22,7 +22,7 @@ Capture = Literal["full", "redacted", "metadata"]
 Row = tuple[Any, ...]
 
 PLAIN, ZSTD, RECIPE, ABSENT = b"0", b"1", b"2", b"3"
-COMPRESS_FROM_BYTES = 400
+COMPRESS_FROM_BYTES = 1_024
 KNOWN_HASHES = 50_000
 HASH_BYTES = 16
 
@@ -136,6 +136,8 @@ class RowBuilder:
         return redact_formats(text) if self._capture == "redacted" else text
 
     def _text(self, text: str, secrets: Sequence[bytes], limit: int) -> str:
+        if not text:
+            return text
         return clean(self._redact(text.encode("utf-8", "replace"), secrets).decode("utf-8", "replace"), limit)
 
     def _response_body(self, outcome: Outcome) -> tuple[bytes, bool]:
