@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any, TypedDict
 
 from proxy_core.answers import Reading, read_answer
@@ -90,7 +91,10 @@ class Gateway:
         prices: PriceBook,
         feed: Feed,
         metrics: GatewayMetrics,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._loop = loop
+        self._now = loop.time
         self._server = settings.server
         self._capture_limit = settings.journal.max_body_bytes
         self._upstreams = upstreams
@@ -106,7 +110,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         running = self._begin(scope)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         watchers: list[asyncio.Task[None]] = []
         # One timer at a time: for the request's body, then for the start of the watch, then for the whole.
         running.timer = loop.call_later(self._server.body_timeout_s, running.expire)
@@ -142,7 +146,7 @@ class Gateway:
         """For a transaction that is not over at once: notice a client that leaves, and the limit of the whole."""
         watchers.append(spawn(_watch(running, receive), name="watch client"))
         total_s = running.upstream.timeouts.total_s if running.upstream else 0.0
-        running.timer = asyncio.get_running_loop().call_later(total_s, running.expire)
+        running.timer = self._loop.call_later(total_s, running.expire)
 
     def _expiry(self, running: Running) -> LuthienError | None:
         """The error of a transaction that was stopped by its timer; None where something else stopped it."""
@@ -162,7 +166,7 @@ class Gateway:
 
     def _begin(self, scope: Scope) -> Running:
         started_ns = time.time_ns()
-        started = asyncio.get_running_loop().time()
+        started = self._now()
         row = TransactionRow(
             transaction_id=new_ulid(started_ns // 1_000_000),
             started_at=started_ns / 1e9,
@@ -199,7 +203,7 @@ class Gateway:
         row.operation = endpoint.operation.value
         running.body = await self._read_body(running, receive)
         row.request_bytes = len(running.body)
-        running.mark("received", asyncio.get_running_loop().time())
+        running.mark("received", self._now())
         running.secrets = known_secrets(running.headers, running.query, self._configured_secrets)
         belonging = Belonging("", "")
         if endpoint.operation in _READ_OPERATIONS:
@@ -220,7 +224,7 @@ class Gateway:
         self._feed.publish("started", row)
         await self._journal.append(self._intent(running, scope, belonging))
         running.intended = True
-        running.mark("recorded", asyncio.get_running_loop().time())
+        running.mark("recorded", self._now())
         self._feed.publish("routed", row)
 
     async def _read_body(self, running: Running, receive: Receive) -> bytes:
@@ -238,7 +242,7 @@ class Gateway:
 
     async def _read_parts(self, running: Running, message: Message, receive: Receive) -> bytes:
         """The body of a request that comes in several pieces, of which `message` is the first."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         limit, timeout_s = self._server.max_body_bytes, self._server.body_timeout_s
         begun = loop.time()
         parts: list[bytes] = []
@@ -307,11 +311,11 @@ class Gateway:
         target = endpoint.path.encode("latin-1")
         if running.query:
             target += b"?" + running.query
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         running.row.overhead_ms = round((now - running.started) * 1e3, 3)
         response = await self._transport.send(upstream, running.method, target, headers, running.body)
         running.mark("connected", response.connected_at)
-        running.mark("responded", asyncio.get_running_loop().time())
+        running.mark("responded", self._now())
         return response
 
     async def _relay(self, running: Running, response: UpstreamResponse, send: Send) -> bytes:
@@ -321,7 +325,7 @@ class Gateway:
         stream. It may go only when the outcome is durable.
         """
         row = running.row
-        loop = asyncio.get_running_loop()
+        now = self._now
         try:
             headers = response_headers(response.headers)
             running.response_headers = headers
@@ -344,7 +348,7 @@ class Gateway:
                 chunk = await response.read()
                 if not chunk:
                     break
-                running.take(chunk, loop.time())
+                running.take(chunk, now())
                 if row.chunks == 1:
                     self._feed.publish("first_token", row)
                 if length is not None:
@@ -371,7 +375,7 @@ class Gateway:
                     continue
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             running.start_message = None if running.sent else start
-            running.mark("last_byte", loop.time())
+            running.mark("last_byte", now())
             return held
         finally:
             response.close()
@@ -382,11 +386,8 @@ class Gateway:
         row = running.row
         own = [
             (b"x-luthien-transaction-id", row.transaction_id.encode("ascii")),
-            (b"x-luthien-upstream", row.upstream.encode("ascii")),
-            (b"x-luthien-reason", row.reason.encode("ascii")),
-            (b"x-luthien-verdict", row.verdict.encode("ascii")),
+            *_route_headers(row.upstream, row.reason, row.verdict),
             (b"x-luthien-overhead-ms", b"%.2f" % (row.overhead_ms or 0.0)),
-            (b"x-luthien-attempts", b"1" if row.upstream else b"0"),
         ]
         if row.session_id:
             own.append((b"x-luthien-session-id", row.session_id.encode("latin-1", "replace")))
@@ -470,7 +471,7 @@ class Gateway:
         """Read the answer, record how it ended, and return when that is durable. An empty `outcome` is told by the answer."""
         running.leaving = True
         row = running.row
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if not running.intended:
             self._refused_intent(running)
         reading = Reading()
@@ -512,7 +513,7 @@ class Gateway:
                 ttft_ms=row.ttft_ms,
                 total_ms=row.total_ms,
                 overhead_ms=row.overhead_ms,
-                timing=running.timing,
+                timing={point: round(ms, 3) for point, ms in running.timing.items()},
                 error=running.error,
                 answer_error=reading.error,
                 stop_reason=row.stop_reason,
@@ -520,7 +521,7 @@ class Gateway:
                 secrets=running.secrets,
             )
         )
-        running.mark("finished", asyncio.get_running_loop().time())
+        running.mark("finished", self._now())
         self._sessions.answered(row.session_id, reading.response_id)
 
     def _refused_intent(self, running: Running) -> None:
@@ -561,6 +562,17 @@ class Gateway:
         self.running.pop(row.transaction_id, None)
         self._feed.publish("finished", row)
         self._metrics.finished(row)
+
+
+@lru_cache(maxsize=256)
+def _route_headers(upstream: str, reason: str, verdict: str) -> RawHeaders:
+    """The headers that are the same for all transactions of a route."""
+    return [
+        (b"x-luthien-upstream", upstream.encode("ascii")),
+        (b"x-luthien-reason", reason.encode("ascii")),
+        (b"x-luthien-verdict", verdict.encode("ascii")),
+        (b"x-luthien-attempts", b"1" if upstream else b"0"),
+    ]
 
 
 class _Words(TypedDict):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_SHIFTS = tuple(range(120, -1, -10))
+_RANDOM_SHIFTS = tuple(range(70, -1, -10))
 _POOL_BYTES = 4_000
 
 
@@ -32,6 +33,16 @@ _random = _RandomPool().take
 
 def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = _random) -> str:
     """A ULID (26 characters, Crockford base 32): 48 bits of time, then 80 random bits. Source: the ULID specification."""
-    number = (unix_ms << 80) | int.from_bytes(random_bytes(10), "big")
+    number = int.from_bytes(random_bytes(10), "big")
     pairs = _PAIRS
-    return "".join([pairs[(number >> shift) & 1023] for shift in _SHIFTS])
+    return _time_part(unix_ms) + "".join([pairs[(number >> shift) & 1023] for shift in _RANDOM_SHIFTS])
+
+
+@lru_cache(maxsize=2)
+def _time_part(unix_ms: int) -> str:
+    return "".join([_PAIRS[(unix_ms >> shift) & 1023] for shift in range(40, -1, -10)])
+
+
+def new_session_id() -> str:
+    """A name for a session that has none: short enough to read, random enough for a journal's life."""
+    return "s-" + _random(5).hex()

@@ -100,7 +100,7 @@ class Running:
         """Bytes of the response body so far; `response` keeps at most `capture_limit` of them."""
         self.arrivals: list[tuple[int, float]] = []
         """Bytes received and the clock, after each of the first chunks."""
-        self.timing: dict[str, float | None] = {}
+        self.timing: dict[str, float] = {}
 
     @property
     def dialect(self) -> Dialect:
@@ -118,7 +118,7 @@ class Running:
 
     def mark(self, point: str, now: float) -> None:
         """Note when a point was reached, in ms since the first byte."""
-        self.timing[point] = round((now - self.started) * 1e3, 3)
+        self.timing[point] = (now - self.started) * 1e3
 
     def take(self, chunk: bytes, now: float) -> None:
         """Note a piece of the response body."""

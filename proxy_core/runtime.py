@@ -18,7 +18,7 @@ from proxy_core.control.feed import Feed
 from proxy_core.control.local import LocalControlPlane
 from proxy_core.control.plane import ControlPlane, GatewayState
 from proxy_core.gateway import LAST_WORDS_S, Gateway
-from proxy_core.ids import new_ulid
+from proxy_core.ids import new_session_id
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.loop_lag import LoopLag
@@ -102,7 +102,7 @@ class GatewayRuntime:
         self._lag = LoopLag(loop)
         self._sessions = SessionDetector(
             digest=self._journal.digest,
-            new_id=lambda: "s-" + new_ulid(time.time_ns() // 1_000_000)[-10:].lower(),
+            new_id=new_session_id,
             ttl_s=settings.sessions.ttl_s,
             max_sessions=settings.sessions.max_sessions,
             clock=loop.time,
@@ -117,6 +117,7 @@ class GatewayRuntime:
             prices=self._prices,
             feed=self._feed,
             metrics=self._metrics,
+            loop=loop,
         )
         self.plane = LocalControlPlane(gateway=self._gateway, journal=self._journal, feed=self._feed, state=self._state)
         writer = self._journal.writer

@@ -24,6 +24,13 @@ from proxy_core.settings import Settings, UpstreamSettings, default_upstreams
 PREFIX = "LUTHIEN_"
 DEFAULT = "default"
 NOT_SETTINGS = frozenset({"LUTHIEN_CONFIG"})
+SHORT_NAMES = {
+    "LUTHIEN_HOST": ("server", "host"),
+    "LUTHIEN_PORT": ("server", "port"),
+    "LUTHIEN_DATABASE_URL": ("journal", "database_url"),
+    "LUTHIEN_LOG_LEVEL": ("logging", "level"),
+}
+"""Variables named like the command's own options."""
 """Names with the prefix that are no settings."""
 
 SHARED_NAMES = {
@@ -178,7 +185,7 @@ def _apply_prefixed(variables: Mapping[str, tuple[str, str]], layers: Layers) ->
     for name, (text, origin) in sorted(variables.items()):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
-        place = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
+        place = SHORT_NAMES.get(name) or tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
         kind = _kind_at(place)
         if kind is None:
             _unknown_variable(name, origin, place, layers)
@@ -208,8 +215,9 @@ def _unknown_variable(name: str, origin: str, place: Place, layers: Layers) -> N
     if near is None:
         same_leaf = [known for known in known_places() if known[-1] == place[-1]]
         near = _variable_of(same_leaf[0]) if same_leaf else None
-    if near is None and len(place) == 1:
-        layers.warnings.append(f"{name} is no setting and is ignored")
+    if len(place) == 1:
+        # Without the double underscore it may well be somebody else's.
+        layers.warnings.append(f"{name} is no setting and is ignored" + (f"; did you mean {near}?" if near else ""))
         return
     hint = f"did you mean {near}?" if near else "`luthien config show` lists what there is"
     layers.faults.append(f"unknown setting {'.'.join(place)} ({origin}); {hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from proxy_core.control.feed import Feed, FeedRecord
 from proxy_core.control.plane import GatewayState, Headers, Timing, TransactionDetail
@@ -93,5 +93,5 @@ def _shown(headers: list[tuple[bytes, bytes]], secrets: tuple[bytes, ...]) -> He
     return tuple(redact_headers(headers, secrets))
 
 
-def _timing(points: dict[str, float | None]) -> Timing:
+def _timing(points: Mapping[str, float | None]) -> Timing:
     return Timing(**{name: points.get(name) for name in _TIMES})

@@ -91,7 +91,7 @@ class RowBuilder:
             _encode_json(redact_headers(intent.headers, intent.secrets)),
             body,
             len(intent.body),
-            self.digest(intent.body) if intent.body else b"",
+            self._hash(intent.body),
             int(redacted),
             intent.chain,
             intent.history_length,
@@ -111,7 +111,7 @@ class RowBuilder:
             _encode_json(redact_headers(outcome.headers, outcome.secrets)),
             stored,
             outcome.body_bytes,
-            self.digest(outcome.body) if outcome.body else b"",
+            self._hash(outcome.body),
             int(redacted),
             int(outcome.complete),
             clean(outcome.model, 200),
@@ -134,6 +134,10 @@ class RowBuilder:
     def _redact(self, text: bytes, secrets: Sequence[bytes]) -> bytes:
         text = redact_known(text, secrets)
         return redact_formats(text) if self._capture == "redacted" else text
+
+    def _hash(self, body: bytes) -> bytes:
+        """What is left of a body that is not kept."""
+        return self.digest(body) if body and self._capture == "metadata" else b""
 
     def _text(self, text: str, secrets: Sequence[bytes], limit: int) -> str:
         if not text:

@@ -128,7 +128,7 @@ class SessionDetector:
         for reached in range(last, -1, -1):
             point = self._chains.get(chain[reached])
             # The same opening again is another run of the same task, unless a client says that it tries again.
-            if point is not None and (reached < last or retried or _has_reply(history)):
+            if point is not None and (reached < last or retried or (last > 1 and _has_reply(history))):
                 return self._continued("prefix", point)
         return self._found("new", self._new_id())
 

@@ -15,7 +15,7 @@ _ABSENT = Raw()
 _BRACKET, _QUOTE = b'["'
 
 
-class _Body(Struct):
+class _Body(Struct, kw_only=True):
     model: Any = None
     stream: Any = None
     messages: Raw = _ABSENT
@@ -50,7 +50,14 @@ class Glance(Struct, frozen=True):
     """Why the body could not be read; empty where it could."""
 
 
+class _ChatBody(_Body, kw_only=True):
+    """The usual form: `messages` is a list. Spares a second pass over the history."""
+
+    messages: list[Raw]  # type: ignore[assignment]
+
+
 _decoder = msgspec.json.Decoder(_Body)
+_chat_decoder = msgspec.json.Decoder(_ChatBody)
 _items = msgspec.json.Decoder(list[Raw])
 _message = msgspec.json.Decoder(dict[str, Any])
 _MARKS = ("metadata", "user", "previous_response_id", "conversation", "client_metadata", "prompt_cache_key")
@@ -61,11 +68,16 @@ def glance(body: bytes) -> Glance:
     """Look into a JSON body. A body that is no JSON object gives an empty Glance with `problem` set."""
     if not body:
         return _NOTHING
+    read: _Body
     try:
-        read = _decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return Glance(problem=str(error))
-    history = _entries(read.messages) or _entries(read.input) or _entries(read.prompt)
+        read = chat = _chat_decoder.decode(body)
+        history = tuple([memoryview(item) for item in chat.messages])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        try:
+            read = _decoder.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return Glance(problem=str(error))
+        history = _entries(read.messages) or _entries(read.input) or _entries(read.prompt)
     marks = {name: value for name in _MARKS if (value := getattr(read, name)) is not None}
     alone = bytes(read.system) or bytes(read.instructions)
     return Glance(

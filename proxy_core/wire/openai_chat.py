@@ -6,7 +6,7 @@ streams and 200 bodies. Never raises; what cannot be read is opaque, or `problem
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,6 +30,7 @@ from proxy_core.wire.conversation import (
     ThinkingBlock,
     ToolCallBlock,
     ToolResultBlock,
+    Usage,
 )
 from proxy_core.wire.openai_chat_stream import ChatStreamDecoder, details_text
 from proxy_core.wire.reported import other_answer, reported_error
@@ -227,7 +228,83 @@ def _prompt_messages(prompt: msgspec.Raw) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None
+
+
+class _PlainMessage(msgspec.Struct):
+    """A message of nothing but text: anything else in it fails to decode, and is read the long way."""
+
+    content: str
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+    reasoning_details: None = None
+    audio: None = None
+    images: None = None
+
+
+class _PlainChoice(msgspec.Struct):
+    message: _PlainMessage
+    finish_reason: str | None = None
+
+
+class _PlainDetails(msgspec.Struct):
+    cached_tokens: _Count = None
+    cache_write_tokens: None = None
+    reasoning_tokens: _Count = None
+
+
+class _PlainUsage(msgspec.Struct):
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    total_tokens: _Count = None
+    prompt_tokens_details: _PlainDetails | None = None
+    completion_tokens_details: _PlainDetails | None = None
+    prompt_cache_hit_tokens: None = None
+    cached_tokens: None = None
+    num_cached_tokens: None = None
+    cache_read_input_tokens: None = None
+    cache_creation_input_tokens: None = None
+
+
+class _PlainResponse(msgspec.Struct):
+    choices: list[_PlainChoice]
+    usage: _PlainUsage
+    id: str | None = None
+    model: str | None = None
+    error: None = None
+
+
+_plain_response = msgspec.json.Decoder(_PlainResponse)
+
+
+def _text_response(body: bytes) -> Answer | None:
+    """The answer in a body of the most usual form, one choice of plain text; None for every other."""
+    try:
+        response = _plain_response.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if len(response.choices) != 1:
+        return None
+    choice, usage = response.choices[0], response.usage
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    reasoning = completion.reasoning_tokens if completion is not None else None
+    if usage.prompt_tokens is None or usage.completion_tokens is None or reasoning:
+        return None
+    counts = Usage(
+        usage.prompt_tokens, usage.completion_tokens, prompt.cached_tokens if prompt is not None else None, None, reasoning
+    )
+    content = choice.message.content
+    blocks = (TextBlock(content),) if content else ()
+    return Answer(blocks, counts, choice.finish_reason, None, response.model, response.id, True, None)
+
+
 def _chat_response(body: bytes) -> Answer | None:
+    plain_answer = _text_response(body)
+    if plain_answer is not None:
+        return plain_answer
     response = _response.decode(body)
     choices = response.choices
     if type(choices) is not list:

@@ -140,7 +140,6 @@ def test_an_unset_reference_names_its_line(tmp_path: Path) -> None:
             {"LUTHIEN_SERVER__PROT": "1"},
             "unknown setting server.prot (environment LUTHIEN_SERVER__PROT); did you mean LUTHIEN_SERVER__PORT?",
         ),
-        ({"LUTHIEN_PORT": "1"}, "unknown setting port (environment LUTHIEN_PORT); did you mean LUTHIEN_SERVER__PORT?"),
         ({"LUTHIEN_SERVER": "1"}, "give a JSON object"),
         ({"LUTHIEN_SERVER__PORT": "x"}, "server.port (environment LUTHIEN_SERVER__PORT)"),
         ({"LOG_LEVEL": "loud"}, "logging.level (environment LOG_LEVEL)"),
@@ -153,6 +152,14 @@ def test_faults_of_the_environment_name_the_variable(tmp_path: Path, environ: di
 
 def test_a_foreign_name_with_the_prefix_is_only_mentioned(tmp_path: Path) -> None:
     assert loaded(tmp_path, environ={"LUTHIEN_KEYRING": "x"}).warnings == ("LUTHIEN_KEYRING is no setting and is ignored",)
+
+
+def test_short_names_of_the_environment(tmp_path: Path) -> None:
+    environ = {"LUTHIEN_PORT": "4100", "LUTHIEN_HOST": "::1", "LUTHIEN_LOG_LEVEL": "warning"}
+    result = loaded(tmp_path, environ=environ)
+    assert (result.settings.server.port, result.settings.server.host) == (4100, "::1")
+    assert result.settings.logging.level == "WARNING"
+    assert result.origins["server.port"] == "environment LUTHIEN_PORT"
 
 
 def test_nested_and_json_values_from_the_environment(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy_core.wire.conversation import (
@@ -276,3 +277,30 @@ def test_embeddings_give_their_usage() -> None:
     assert EMBEDDINGS_CODEC.read_response(b'{"data":[],"usage":{"total_tokens":6}}').usage == Usage(6)
     assert EMBEDDINGS_CODEC.read_response(b'{"detail":"no"}').error == AnswerError("error", "no")
     assert len(EMBEDDINGS_CODEC.read_request(b'{"model":"e","input":["a","b"]}').messages) == 2
+
+
+def test_usual_answer_is_read_the_same_by_both_ways() -> None:
+    """The short way for plain text gives what the long way gives."""
+    usages: list[dict[str, object]] = [
+        {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+        {"prompt_tokens": 3, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0}},
+        {"prompt_tokens": 3, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 0}},
+        {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 17, "completion_tokens_details": {"reasoning_tokens": 5}},
+        {"prompt_tokens": -3, "completion_tokens": 9},
+        {"prompt_tokens": 3},
+    ]
+    for content in ("Paris.", "", "caf\u00e9 \N{GRINNING FACE}"):
+        for usage in usages:
+            for stop in ("stop", None):
+                message = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+                body = msgspec.json.encode(
+                    {
+                        "id": "chatcmpl-1",
+                        "model": "gpt-5.4",
+                        "choices": [{"index": 0, "message": message, "finish_reason": stop}],
+                        "usage": usage,
+                    }
+                )
+                # A second, empty field of the long way's own makes the short way give up.
+                long_way = body.replace(b'"refusal":null', b'"refusal":""')
+                assert CODEC.read_response(body) == CODEC.read_response(long_way)
