@@ -325,7 +325,6 @@ class Gateway:
         stream. It may go only when the outcome is durable.
         """
         row = running.row
-        now = self._now
         try:
             headers = response_headers(response.headers)
             running.response_headers = headers
@@ -335,50 +334,81 @@ class Gateway:
             row.stream = running.content_type.startswith(_STREAM_TYPES)
             row.state = "streaming"
             length = content_length(headers)
-            scan = None
-            if length is None and not running.content_encoding and response.status < 400:
-                scan = terminator_scan(running.operation, running.content_type)
             start = {"type": "http.response.start", "status": response.status, "headers": self._with_own(running, headers)}
-            if length is None or not response.waiting:
+            if length is None:
                 await send(start)
                 running.sent = True
-            held = b""
-            ending = False
-            while True:
-                chunk = await response.read()
-                if not chunk:
-                    break
-                running.take(chunk, now())
-                if row.chunks == 1:
-                    self._feed.publish("first_token", row)
-                if length is not None:
-                    if running.received >= length:
-                        held = chunk
-                        continue
-                    if not running.sent:
-                        await send(start)
-                        running.sent = True
-                elif ending:
-                    held += chunk
-                    continue
-                elif scan is not None and (at := scan.feed(chunk)) is not None:
-                    ending = True
-                    held = chunk[at:]
-                    if at:
-                        await send({"type": "http.response.body", "body": chunk[:at], "more_body": True})
-                    if not response.ended and not await response.ends_within(TERMINATOR_GRACE_S):
-                        # The upstream keeps the connection open after its last word: record now, let the client go on.
-                        await self._record_outcome(running, "")
-                        running.leaving = False
-                        await send({"type": "http.response.body", "body": held, "more_body": True})
-                        held, ending, scan = b"", False, None
-                    continue
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            running.start_message = None if running.sent else start
-            running.mark("last_byte", now())
+                held = await self._relay_stream(running, response, send)
+            else:
+                held = await self._relay_known_length(running, response, send, start, length)
+            running.mark("last_byte", self._now())
             return held
         finally:
             response.close()
+
+    async def _relay_known_length(
+        self, running: Running, response: UpstreamResponse, send: Send, start: Message, length: int
+    ) -> bytes:
+        """A body whose end is known beforehand. One that came whole waits with its head, and both leave in one write."""
+        if not response.waiting:
+            await send(start)
+            running.sent = True
+        held = b""
+        while chunk := await response.read():
+            self._take(running, chunk)
+            if running.received >= length:
+                held = chunk
+                continue
+            if not running.sent:
+                await send(start)
+                running.sent = True
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        running.start_message = None if running.sent else start
+        return held
+
+    async def _relay_stream(self, running: Running, response: UpstreamResponse, send: Send) -> bytes:
+        """A body that ends when it ends: each piece leaves as it comes, from the dialect's terminator on it is held."""
+        scan = None
+        if not running.content_encoding and response.status < 400:
+            scan = terminator_scan(running.operation, running.content_type)
+        outbox: list[bytes] = []
+        write = running.write or _put_into(outbox)
+        terminator: list[bytes] = []
+
+        def forward(chunk: bytes) -> bool:
+            self._take(running, chunk)
+            if scan is not None and not terminator and (at := scan.feed(chunk)) is not None:
+                if at:
+                    write(chunk[:at])
+                terminator.append(chunk[at:])
+                return False
+            return write(chunk)
+
+        while not response.ended:
+            await response.pump(forward)
+            for chunk in outbox:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            outbox.clear()
+            if terminator and (held := terminator[0]):
+                if response.ended or await response.ends_within(TERMINATOR_GRACE_S):
+                    while chunk := await response.read():
+                        self._take(running, chunk)
+                        held += chunk
+                    return held
+                # The upstream keeps the connection open after its last word: record now, let the client go on.
+                await self._record_outcome(running, "")
+                running.leaving = False
+                terminator[0] = b""
+                await send({"type": "http.response.body", "body": held, "more_body": True})
+            elif not response.ended:
+                # The client reads more slowly than the upstream writes: wait for it.
+                await send({"type": "http.response.body", "body": b"", "more_body": True})
+        return b""
+
+    def _take(self, running: Running, chunk: bytes) -> None:
+        running.take(chunk, self._now())
+        if running.row.chunks == 1:
+            self._feed.publish("first_token", running.row)
 
     def _with_own(self, running: Running, headers: RawHeaders) -> RawHeaders:
         if not self._server.response_headers:
@@ -585,6 +615,16 @@ class _Words(TypedDict):
 
 _PIECE_FROM_BYTES = 64
 """Smaller parts of a body stay in it: a row of their own would be larger than they are."""
+
+
+def _put_into(outbox: list[bytes]) -> Callable[[bytes], bool]:
+    """What stands for a direct way to the client where the server offers none: pieces wait to be sent the ASGI way."""
+
+    def put(chunk: bytes) -> bool:
+        outbox.append(chunk)
+        return False
+
+    return put
 
 
 async def _watch(running: Running, receive: Receive) -> None:

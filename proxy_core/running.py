@@ -6,7 +6,7 @@ Only the gateway writes to it. Front ends see its row, and its response bytes wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from proxy_core.routing.upstreams import Upstream
@@ -52,6 +52,7 @@ class Running:
         "timer",
         "timing",
         "upstream",
+        "write",
     )
 
     def __init__(
@@ -86,10 +87,12 @@ class Running:
         self.client_gone = False
         self.cut_connection: Callable[[], None] = scope.get("extensions", {}).get("luthien.cut", _no_way_to_cut)
         """Closes the client's connection in the middle of an answer."""
+        self.write: Callable[[bytes], bool] | None = scope.get("extensions", {}).get("luthien.write")
+        """Sends a piece of the body at once; False asks to wait until the client has read on. Not every server has it."""
         self.timer: asyncio.TimerHandle
         self.expired = False
         """Whether a timer has stopped this transaction."""
-        self.start_message: dict[str, Any] | None = None
+        self.start_message: MutableMapping[str, Any] | None = None
         """The head of the response, where it waits to be sent with the body."""
         self.error = ""
         self.content_type = ""

@@ -8,6 +8,7 @@ Back-pressure: reading stops while more than `HIGH_WATER_BYTES` wait to be sent 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import httptools
 from aiohttp.client_proto import ResponseHandler
@@ -35,6 +36,8 @@ class ResponseProtocol(ResponseHandler):
         self._waiting_bytes = 0
         self._held_back = False
         self._reader: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
+        self._sink_is_full = False
         self._pause_timer: asyncio.TimerHandle | None = None
         self._last_byte_at = 0.0
         self._limit_s = 0.0
@@ -80,6 +83,33 @@ class ResponseProtocol(ResponseHandler):
             finally:
                 self._reader = None
             pieces = self._pieces
+        return self._take_pieces()
+
+    async def pump(self, sink: Callable[[bytes], bool]) -> None:
+        """Call `sink` with each piece as it comes, without a task switch in between, until it returns False or the body ends.
+
+        `sink` must not raise. Raises UpstreamError, after every piece that came before has gone to `sink`.
+        """
+        while True:
+            if self._pieces:
+                if not sink(self._take_pieces()):
+                    return
+            elif self.ended:
+                return
+            elif self._failure is not None:
+                raise self._failure
+            else:
+                self._sink = sink
+                try:
+                    await self._wait()
+                finally:
+                    self._sink = None
+                if self._sink_is_full:
+                    self._sink_is_full = False
+                    return
+
+    def _take_pieces(self) -> bytes:
+        pieces = self._pieces
         self._pieces = []
         self._waiting_bytes = 0
         if self._held_back:
@@ -135,6 +165,13 @@ class ResponseProtocol(ResponseHandler):
             return
         except httptools.HttpParserError as error:
             self._not_http(error)
+        sink = self._sink
+        if sink is not None:
+            if self._pieces and not sink(self._take_pieces()):
+                self._sink = None
+                self._sink_is_full = True
+                self._wake()
+            return
         if self._waiting_bytes > HIGH_WATER_BYTES and not self._held_back and self.transport is not None:
             self._held_back = True
             self.transport.pause_reading()

@@ -35,7 +35,7 @@ POOL_IDLE_S = 30.0
 class UpstreamResponse:
     """A response whose body is still to come. Call `close` in every case; after a whole body the connection is kept."""
 
-    __slots__ = ("_connection", "_protocol", "connected_at", "headers", "read", "status")
+    __slots__ = ("_connection", "_protocol", "connected_at", "headers", "pump", "read", "status")
 
     def __init__(self, connection: Connection, protocol: ResponseProtocol, connected_at: float) -> None:
         self._connection: Connection | None = connection
@@ -47,6 +47,8 @@ class UpstreamResponse:
         """The loop's clock when a connection was ready."""
         self.read: Callable[[], Awaitable[bytes]] = protocol.piece
         """Waits for what has come of the body since the last call; empty at its end. Raises UpstreamError."""
+        self.pump: Callable[[Callable[[bytes], bool]], Awaitable[None]] = protocol.pump
+        """Hands each piece to a function as it comes, until that returns False or the body ends. Raises UpstreamError."""
 
     @property
     def ended(self) -> bool:
