@@ -172,7 +172,7 @@ class Gateway:
             started_at=started_ns / 1e9,
             started_monotonic=started,
             method=scope["method"],
-            path=scope["raw_path"].decode("latin-1"),
+            path=_shared(scope["raw_path"].decode("latin-1")),
         )
         running = Running(
             row,
@@ -209,13 +209,13 @@ class Gateway:
         if endpoint.operation in _READ_OPERATIONS:
             running.glance = glance(running.body)
             belonging = self._sessions.belonging(headers, running.glance, running.body)
-            row.model = running.glance.model
+            row.model = _shared(running.glance.model)
             row.stream = bool(running.glance.stream)
             row.preview = self._without_secrets(running, preview(running.glance.history))
         else:
             belonging = self._sessions.belonging(headers, running.glance, b"")
         row.session_id = belonging.session_id
-        row.agent = belonging.agent
+        row.agent = _shared(belonging.agent)
         choice = self._upstreams.choose(endpoint)
         running.upstream = choice.upstream
         row.upstream = choice.upstream.name
@@ -570,7 +570,7 @@ class Gateway:
             row.output_tokens = usage.output_tokens
             row.cached_tokens = usage.cached_input_tokens
             row.reasoning_tokens = usage.reasoning_tokens
-        row.stop_reason = reading.stop_reason
+        row.stop_reason = _shared(reading.stop_reason)
         row.tool_calls = reading.tool_calls
         if not row.model:
             row.model = reading.model
@@ -650,6 +650,12 @@ async def _linger(receive: Receive) -> None:
                 read += len(message.get("body", b""))
     except TimeoutError:
         return
+
+
+@lru_cache(maxsize=2_000)
+def _shared(text: str) -> str:
+    """One string for all rows that hold the same text: tens of thousands of them stay on a screen."""
+    return text
 
 
 def _too_large(size: int, limit: int) -> str:

@@ -65,7 +65,7 @@ class TransactionRow(Struct, gc=False, kw_only=True):
     chunks: int = 0
     """Body chunks forwarded so far."""
     preview: str = ""
-    """The beginning of the last user message, at most 200 characters, hostile text included: show it only through a sanitiser."""
+    """The beginning of the last user message, at most 120 characters, hostile text included: show it only through a sanitiser."""
     error: str = ""
     """What went wrong, in one line."""
     stop_reason: str = ""

@@ -105,7 +105,7 @@ class TransactionList:
             if self._shown_ordinals is not None and self.filter.matches(row):
                 self._shown.append(row)
                 self._shown_ordinals.append(ordinal)
-            if len(self._rows) > self.capacity + self.capacity // 20:
+            if len(self._rows) > self.capacity + self.capacity // 50:
                 self._drop_oldest()
             return True
         place = ordinal - self._first

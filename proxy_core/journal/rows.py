@@ -6,7 +6,6 @@ A recipe is msgpack `[skeleton, [offset…], [hash…]]`: the body is the skelet
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Literal
@@ -44,6 +43,31 @@ class RowSet:
         return {"messages": self.messages, "transactions": self.transactions, "outcomes": self.outcomes}
 
 
+class RecentlySeen:
+    """A set that remembers at least half of its capacity of the latest members: two generations, far smaller than an LRU."""
+
+    def __init__(self, capacity: int) -> None:
+        self._half = capacity // 2
+        self._young: set[bytes] = set()
+        self._old: set[bytes] = set()
+
+    def __contains__(self, member: bytes) -> bool:
+        if member in self._young:
+            return True
+        if member in self._old:
+            self.add(member)
+            return True
+        return False
+
+    def add(self, member: bytes) -> None:
+        if len(self._young) >= self._half:
+            self._old, self._young = self._young, set()
+        self._young.add(member)
+
+    def clear(self) -> None:
+        self._young, self._old = set(), set()
+
+
 class RowBuilder:
     """Turns records into rows. Remembers which messages are stored already; used by one thread at a time."""
 
@@ -51,7 +75,7 @@ class RowBuilder:
         self._key = key
         self._capture = capture
         self._compress = zstandard.ZstdCompressor(level=1).compress
-        self._stored: OrderedDict[bytes, None] = OrderedDict()
+        self._stored = RecentlySeen(KNOWN_HASHES)
 
     def build(self, records: Iterable[Record]) -> RowSet:
         rows = RowSet()
@@ -173,14 +197,11 @@ class RowBuilder:
         skeleton, offsets, hashes = cut(intent.body, intent.pieces)
         for digest, piece in intent.pieces:
             if digest in self._stored:
-                self._stored.move_to_end(digest)
                 continue
             kept = self._redact(bytes(piece), intent.secrets)
             changed = len(kept) != len(piece) or kept != piece
             messages.append((digest, len(piece), int(changed), self._pack(kept)))
-            self._stored[digest] = None
-        while len(self._stored) > KNOWN_HASHES:
-            self._stored.popitem(last=False)
+            self._stored.add(digest)
         kept_skeleton = self._redact(skeleton, intent.secrets)
         if kept_skeleton != skeleton:
             # Offsets no longer fit a skeleton of another length: keep this body whole.

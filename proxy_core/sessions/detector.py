@@ -19,7 +19,7 @@ from msgspec import Struct
 from proxy_core.sessions.identity import agent_in_headers, session_in_headers, session_in_marks
 from proxy_core.wire.glance import Glance
 
-POINTS_PER_SESSION = 4
+POINTS_PER_SESSION = 2
 _Key = TypeVar("_Key", bytes, str)
 _CHAIN_BYTES = 16
 _CACHE_CONTROL = b'"cache_control"'

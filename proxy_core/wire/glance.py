@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-PREVIEW_CHARS = 200
+PREVIEW_CHARS = 120
 _ABSENT = Raw()
 _BRACKET, _QUOTE = b'["'
 
@@ -111,7 +111,7 @@ def _leading_system(history: tuple[memoryview, ...]) -> bytes:
 
 
 def preview(history: tuple[memoryview, ...]) -> str:
-    """The beginning of what the user said last: at most 200 characters, empty where no user message can be read."""
+    """The beginning of what the user said last: at most 120 characters, empty where no user message can be read."""
     for entry in reversed(history[-6:]):
         if entry[0] == _QUOTE:
             text = _loose(entry)
