@@ -82,8 +82,6 @@ class GatewayRuntime:
         """Stop accepting and drain; called again, stop at once."""
         if self._ending:
             self._server.force_exit = True
-            for task in list(self._server.server_state.tasks):
-                task.cancel()
         else:
             self._ending = True
             log.info("draining: %d transactions in flight", len(self._gateway.running))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from proxy_core.settings import ServerSettings
 from proxy_core.wire.dialects import Dialect
 from proxy_core.wire.errors import error_body
 
+log = logging.getLogger(__name__)
+
+DRAIN_POLL_S = 0.01
 SWEEP_S = 0.5
 """How often slow heads are looked for."""
 MAX_HEADERS = 256
@@ -82,6 +86,24 @@ class EmbeddedServer(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), SWEEP_S)
             self._sweep_slow_heads()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what runs finish within the drain time, then stop it. As uvicorn's, without its fixed pauses."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self._settings.drain_s or 0.001):
+                # uvicorn keeps sets, not events
+                while (self.server_state.connections or self.server_state.tasks) and not self.force_exit:  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_POLL_S)
+        except TimeoutError:
+            log.error("the drain time is over: stopping %d transactions", len(self.server_state.tasks))
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
     async def run_embedded(self, listener: socket.socket) -> None:
         """Serve until `should_exit`. Raises ServerStartupError; uvicorn's SystemExit never leaves this task."""
