@@ -140,6 +140,8 @@ class Gateway:
             running.timer.cancel()
             for watcher in watchers:
                 watcher.cancel()
+            # The server's functions in it refer to the scope: left there, each request would be a cycle for the collector.
+            scope.get("extensions", {}).clear()
             self.running.pop(running.row.transaction_id, None)
 
     def _watch_from_now(self, running: Running, receive: Receive, watchers: list[asyncio.Task[None]]) -> None:
@@ -406,8 +408,11 @@ class Gateway:
         return b""
 
     def _take(self, running: Running, chunk: bytes) -> None:
-        running.take(chunk, self._now())
+        now = self._now()
+        running.take(chunk, now)
         if running.row.chunks == 1:
+            # The first byte stands for the first token until the whole answer is read.
+            running.row.ttft_ms = (now - running.started) * 1e3
             self._feed.publish("first_token", running.row)
 
     def _with_own(self, running: Running, headers: RawHeaders) -> RawHeaders:
