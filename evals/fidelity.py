@@ -29,6 +29,7 @@ from proxy_core.settings import Settings
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer
 from proxy_core.wire.dialects import find_endpoint
+from proxy_core.wire.encodings import decoded
 
 _ONE_HOP = frozenset(
     {
@@ -158,7 +159,8 @@ class Fidelity:
             return
         if not detail.redacted and not detail.capture_note:
             result.expect(exchange, "recorded request body", exchange.request_body, detail.request_body)
-            result.expect(exchange, "recorded response body", planned.body, detail.response_body)
+            encoding = dict(detail.response_headers).get("content-encoding", "")
+            result.expect(exchange, "recorded response body", decoded(planned.body, encoding), detail.response_body)
         result.expect(exchange, "recorded status", exchange.status, detail.row.status)
         plain = plain_reading(exchange)
         if plain is None or exchange.method == "GET":

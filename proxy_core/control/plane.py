@@ -71,7 +71,7 @@ class TransactionDetail(Struct, kw_only=True):
     request_body: bytes = b""
     response_headers: Headers = ()
     response_body: bytes = b""
-    """As it arrived; of a running stream, what has come so far."""
+    """Of a running stream, what has come so far; of an ended one, without its content encoding where it can be undone."""
     timing: Timing
     redacted: bool = False
     """Whether a secret was taken out of a body, so that it differs from what was sent."""
