@@ -21,6 +21,7 @@ from proxy_core.errors import (
     BadRequest,
     ClientGone,
     Draining,
+    JournalUnavailable,
     LuthienError,
     NotFound,
     RequestTimeout,
@@ -462,7 +463,12 @@ class Gateway:
             running.response_headers = [(b"content-type", b"application/json")]
             running.received = len(body)
             running.response = bytearray(body)
-            await self._record_outcome(running, "refused" if refused else "error")
+            if isinstance(error, JournalUnavailable):
+                # Nothing has passed, and the record would wait for the very store that is in trouble.
+                row.outcome, row.error = "refused", running.error
+                log.warning("%s refused: %s", row.transaction_id, error)
+            else:
+                await self._record_outcome(running, "refused" if refused else "error")
             headers = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode("ascii")),

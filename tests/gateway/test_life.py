@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from typing import Any
 
 import pytest
 
@@ -111,3 +113,24 @@ async def test_a_hundred_streams_at_once(gateway: RunningGateway, upstream: Faul
     rows = await gateway.rows()
     assert [row.outcome for row in rows] == ["ok"] * 100
     assert len({row.transaction_id for row in rows}) == 100
+
+
+async def test_a_journal_in_trouble_refuses_at_once_where_it_blocks(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    """The refusal does not wait for the store, and what came before waits until it is recorded."""
+    gateway = await start_gateway(journal={"on_trouble": "block"})
+    backend: Any = gateway.runtime._journal._backend
+    await backend._writer.execute("PRAGMA busy_timeout=20")
+    other = sqlite3.connect(backend._path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = spawn(gateway.ask("POST", CHAT.path, CHAT.bytes()), name="waiting request")
+    async with asyncio.timeout(10):
+        while gateway.plane.state().journal_status != "failing":
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        refused = await gateway.ask("POST", CHAT.path, CHAT.bytes())
+    assert refused.status == 503
+    assert not upstream.exchanges
+    other.execute("ROLLBACK")
+    other.close()
+    async with asyncio.timeout(10):
+        assert (await waiting).status == 200
