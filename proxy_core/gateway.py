@@ -40,7 +40,7 @@ from proxy_core.sessions.identity import OUR_HEADER_PREFIXES
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
-from proxy_core.transaction import TransactionRow
+from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import Dialect, Operation, UnsafePath, find_endpoint
 from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview

@@ -10,7 +10,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from proxy_core.routing.upstreams import Upstream
-from proxy_core.transaction import TransactionRow
+from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import Dialect, Endpoint, Operation
 from proxy_core.wire.glance import Glance
 

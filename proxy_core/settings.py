@@ -5,7 +5,7 @@ Sources are merged in `settings_sources`: defaults < YAML < environment < comman
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -137,6 +137,74 @@ class JournalSettings(Section):
     """Largest response body kept, in bytes; of a longer one the beginning is kept and the length recorded."""
 
 
+class PolicySettings(Section):
+    use: str
+    """Registry name of the policy, such as `strip_secrets`; `luthien policies list` shows them all."""
+    name: str = ""
+    """Name in this configuration, where one policy is used more than once; else its registry name."""
+    mode: Literal["enforce", "shadow", "off"] = "enforce"
+    """Whether it acts, only records what it would have done, or rests."""
+    on_error: Literal["deny", "allow", "hold"] | None = None
+    """What happens when it fails or takes too long; the policy's own default where nothing is said."""
+    deadline_s: Seconds | None = None
+    """Time for its own work on one transaction."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Its parameters; `luthien policies list` shows them with their defaults."""
+
+
+class Selector(Section):
+    """Which transactions a chain is for: all that are given must hold; `*` stands for any text."""
+
+    upstream: str | None = None
+    """Name of the upstream that the request is routed to before policies run."""
+    key: str | None = None
+    """Name of the client's key."""
+    agent: str | None = None
+    """Agent id."""
+    session: str | None = None
+    """Session id."""
+
+
+class ChainSettings(Section):
+    match: Selector
+    """The transactions that take this chain in place of `policies`; the first chain that matches is taken."""
+    policies: list[PolicySettings] = Field(default_factory=list)
+    """In order; `send_backend_request` stands at the end where nothing sends."""
+
+
+class ClientKeySettings(Section):
+    key: SecretStr | None = None
+    """The key itself, best as `${VARIABLE}`."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Or its SHA-256 in hex."""
+    active: bool = True
+    """Whether it is accepted."""
+
+
+class ControlSettings(Section):
+    enabled: bool = True
+    """Whether the control API is served."""
+    host: str = "127.0.0.1"
+    """Address that the control API listens on."""
+    port: int = Field(default=4001, ge=0, le=65_535)
+    """Port of the control API; 0 takes a free one."""
+    allowed_hosts: list[str] = Field(default_factory=list)
+    """Names besides the loopback's by which a browser or client may call the control API."""
+
+
+class HoldSettings(Section):
+    max_per_key: int = Field(default=20, ge=1, le=10_000)
+    """Things of one client key that may wait for a person at once; more are denied at once."""
+    max_total: int = Field(default=1_000, ge=1, le=100_000)
+    """Things that may wait at once in all."""
+    retry_grace_s: Seconds = 30.0
+    """How long a hold whose client has left waits for that client's retry before it is withdrawn."""
+    heartbeat_s: Seconds = 10.0
+    """Pause between signs of life to a client whose stream is held back."""
+    on_shutdown: Literal["deny", "approve"] = "deny"
+    """What becomes of waiting holds when luthien stops."""
+
+
 class UiSettings(Section):
     theme: str = "luthien"
     """Colour theme; any of Textual's built-in names is understood too."""
@@ -169,6 +237,14 @@ class Settings(Section):
     routing: RoutingSettings = RoutingSettings()
     sessions: SessionSettings = SessionSettings()
     journal: JournalSettings = JournalSettings()
+    control: ControlSettings = ControlSettings()
+    policies: list[PolicySettings] = Field(default_factory=list)
+    """The chain of policies for every transaction, in order; `send_backend_request` stands at the end where nothing sends."""
+    chains: list[ChainSettings] = Field(default_factory=list)
+    """Other chains for some transactions."""
+    holds: HoldSettings = HoldSettings()
+    keys: dict[str, ClientKeySettings] = Field(default_factory=dict)
+    """Client keys by name: for policies that tell clients apart."""
     ui: UiSettings = UiSettings()
     logging: LogSettings = LogSettings()
     data_dir: str | None = None

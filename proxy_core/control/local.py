@@ -11,7 +11,7 @@ from proxy_core.gateway import Gateway
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.store import Stored
 from proxy_core.running import Running
-from proxy_core.transaction import TransactionRow
+from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 _TIMES = ("received", "recorded", "connected", "responded", "first_token", "last_byte", "finished")

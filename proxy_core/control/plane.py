@@ -5,12 +5,13 @@ The user interface uses nothing else. Calls never block the loop; reads of the j
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from proxy_core.control.feed import FeedRecord
 from proxy_core.control.rows import TransactionRow
+from proxy_core.verdicts import Mode, Verdict
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -77,6 +78,117 @@ class TransactionDetail(Struct, kw_only=True):
     """Whether a secret was taken out of a body, so that it differs from what was sent."""
     capture_note: str = ""
     """Why a body is absent or cut here, if it is."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What each policy said, in the order in which they said it."""
+    policy_digest: str = ""
+    """Digest of the version of the chain that this transaction saw; empty where no policy was configured."""
+    sent_body: bytes | None = None
+    """The request body that went upstream, where policies made it differ from `request_body`."""
+    upstream_body: bytes | None = None
+    """The response body that the upstream gave, where policies made it differ from `response_body`."""
+
+
+class ParamInfo(Struct, kw_only=True):
+    """One parameter of a policy, as a control shows it."""
+
+    name: str
+    kind: Literal["number", "integer", "boolean", "choice", "text", "json"]
+    value: Any
+    """As JSON; a secret reads `********`."""
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    tunable: bool = False
+    """Whether it may be moved while traffic runs, with arrows and slider."""
+    help: str = ""
+
+
+class PolicyInfo(Struct, kw_only=True):
+    """One policy of a chain: what it is set to, and how it fared over the last hour."""
+
+    name: str
+    use: str
+    """Its registry name."""
+    summary: str
+    mode: Mode
+    on_error: str
+    chain: str = "global"
+    """`global`, or the selector of its chain."""
+    position: int
+    """From 1, in its chain."""
+    stages: tuple[str, ...] = ()
+    release: str = "pass"
+    """What it keeps back of a stream: `pass`, `tail`, `block` or `full`."""
+    sends: bool = False
+    params: tuple[ParamInfo, ...] = ()
+    source: str = "default"
+    """Where the present mode and parameters come from: `default`, `file`, or `operator NAME at TIME`."""
+    hits_1h: int = 0
+    """Transactions on which it ran."""
+    acted_1h: int = 0
+    """Of those in enforce mode, how many it flagged, changed, held or denied."""
+    shadow_1h: int = 0
+    """Of those in shadow mode, how many it would have."""
+    errors_1h: int = 0
+    per_minute: tuple[int, ...] = ()
+    """Hits in each of the last 60 minutes, oldest first."""
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    acted_today: int = 0
+    recent_scores: tuple[float, ...] = ()
+    """Up to 1,000 latest scores, newest last: what another threshold would have done."""
+
+
+class HoldInfo(Struct, kw_only=True):
+    """Something that waits for a person, or did."""
+
+    id: str
+    transaction_id: str
+    stage: Literal["request", "response", "tool_call"]
+    policy: str
+    reason: str
+    """Why it is held, for people."""
+    content: str
+    """What would happen, in canonical form: of a tool call its arguments as JSON text. Hostile text: sanitise before showing."""
+    shown: str
+    """SHA-256 over stage, tool and content; a decision must name it."""
+    created: float
+    """Unix time in seconds."""
+    deadline: float
+    """Unix time in seconds; then `on_timeout` decides."""
+    on_timeout: str = "deny"
+    status: Literal["pending", "approved", "edited", "denied", "expired", "withdrawn"] = "pending"
+    session_id: str = ""
+    agent: str = ""
+    key: str = ""
+    model: str = ""
+    tool: str = ""
+    call_id: str = ""
+    tool_schema: str = ""
+    """JSON schema of the tool's arguments where the request offered one."""
+    waiting: int = 1
+    """Requests that wait for this one decision: the first, and retries that joined it."""
+    decided_by: str = ""
+    message: str = ""
+
+
+class ControlConflict(Exception):
+    """Somebody else was quicker, or what was shown has changed: nothing was done. The API answers 409."""
+
+
+class ControlInvalid(Exception):
+    """A value that cannot be taken; `field` names it. The API answers 422."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class ControlNotFound(Exception):
+    """There is nothing of that name. The API answers 404."""
 
 
 class ControlPlane(Protocol):
@@ -96,4 +208,35 @@ class ControlPlane(Protocol):
 
     def live_body(self, transaction_id: str, offset: int) -> tuple[bytes, bool] | None:
         """Response bytes of a running transaction from `offset` on, and whether it has ended; None once it is forgotten."""
+        ...
+
+    def policies(self) -> list[PolicyInfo]:
+        """Every policy of every chain, in order."""
+        ...
+
+    async def set_policy(
+        self, name: str, *, mode: str | None = None, params: dict[str, Any] | None = None, who: str = "operator"
+    ) -> PolicyInfo:
+        """Change a policy: validated, recorded, then in force for every later request.
+
+        Raises ControlNotFound, ControlInvalid.
+        """
+        ...
+
+    def holds(self, *, decided: bool = False) -> list[HoldInfo]:
+        """What waits for a decision, oldest first; with `decided` also the latest ones that were."""
+        ...
+
+    async def decide_hold(
+        self, hold_id: str, *, decision: str, shown: str, edited: str | None = None, reason: str = "", who: str = "operator"
+    ) -> HoldInfo:
+        """`approve`, `edit` or `deny`. Raises ControlNotFound, ControlConflict (decided, or `shown` is stale), ControlInvalid."""
+        ...
+
+    async def extend_hold(self, hold_id: str, seconds: float, *, who: str = "operator") -> HoldInfo:
+        """Give a hold more time. Raises ControlNotFound, ControlConflict."""
+        ...
+
+    async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
+        """End a running transaction: the client gets its dialect's error. False where it is not running."""
         ...

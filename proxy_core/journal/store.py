@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from proxy_core.errors import StoreError
 from proxy_core.journal.rows import ABSENT, assemble, recipe_of, unpack
 from proxy_core.journal.schema import messages, meta, outcomes, transactions
-from proxy_core.transaction import TransactionRow
+from proxy_core.transaction_row import TransactionRow
 
 _HASHES_PER_QUERY = 500
 

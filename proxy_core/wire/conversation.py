@@ -143,6 +143,10 @@ class Answer(Struct, frozen=True):
         return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
 
 
+INSERTED = -1
+"""The index of text that a policy adds: it becomes a text block of its own."""
+
+
 class TextDelta(Struct, frozen=True):
     """A piece of visible text; `index` is the block (or choice) it belongs to."""
 

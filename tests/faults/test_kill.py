@@ -12,7 +12,7 @@ import pytest
 
 from proxy_core.journal.store import JournalStore
 from proxy_core.tasks import spawn
-from proxy_core.transaction import TransactionRow
+from proxy_core.transaction_row import TransactionRow
 from tests.fault_upstream import Fault, FaultUpstream
 from tests.faults.gateway_process import GatewayProcess
 from tests.gateway.asking import ONE_OF_EACH_DIALECT, Asking

@@ -1,0 +1,1 @@
+"""Control policies: what they are (`base`), how they are run (`chain`, `streaming`), and one file for each."""

@@ -1,0 +1,121 @@
+"""The closed list of reason codes: why a transaction was routed, changed, held or denied.
+
+Codes are a contract: they stand in records, response headers and metrics, so one is never renamed or given another
+meaning. `docs/reasons.md` is made from the docstrings.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something was decided."""
+
+    # routing
+    DEFAULT = "default"
+    """The default upstream of the API that the path names."""
+    EXPLICIT_UPSTREAM = "explicit_upstream"
+    """The path names the upstream."""
+    SENSITIVE_KEYWORD_MATCH = "sensitive_keyword_match"
+    """The prompt holds a configured keyword, so it stays local."""
+    COST_PREFER_LOCAL = "cost_prefer_local"
+    """The prompt is small enough for a local model."""
+    BACKEND_SET = "backend_set"
+    """A policy chose the upstream."""
+
+    # policies: nothing to do
+    PASSED = "passed"
+    """The policy ran and found nothing to do."""
+    NOT_APPLICABLE = "not_applicable"
+    """The policy does not act on this kind of transaction, so it did not run."""
+    UNSUPPORTED_DIALECT = "unsupported_dialect"
+    """The policy would act, but cannot read this dialect or body."""
+    NOT_RUN = "not_run"
+    """The transaction ended before the policy's turn came."""
+
+    # policies: what they did
+    API_KEY_ADDED = "api_key_added"
+    """A credential was put into the request."""
+    API_KEY_KEPT = "api_key_kept"
+    """The client's own credential was kept."""
+    API_KEY_MISSING = "api_key_missing"
+    """The credential that the policy should add does not exist."""
+    CLIENT_KEY_MISSING = "client_key_missing"
+    """The client sent no key."""
+    CLIENT_KEY_UNKNOWN = "client_key_unknown"
+    """The client's key is not one of those configured."""
+    CLIENT_KEY_INACTIVE = "client_key_inactive"
+    """The client's key is switched off."""
+    SECRET_REMOVED = "secret_removed"  # noqa: S105 - a code
+    """A secret was taken out."""
+    SECRET_LEAKED = "secret_leaked"  # noqa: S105 - a code
+    """The request holds something that looks like a credential."""
+    TEXT_REPLACED = "text_replaced"
+    """Text was replaced by rule."""
+    REQUEST_REPHRASED = "request_rephrased"
+    """The request was rephrased."""
+    RESPONSE_REPHRASED = "response_rephrased"
+    """The response was rephrased."""
+    MODEL_RENAMED = "model_renamed"
+    """The request asks for another model than the client did."""
+    SAMPLES_TAKEN = "samples_taken"
+    """Several answers were asked for."""
+    BEST_SAMPLE_CHOSEN = "best_sample_chosen"
+    """One of several answers was chosen."""
+    REQUEST_LOGGED = "request_logged"
+    """The request was written to the log."""
+    BRANCH_TAKEN = "branch_taken"
+    """A branch's condition held."""
+    NO_BRANCH = "no_branch"
+    """No branch's condition held."""
+    TOOL_NOT_ALLOWED = "tool_not_allowed"
+    """A tool call is not on the list of what is allowed, or on that of what is denied."""
+    TOOL_ARGUMENTS_DENIED = "tool_arguments_denied"
+    """The arguments of a tool call match a pattern that is denied."""
+    TOOL_JUDGED_HARMFUL = "tool_judged_harmful"
+    """A judge gave a tool call a probability of harm at or above the threshold."""
+    DANGEROUS_COMMAND = "dangerous_command"
+    """A tool call would run a command that destroys or exposes."""
+    SENSITIVE_FILE_WRITE = "sensitive_file_write"
+    """A tool call would write a file that holds credentials or configures the machine."""
+    WEB_REQUEST = "web_request"
+    """A tool call would send a request to the network."""
+    POLICY_DECISION = "policy_decision"
+    """A policy of a third party decided; its message says why."""
+
+    # holds
+    HELD = "held"
+    """Held for a person to decide."""
+    APPROVED = "approved"
+    """A person approved what was held."""
+    APPROVED_EDITED = "approved_edited"
+    """A person changed what was held, and approved that."""
+    DENIED_BY_OPERATOR = "denied_by_operator"
+    """A person denied what was held."""
+    HOLD_EXPIRED = "hold_expired"
+    """Nobody decided within the time."""
+    HOLD_WITHDRAWN = "hold_withdrawn"
+    """The client left before anybody decided."""
+    HOLD_CAP_REACHED = "hold_cap_reached"
+    """Too much of this client is held already."""
+    HOLD_SHUTDOWN = "hold_shutdown"
+    """luthien stopped before anybody decided."""
+
+    # faults
+    JUDGE_UNAVAILABLE = "judge_unavailable"
+    """The model that should judge could not be asked."""
+    JUDGE_UNREADABLE = "judge_unreadable"
+    """The judge's answer could not be read."""
+    POLICY_ERROR = "policy_error"
+    """The policy failed."""
+    POLICY_TIMEOUT = "policy_timeout"
+    """The policy did not finish within its deadline."""
+    POLICY_JUNK = "policy_junk"
+    """The policy gave back something that is no transaction or stream event."""
+    POLICY_OVERSIZED = "policy_oversized"
+    """The policy held or produced more than the limit."""
+    ILLEGAL_OUTPUT = "illegal_output"
+    """What the policies made of a stream is not legal in its dialect."""
+    KILLED = "killed"
+    """An operator ended the transaction."""
