@@ -218,6 +218,8 @@ class LuthienApp(App[None], inherit_bindings=False):
                 self._sequence += lost
             for record in records:
                 row = record.row
+                if row is None:
+                    continue
                 self.rows.fold(row)
                 if record.kind == "started":
                     self._count_started(row.started_monotonic, now)

@@ -19,7 +19,10 @@ class FeedRecord(NamedTuple):
 
     sequence: int
     kind: FeedKind
-    row: TransactionRow
+    row: TransactionRow | None
+    """None where it concerns no transaction (`control_changed`)."""
+    note: str = ""
+    """What exactly, for people and programs: the policy that spoke, the hold's id, what was changed by whom."""
 
 
 class Feed:
@@ -29,10 +32,11 @@ class Feed:
         self._ring: deque[FeedRecord] = deque(maxlen=capacity)
         self.last_sequence = 0
 
-    def publish(self, kind: FeedKind, row: TransactionRow) -> None:
+    def publish(self, kind: FeedKind, row: TransactionRow | None, note: str = "") -> None:
         self.last_sequence += 1
-        row.version += 1
-        self._ring.append(FeedRecord(self.last_sequence, kind, row))
+        if row is not None:
+            row.version += 1
+        self._ring.append(FeedRecord(self.last_sequence, kind, row, note))
 
     def since(self, sequence: int, limit: int = 2_000) -> tuple[list[FeedRecord], int]:
         """Records after `sequence`, oldest first, at most `limit`; and how many were lost before the first of them."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from proxy_core.control.feed import Feed, FeedRecord
-from proxy_core.control.plane import GatewayState, Headers, Timing, TransactionDetail
+from proxy_core.control.plane import ControlNotFound, GatewayState, Headers, HoldInfo, PolicyInfo, Timing, TransactionDetail
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
 from proxy_core.gateway import Gateway
 from proxy_core.journal.journal import Journal
@@ -17,14 +18,49 @@ from proxy_core.wire.encodings import UnreadableEncoding, decoded
 _TIMES = ("received", "recorded", "connected", "responded", "first_token", "last_byte", "finished")
 
 
-class LocalControlPlane:
-    """ControlPlane over the parts of a running gateway."""
+class PolicySource(Protocol):
+    """Who knows the policies in force and can change them."""
 
-    def __init__(self, *, gateway: Gateway, journal: Journal, feed: Feed, state: Callable[[], GatewayState]) -> None:
+    def infos(self) -> list[PolicyInfo]: ...
+
+    async def set_policy(
+        self, name: str, *, mode: str | None, params: dict[str, Any] | None, who: str, source: str
+    ) -> PolicyInfo: ...
+
+
+class HoldSource(Protocol):
+    """Who knows what waits for a person."""
+
+    def pending(self) -> list[HoldInfo]: ...
+
+    def recent(self) -> list[HoldInfo]: ...
+
+    def decide(self, hold_id: str, *, decision: str, shown: str, edited: str | None, reason: str, who: str) -> HoldInfo: ...
+
+    def extend(self, hold_id: str, seconds: float, *, who: str) -> HoldInfo: ...
+
+
+class LocalControlPlane:
+    """ControlPlane over the parts of a running gateway. `kill` takes a transaction's id and who asks."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        journal: Journal,
+        feed: Feed,
+        state: Callable[[], GatewayState],
+        policies: PolicySource | None = None,
+        holds: HoldSource | None = None,
+        kill: Callable[[str, str], bool] | None = None,
+    ) -> None:
         self._gateway = gateway
         self._journal = journal
         self._feed = feed
         self._state = state
+        self._policies = policies
+        self._holds = holds
+        self._kill = kill
 
     def state(self) -> GatewayState:
         return self._state()
@@ -47,6 +83,37 @@ class LocalControlPlane:
         if running is None:
             return None
         return bytes(memoryview(running.response)[offset:]), running.leaving
+
+    def policies(self) -> list[PolicyInfo]:
+        return self._policies.infos() if self._policies is not None else []
+
+    async def set_policy(
+        self, name: str, *, mode: str | None = None, params: dict[str, Any] | None = None, who: str = "operator"
+    ) -> PolicyInfo:
+        if self._policies is None:
+            raise ControlNotFound(f"there is no policy '{name}': none is configured")
+        return await self._policies.set_policy(name, mode=mode, params=params, who=who, source="operator")
+
+    def holds(self, *, decided: bool = False) -> list[HoldInfo]:
+        if self._holds is None:
+            return []
+        return self._holds.pending() + (self._holds.recent() if decided else [])
+
+    async def decide_hold(
+        self, hold_id: str, *, decision: str, shown: str, edited: str | None = None, reason: str = "", who: str = "operator"
+    ) -> HoldInfo:
+        return self._held(hold_id).decide(hold_id, decision=decision, shown=shown, edited=edited, reason=reason, who=who)
+
+    async def extend_hold(self, hold_id: str, seconds: float, *, who: str = "operator") -> HoldInfo:
+        return self._held(hold_id).extend(hold_id, seconds, who=who)
+
+    async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
+        return self._kill is not None and self._kill(transaction_id, who)
+
+    def _held(self, hold_id: str) -> HoldSource:
+        if self._holds is None:
+            raise ControlNotFound(f"there is no hold '{hold_id}'")
+        return self._holds
 
 
 def _of_running(running: Running) -> TransactionDetail:

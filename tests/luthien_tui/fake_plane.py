@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
+import msgspec
+
 from proxy_core.control.feed import Feed, FeedKind, FeedRecord
-from proxy_core.control.plane import GatewayState, Timing, TransactionDetail
+from proxy_core.control.plane import (
+    ControlConflict,
+    ControlInvalid,
+    ControlNotFound,
+    GatewayState,
+    HoldInfo,
+    ParamInfo,
+    PolicyInfo,
+    Timing,
+    TransactionDetail,
+)
 from proxy_core.control.rows import TransactionRow
 from proxy_core.logs import LogLine
 
@@ -47,6 +60,10 @@ class FakePlane:
         self.details: dict[str, TransactionDetail] = {}
         self.live: dict[str, tuple[bytes, bool]] = {}
         self.past: list[TransactionRow] = []
+        self.policy_infos: list[PolicyInfo] = []
+        self.hold_infos: list[HoldInfo] = []
+        self.killed: list[tuple[str, str]] = []
+        """Transaction and who asked, of each `kill` that found it running."""
         self.shutdowns = 0
         self.gateway = GatewayState(
             address="127.0.0.1:4000",
@@ -80,6 +97,79 @@ class FakePlane:
             return None
         body, ended = self.live[transaction_id]
         return body[offset:], ended
+
+    def policies(self) -> list[PolicyInfo]:
+        return list(self.policy_infos)
+
+    async def set_policy(
+        self, name: str, *, mode: str | None = None, params: dict[str, Any] | None = None, who: str = "operator"
+    ) -> PolicyInfo:
+        place = next((i for i, one in enumerate(self.policy_infos) if one.name == name), None)
+        if place is None:
+            raise ControlNotFound(f"there is no policy '{name}'")
+        old = self.policy_infos[place]
+        if mode not in (None, "enforce", "shadow", "off"):
+            raise ControlInvalid("mode", "use enforce, shadow or off")
+        known = {one.name: one for one in old.params}
+        for field, value in (params or {}).items():
+            if field not in known:
+                raise ControlInvalid(f"params.{field}", "there is no such parameter")
+            low, high = known[field].minimum, known[field].maximum
+            if isinstance(value, int | float) and ((low is not None and value < low) or (high is not None and value > high)):
+                raise ControlInvalid(f"params.{field}", f"use a value between {low:g} and {high:g}")
+            known[field] = msgspec.structs.replace(known[field], value=value)
+        new = msgspec.structs.replace(
+            old, mode=mode or old.mode, params=tuple(known.values()), source=f"operator {who} at 14:02:11"
+        )
+        self.policy_infos[place] = new
+        self.feed.publish("control_changed", None, f"policy {name} by {who}")
+        return new
+
+    def holds(self, *, decided: bool = False) -> list[HoldInfo]:
+        pending = [one for one in self.hold_infos if one.status == "pending"]
+        return pending + [one for one in self.hold_infos if one.status != "pending"] if decided else pending
+
+    async def decide_hold(
+        self, hold_id: str, *, decision: str, shown: str, edited: str | None = None, reason: str = "", who: str = "operator"
+    ) -> HoldInfo:
+        place, hold = self._hold(hold_id)
+        if hold.status != "pending":
+            raise ControlConflict(f"already {hold.status} by {hold.decided_by or 'the clock'}")
+        if shown != hold.shown:
+            raise ControlConflict("what was shown has changed")
+        if decision not in ("approve", "edit", "deny"):
+            raise ControlInvalid("decision", "use approve, edit or deny")
+        if decision == "edit":
+            try:
+                json.loads(edited or "")
+            except ValueError as error:
+                raise ControlInvalid("edited", f"this is not JSON: {error}") from error
+        status = {"approve": "approved", "edit": "edited", "deny": "denied"}[decision]
+        self.hold_infos[place] = msgspec.structs.replace(
+            hold, status=status, content=hold.content if edited is None else edited, decided_by=who, message=reason
+        )
+        self.feed.publish("released", None, hold_id)
+        return self.hold_infos[place]
+
+    async def extend_hold(self, hold_id: str, seconds: float, *, who: str = "operator") -> HoldInfo:
+        place, hold = self._hold(hold_id)
+        if hold.status != "pending":
+            raise ControlConflict(f"already {hold.status}")
+        self.hold_infos[place] = msgspec.structs.replace(hold, deadline=hold.deadline + seconds)
+        return self.hold_infos[place]
+
+    async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
+        found = transaction_id in self.live and not self.live[transaction_id][1]
+        if found:
+            self.killed.append((transaction_id, who))
+            self.live[transaction_id] = (self.live[transaction_id][0], True)
+        return found
+
+    def _hold(self, hold_id: str) -> tuple[int, HoldInfo]:
+        for place, hold in enumerate(self.hold_infos):
+            if hold.id == hold_id:
+                return place, hold
+        raise ControlNotFound(f"there is no hold '{hold_id}'")
 
     def add(self, row: TransactionRow, *kinds: FeedKind) -> TransactionRow:
         """Publish a row; without kinds as its state suggests."""
@@ -121,6 +211,43 @@ def make_row(number: int, **changes: Any) -> TransactionRow:
     }
     values.update(changes)
     return TransactionRow(**values)
+
+
+def make_policy(name: str, **changes: Any) -> PolicyInfo:
+    """A policy as the gateway would describe it."""
+    values: dict[str, Any] = {
+        "use": name,
+        "summary": "Does what its name says.",
+        "mode": "enforce",
+        "on_error": "deny",
+        "position": 1,
+        "stages": ("request",),
+        "params": (
+            ParamInfo(name="threshold", kind="number", value=0.5, default=0.5, minimum=0.0, maximum=1.0, step=0.01, tunable=True),
+        ),
+    }
+    return PolicyInfo(name=name, **{**values, **changes})
+
+
+def make_hold(number: int, **changes: Any) -> HoldInfo:
+    """A tool call that waits for the operator since `number` seconds before START + 100."""
+    content = changes.get("content", '{"command": "rm -rf build"}')
+    values: dict[str, Any] = {
+        "transaction_id": f"01J9ZK{number:06d}",
+        "stage": "tool_call",
+        "policy": "hold_for_approval",
+        "reason": "the call matches the hold's filter",
+        "content": content,
+        "shown": hashlib.sha256(f"tool_call\0bash\0{content}".encode()).hexdigest(),
+        "created": START + 100 - number,
+        "deadline": START + 700 - number,
+        "session_id": "ops-7f",
+        "agent": "claude",
+        "model": "claude-sonnet-4-5",
+        "tool": "bash",
+        "call_id": f"call_{number}",
+    }
+    return HoldInfo(id=f"hold-{number}", **{**values, **changes})
 
 
 def sample_rows() -> list[TransactionRow]:
