@@ -102,6 +102,8 @@ class ControlPolicy(Generic[Params]):
 
     def __init__(self, params: Params) -> None:
         self.params = params
+        self.on_error: OnError = self.default_on_error
+        """What happens when its work fails, as the chain has it."""
 
     async def apply(self, context: TransactionContext) -> TransactionContext:
         """Act on the request (`context.response is None`) or on the whole response."""
