@@ -115,6 +115,30 @@ class Services(Protocol):
         ...
 
 
+class Snapshot:
+    """What a transaction was before a policy touched it."""
+
+    __slots__ = ("_state", "context")
+
+    def __init__(self, context: TransactionContext, state: tuple[Any, ...]) -> None:
+        self.context = context
+        self._state = state
+
+    def restore(self) -> None:
+        context = self.context
+        (
+            context._method,
+            context._target,
+            context._request_headers,
+            context._request_body,
+            context._response_status,
+            context._response_headers,
+            context._response_body,
+            context.route,
+        ) = self._state
+        context._request = context._response = context._conversation = context._answer = None
+
+
 class TransactionContext:
     """One transaction on its way through the policies."""
 
@@ -400,6 +424,23 @@ class TransactionContext:
         copy.shadow = True
         copy._mode = "shadow"
         return copy
+
+    def snapshot(self) -> Snapshot:
+        """The state that a policy may change, to be put back if it fails halfway."""
+        self.settle()
+        return Snapshot(
+            self,
+            (
+                self._method,
+                self._target,
+                self._request_headers,
+                self._request_body,
+                self._response_status,
+                self._response_headers,
+                self._response_body,
+                self.route,
+            ),
+        )
 
     def settle(self) -> None:
         """Take over what was changed in the httpx forms."""
