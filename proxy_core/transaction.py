@@ -179,6 +179,8 @@ class TransactionContext:
         self.route = route
         self.services = services
         self.verdicts: list[Verdict] = []
+        self.earlier: tuple[Verdict, ...] = ()
+        """On the copy of a policy in shadow mode: what was said before it; `verdicts` holds the copy's own."""
         self.timing = timing if timing is not None else {}
         """Milliseconds since the first byte of the request, by point."""
         self.shadow = False
@@ -420,6 +422,7 @@ class TransactionContext:
         copy.data = dict(self.data)
         copy.tags = dict(self.tags)
         copy.verdicts = []
+        copy.earlier = (*self.earlier, *self.verdicts)
         copy._request = copy._response = None
         copy.shadow = True
         copy._mode = "shadow"
