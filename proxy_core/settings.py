@@ -242,6 +242,9 @@ class Settings(Section):
     """The chain of policies for every transaction, in order; `send_backend_request` stands at the end where nothing sends."""
     chains: list[ChainSettings] = Field(default_factory=list)
     """Other chains for some transactions."""
+    policy_paths: list[str] = Field(default_factory=list)
+    """Files and folders of policies of your own, relative to the configuration file; by default the folder `policies` beside
+    it and the one in the data folder, where they are there. They are code that runs with luthien's rights."""
     holds: HoldSettings = HoldSettings()
     keys: dict[str, ClientKeySettings] = Field(default_factory=dict)
     """Client keys by name: for policies that tell clients apart."""

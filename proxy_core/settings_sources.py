@@ -148,6 +148,7 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     _apply_options(overrides, layers)
     layers.raise_faults()
     _complete_upstreams(layers)
+    _place_policy_paths(config, layers)
     settings = _validated(layers)
     _refuse_loops(settings, layers)
     layers.raise_faults()
@@ -335,6 +336,20 @@ def _complete_upstreams(layers: Layers) -> None:
             layers.put(("upstreams", name, "api"), name, DEFAULT)
         if "base_url" not in upstream and upstream.get("api") in usual:
             layers.put(("upstreams", name, "base_url"), usual[upstream["api"]].base_url, DEFAULT)
+
+
+def _place_policy_paths(config: Path | None, layers: Layers) -> None:
+    """Paths of policy files become absolute; where none are given, the usual folders that are there are taken."""
+    given = layers.get(("policy_paths",))
+    beside = config.expanduser().absolute().parent if config is not None else None
+    if given is None:
+        named = layers.get(("data_dir",))
+        usual = [beside / "policies"] if beside is not None else []
+        usual.append(data_dir_path(Settings(data_dir=named if isinstance(named, str) else None)) / "policies")
+        if found := [str(folder) for folder in usual if folder.is_dir()]:
+            layers.put(("policy_paths",), found, DEFAULT)
+    elif isinstance(given, list) and beside is not None:
+        layers.tree["policy_paths"] = [str(beside / Path(one).expanduser()) if isinstance(one, str) else one for one in given]
 
 
 def _validated(layers: Layers) -> Settings:

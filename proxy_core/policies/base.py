@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from enum import IntEnum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,12 @@ from proxy_core.transaction import TransactionContext
 from proxy_core.verdicts import OnError, Stage
 from proxy_core.wire.conversation import StreamEvent
 from proxy_core.wire.dialects import Operation
+
+if TYPE_CHECKING:
+    from proxy_core.settings import Settings
+
+if TYPE_CHECKING:
+    from proxy_core.settings import Settings
 
 
 class PolicyParams(BaseModel):
@@ -105,6 +111,11 @@ class ControlPolicy(Generic[Params]):
         self.on_error: OnError = self.default_on_error
         """What happens when its work fails, as the chain has it."""
 
+    @classmethod
+    def built(cls, params: Params, settings: Settings, place: str) -> Self:
+        """Make the policy. One that holds others builds them here; `place` names it in faults (`policies[2]`)."""
+        return cls(params)
+
     async def apply(self, context: TransactionContext) -> TransactionContext:
         """Act on the request (`context.response is None`) or on the whole response."""
         return context
@@ -117,6 +128,11 @@ class ControlPolicy(Generic[Params]):
         the index INSERTED. Events that are not yielded are dropped; the encoder keeps what remains legal.
         """
         raise NotImplementedError
+
+    @classmethod
+    def with_settings(cls, params: dict[str, Any], settings: Settings) -> dict[str, Any]:
+        """`params` as configured, completed by what other sections of the settings say; not yet validated."""
+        return params
 
     @classmethod
     def registry_name(cls) -> str:

@@ -1,0 +1,236 @@
+"""Finds policies by name and builds them from parameters.
+
+A name means: a built-in policy (one module each beside this one), else one of an installed package (entry-point group
+`luthien.policies`), else a file of `policy_paths` that is called like it. Class names (`SerialPolicy`, `AddApiKeyHeader`)
+mean the policy of that name. Nothing else is ever imported: a name from a file or from the API is looked up, never
+executed. A policy that cannot be had raises ConfigurationError with a line for each fault, and the nearest known word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import typing
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from proxy_core.errors import ConfigurationError
+from proxy_core.policies import local_files
+from proxy_core.policies.base import ControlPolicy
+from proxy_core.policies.described import PolicyDescription, broken, described
+from proxy_core.settings import Settings
+
+AnyPolicy = ControlPolicy[Any]
+
+BUILT_IN: tuple[str, ...] = (
+    "send_backend_request",
+    "request_logging",
+    "add_api_key",
+    "strip_secrets",
+    "rephrase_request",
+    "rephrase_response",
+    "backend_sampling",
+    "rank_and_select_response",
+    "serial",
+    "branching",
+    "client_api_key_auth",
+    "add_api_key_header",
+    "add_api_key_header_from_env",
+    "set_backend",
+    "model_name_replacement",
+    "leaked_api_key_detection",
+    "backend_call",
+    "noop",
+    "string_replacement",
+    "tool_allow_deny",
+    "tool_call_judge",
+    "block_dangerous_commands",
+    "block_sensitive_file_writes",
+    "block_web_requests",
+    "hold_for_approval",
+)
+"""Registry names of the policies that come with luthien, in the order of the documentation; each is a module here."""
+
+ALIASES = {
+    "compound": "serial",
+    "multi_serial": "serial",
+    "no_op": "noop",
+    "simple_no_op": "noop",
+    "send_backend": "send_backend_request",
+}
+"""Other names that other programs, or older files, use."""
+
+GROUP = "luthien.policies"
+"""The entry-point group of installed packages."""
+
+_CLASS_NAME = re.compile(r"[A-Z][A-Za-z0-9]{0,99}")
+_REGISTRY_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+
+
+def registry_name(use: str) -> str:
+    """The registry name that `use` stands for: a registry name, an alias or a class name. It need not exist."""
+    name = use
+    if _CLASS_NAME.fullmatch(use):
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", use.removesuffix("Policy")).lower()
+    return ALIASES.get(name, name)
+
+
+def policy_class(use: str, settings: Settings | None = None) -> type[AnyPolicy]:
+    """The class of the policy that `use` names. Raises ConfigurationError, with the nearest known name."""
+    name = registry_name(use)
+    if _REGISTRY_NAME.fullmatch(name):
+        if name in BUILT_IN:
+            return _built_in(name)
+        if (entry := _entry_points().get(name)) is not None:
+            return _from_package(entry, name)
+        paths = settings.policy_paths if settings is not None else []
+        if (file := local_files.find(name, paths)) is not None:
+            return local_files.policy_in(file)
+    raise ConfigurationError(f"no policy is called {use!r}; {_hint(use, name, settings)}")
+
+
+def build_policy(use: str, params: dict[str, Any], settings: Settings, place: str = "") -> AnyPolicy:
+    """The policy `use` with its parameters.
+
+    `place` stands in front of every fault, such as `policies[2]`. Raises ConfigurationError with a line for each fault:
+    `policies[2].params.threshold: …`.
+    """
+    around = f"{place}." if place else ""
+    try:
+        cls = policy_class(use, settings)
+    except ConfigurationError as fault:
+        raise ConfigurationError(f"{around}use: {fault}" if place else str(fault)) from fault
+    try:
+        checked = cls.params_model.model_validate(params)
+    except ValidationError as fault:
+        lines = [_fault_line(cls, error, f"{around}params" if place else f"{use} params") for error in fault.errors()]
+        raise ConfigurationError("\n".join(dict.fromkeys(lines))) from None
+    try:
+        return cls.built(checked, settings, place)
+    except ConfigurationError:
+        raise
+    except Exception as fault:
+        said = " ".join(str(fault).split()) or type(fault).__name__
+        raise ConfigurationError(f"{around}params: {use} cannot be built: {said}") from fault
+
+
+def registered(settings: Settings | None = None) -> list[PolicyDescription]:
+    """Every policy that can be used here: built-in ones, then those of packages, then those of files.
+
+    One that cannot be loaded is there with its `problem`. This imports them all.
+    """
+    found = [described(_built_in(name), "built in") for name in BUILT_IN]
+    taken = set(BUILT_IN)
+    for name, entry in sorted(_entry_points().items()):
+        source = f"package {entry.dist.name}" if entry.dist is not None else f"entry point {entry.value}"
+        found.append(_described_or_broken(name, source, taken, partial(_from_package, entry, name)))
+    found.extend(
+        _described_or_broken(file.stem, f"file {file}", taken, partial(local_files.policy_in, file))
+        for file in local_files.files(settings.policy_paths if settings is not None else [])
+    )
+    return found
+
+
+def _described_or_broken(name: str, source: str, taken: set[str], load: Callable[[], type[AnyPolicy]]) -> PolicyDescription:
+    if name in taken:
+        return broken(name, source, f"another policy is called {name!r} already; rename this one")
+    taken.add(name)
+    try:
+        return described(load(), source)
+    except ConfigurationError as fault:
+        return broken(name, source, str(fault))
+
+
+def known_names(settings: Settings | None = None) -> list[str]:
+    """Registry names of all policies; nothing is imported."""
+    paths = settings.policy_paths if settings is not None else []
+    return [*BUILT_IN, *_entry_points(), *(file.stem for file in local_files.files(paths))]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was most likely meant to be."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
+# -- where classes come from ------------------------------------------------------------------------------------------
+
+
+def _built_in(name: str) -> type[AnyPolicy]:
+    module = importlib.import_module(f"proxy_core.policies.{name}")
+    found = local_files.policy_of_module(module, name)
+    if found is None:
+        raise ConfigurationError(f"the module of the built-in policy {name!r} holds no such policy")
+    return found
+
+
+def _entry_points() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _from_package(entry: Any, name: str) -> type[AnyPolicy]:
+    try:
+        cls = entry.load()
+    except Exception as fault:
+        said = " ".join(str(fault).split()) or type(fault).__name__
+        raise ConfigurationError(f"the policy {name!r} of the package cannot be loaded ({entry.value}): {said}") from fault
+    if not (isinstance(cls, type) and issubclass(cls, ControlPolicy)):
+        raise ConfigurationError(f"{entry.value}, which the package names as the policy {name!r}, is no ControlPolicy")
+    return cls
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+def _hint(use: str, name: str, settings: Settings | None) -> str:
+    if ":" in use or "." in use:
+        return "a policy is named, never loaded by its module; see docs/writing-policies.md for policies of your own"
+    known = known_names(settings)
+    near = nearest(name, known) or nearest(name, ALIASES)
+    return f"did you mean {ALIASES.get(near, near)!r}?" if near else "`luthien policies list` shows them all"
+
+
+def _fault_line(cls: type[AnyPolicy], error: Any, around: str) -> str:
+    """One line for one fault of the parameters: where, what, and what would be right."""
+    loc = tuple(part for part in error["loc"])
+    place = around + dotted(loc)
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if error["type"] == "extra_forbidden":
+        known = fields_at(cls.params_model, loc[:-1])
+        near = nearest(str(loc[-1]), known)
+        if near:
+            return f"{place}: unknown parameter; did you mean {near}?"
+        return f"{place}: unknown parameter; " + (f"known here: {', '.join(known)}" if known else "there are none here")
+    if error["type"] == "missing":
+        return f"{place}: missing; give it a value"
+    return f"{place}: {message[:1].lower()}{message[1:]}"
+
+
+def dotted(loc: Iterable[int | str]) -> str:
+    """A place inside JSON: `.policies[2].use`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+
+
+def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model that stands at `loc` inside `model`; empty where no model does."""
+    models = [model]
+    for part in loc:
+        following: list[type[BaseModel]] = []
+        for one in models:
+            if isinstance(part, str) and part in one.model_fields:
+                following += _models_in(one.model_fields[part].annotation)
+            else:
+                following.append(one)  # an index, or the tag of a union
+        models = following
+    return list(dict.fromkeys(name for one in models for name in one.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if arguments := typing.get_args(annotation):
+        return [model for argument in arguments for model in _models_in(argument)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
