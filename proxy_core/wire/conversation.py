@@ -188,6 +188,8 @@ class UsageEvent(Struct, frozen=True):
 class StopEvent(Struct, frozen=True):
     reason: str
     raw: bytes = b""
+    choice: int = 0
+    """Which of several choices ends (Chat Completions)."""
 
 
 class ErrorEvent(Struct, frozen=True):

@@ -145,7 +145,7 @@ class ChatStreamDecoder(SseStreamDecoder):
             if self._stop_reason is None or index == 0:
                 self._stop_reason = reason
             raw = self._end_calls(index, raw)
-            events.append(StopEvent(reason, raw))
+            events.append(StopEvent(reason, raw, index))
 
     def _text(self, kind: str, index: int, text: str) -> None:
         part = self._texts.get((kind, index))
