@@ -25,9 +25,6 @@ from proxy_core.wire.dialects import Operation
 if TYPE_CHECKING:
     from proxy_core.settings import Settings
 
-if TYPE_CHECKING:
-    from proxy_core.settings import Settings
-
 
 class PolicyParams(BaseModel):
     """Parameters of a policy: unknown keys are refused, values never change after loading."""
