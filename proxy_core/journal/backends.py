@@ -27,12 +27,7 @@ from proxy_core.journal.records import Record
 from proxy_core.journal.rows import RowBuilder
 
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
-_TABLES: dict[str, Table] = {
-    "messages": schema.messages,
-    "transactions": schema.transactions,
-    "outcomes": schema.outcomes,
-    "gaps": schema.gaps,
-}
+_TABLES: dict[str, Table] = {name: table for name, table in schema.metadata.tables.items() if name != "meta"}
 _ROWS_PER_STATEMENT = 32
 
 

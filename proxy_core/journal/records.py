@@ -1,12 +1,18 @@
 """What the journal is given: an intent before anything is sent, an outcome before the last byte goes back.
 
-Both are appended, never changed afterwards. They hold the raw bytes; what is stored of them is decided while writing
-(`journal.rows`), off the event loop.
+Where policies change the request or its route, `Sent` stands between the two; what operators do leaves a ControlChange or
+a HoldRecord. All are appended, never changed afterwards. They hold the raw bytes; what is stored of them is decided while
+writing (`journal.rows`), off the event loop.
 """
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from msgspec import Struct
+
+from proxy_core.hold_record import HoldRecord
+from proxy_core.verdicts import Verdict
 
 RawHeaders = list[tuple[bytes, bytes]]
 Piece = tuple[bytes, memoryview]
@@ -44,6 +50,28 @@ class Intent(Struct, kw_only=True):
     history_length: int
     secrets: tuple[bytes, ...]
     """Known credentials to take out of whatever is stored."""
+    policy_digest: str = ""
+    """Digest of the version of the chain that this transaction takes; empty where no policy is configured."""
+    key: str = ""
+    """Name of the client's key, never the key."""
+
+
+class Sent(Struct, kw_only=True):
+    """A request in the form in which it goes upstream, where that is not the form in which it came."""
+
+    transaction_id: str
+    at_ns: int
+    """Unix time in nanoseconds."""
+    upstream: str
+    reason: str
+    """Why it goes there."""
+    target: bytes
+    """Path and query."""
+    headers: RawHeaders
+    body: bytes
+    secrets: tuple[bytes, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    """What the policies before the send have said, in case there never is an outcome."""
 
 
 class Outcome(Struct, kw_only=True):
@@ -80,9 +108,51 @@ class Outcome(Struct, kw_only=True):
     stop_reason: str
     tool_calls: int
     secrets: tuple[bytes, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    upstream_body: bytes | None = None
+    """The response body that the upstream gave, without content encoding, where policies made it differ from `body`."""
+    upstream_status: int | None = None
+    """The upstream's status, where policies made it differ."""
+    upstream: str = ""
+    """Where the request went at last; empty where the intent already says it."""
+    reason: str = ""
+    """Why it went there; empty where the intent already says it."""
 
 
-Record = Intent | Outcome
+class LateVerdicts(Struct, kw_only=True):
+    """What policies in shadow mode said when the transaction was already over."""
+
+    transaction_id: str
+    at_ns: int
+    verdicts: tuple[Verdict, ...]
+    secrets: tuple[bytes, ...] = ()
+
+
+ChangeSource = Literal["api", "ui", "file", "start"]
+
+
+class ControlChange(Struct, kw_only=True):
+    """Something that was set otherwise while the gateway ran, or found set otherwise at its start."""
+
+    at_ns: int
+    who: str
+    source: ChangeSource
+    what: str
+    """Name of the policy, or of the section: `holds`, `keys`, `logging`."""
+    before: dict[str, Any]
+    """As JSON, without secrets."""
+    after: dict[str, Any]
+    digest_before: str = ""
+    """Digest of the global chain before the change."""
+    digest_after: str = ""
+    override: dict[str, Any] | None = None
+    """What the operator has set for this policy in place of the file's, after this change: `{"mode"?, "params"?}`; `{}` where
+    nothing is left of it, None where the record is not about that."""
+    declared: str = ""
+    """Keyed hash of the file's own entry for the policy, which the override stands in for."""
+
+
+Record = Intent | Outcome | Sent | LateVerdicts | ControlChange | HoldRecord
 
 
 def clean(text: str, limit: int) -> str:

@@ -1,12 +1,12 @@
 """From records to rows: redaction, content addressing and compression, in one pure step.
 
-Stored bodies start with one byte that names their form: `0` plain, `1` zstd, `2` a recipe of pieces, `3` nothing kept.
-A recipe is msgpack `[skeleton, [offset…], [hash…]]`: the body is the skeleton with each piece put in at its offset.
+The rows stand in the column order of `journal.schema`; bodies are in the forms of `journal.bodies`. Nothing that a client,
+an upstream or a policy says can make it fail: what cannot be stored as it is, is stored as what can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -14,33 +14,57 @@ import msgspec
 import zstandard
 
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known, redact_query
-from proxy_core.journal.records import Intent, Outcome, Piece, Record, clean
+from proxy_core.hold_record import HoldRecord
+from proxy_core.journal.bodies import ABSENT, PLAIN, ZSTD, cut, recipe
+from proxy_core.journal.records import ControlChange, Intent, LateVerdicts, Outcome, Piece, RawHeaders, Record, Sent, clean
+from proxy_core.journal.said import plain, stored_verdicts
+from proxy_core.verdicts import Verdict
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
+from proxy_core.wire.glance import glance
 
 Capture = Literal["full", "redacted", "metadata"]
 Row = tuple[Any, ...]
 
-PLAIN, ZSTD, RECIPE, ABSENT = b"0", b"1", b"2", b"3"
 COMPRESS_FROM_BYTES = 1_024
+PIECE_FROM_BYTES = 64
+"""Smaller parts of a body stay in it: a row of their own would be larger than they are."""
 KNOWN_HASHES = 50_000
 HASH_BYTES = 16
 
-_encode = msgspec.msgpack.Encoder().encode
+HOLD_FACTS = ("on_timeout", "operation", "key", "session_id", "agent", "model", "tool", "call_id")
+
+_ADDED: dict[str, tuple[int, Row]] = {"transactions": (23, ("", "")), "outcomes": (26, (None, "", ""))}
+"""Tables that have grown: how many columns a row of the first version has, and what the later ones are without a value."""
+
 _encode_json = msgspec.json.Encoder().encode
 
 
 class RowSet:
     """Rows of one batch, table by table, in the column order of `journal.schema` without `seq`."""
 
-    __slots__ = ("messages", "outcomes", "transactions")
+    __slots__ = ("messages", "others", "outcomes", "transactions")
 
     def __init__(self) -> None:
         self.transactions: list[Row] = []
         self.outcomes: list[Row] = []
         self.messages: list[Row] = []
+        self.others: dict[str, list[Row]] = {}
+        """Tables that most batches have nothing for."""
+
+    def add(self, table: str, row: Row) -> None:
+        self.others.setdefault(table, []).append(row)
 
     def as_lists(self) -> dict[str, list[Row]]:
-        return {"messages": self.messages, "transactions": self.transactions, "outcomes": self.outcomes}
+        return {"messages": self.messages, "transactions": self.transactions, "outcomes": self.outcomes, **self.others}
+
+
+def grown(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Rows that an older version spooled, as the tables are now."""
+    found: dict[str, list[Row]] = {}
+    for table, table_rows in rows.items():
+        length, rest = _ADDED.get(table, (-1, ()))
+        found[table] = [(*row, *rest) if len(row) == length else row for row in table_rows]
+    return found
 
 
 class RecentlySeen:
@@ -82,8 +106,18 @@ class RowBuilder:
         for record in records:
             if isinstance(record, Intent):
                 rows.transactions.append(self._intent(record, rows.messages))
-            else:
+            elif isinstance(record, Outcome):
                 rows.outcomes.append(self._outcome(record))
+                if record.upstream_body is not None or record.upstream_status is not None:
+                    rows.add("upstream_answers", self._upstream_answer(record))
+            elif isinstance(record, Sent):
+                rows.add("sent_requests", self._sent(record, rows.messages))
+            elif isinstance(record, LateVerdicts):
+                rows.add("late_verdicts", self._late_verdicts(record))
+            elif isinstance(record, HoldRecord):
+                rows.add("holds", self._hold(record))
+            else:
+                rows.add("control_changes", self._control_change(record))
         return rows
 
     def forget_stored(self) -> None:
@@ -93,8 +127,10 @@ class RowBuilder:
     def digest(self, content: bytes | memoryview) -> bytes:
         return blake2b(content, digest_size=HASH_BYTES, key=self._key).digest()
 
+    # --- one row each ---
+
     def _intent(self, intent: Intent, messages: list[Row]) -> Row:
-        body, redacted = self._request_body(intent, messages)
+        body, redacted = self._request_body(intent.body, intent.pieces, intent.secrets, messages)
         return (
             intent.transaction_id,
             intent.started_ns,
@@ -119,10 +155,12 @@ class RowBuilder:
             int(redacted),
             intent.chain,
             intent.history_length,
+            intent.policy_digest,
+            intent.key and clean(intent.key, 200),
         )
 
     def _outcome(self, outcome: Outcome) -> Row:
-        stored, redacted = self._response_body(outcome)
+        stored, redacted = self._response_body(outcome.body, outcome.headers, outcome.secrets)
         error = outcome.error or outcome.answer_error
         if self._capture == "metadata" and not outcome.error:
             error = outcome.answer_error.partition(":")[0]
@@ -153,7 +191,97 @@ class RowBuilder:
             self._text(error, outcome.secrets, 1_000),
             clean(outcome.stop_reason, 100),
             outcome.tool_calls,
+            self._verdicts(outcome.verdicts, outcome.secrets),
+            outcome.upstream,
+            outcome.reason,
         )
+
+    def _sent(self, sent: Sent, messages: list[Row]) -> Row:
+        pieces: list[Piece] = []
+        if self._capture != "metadata":
+            # What the policies left alone has the hash of the intent's piece, so it is there already.
+            seen = glance(sent.body)
+            parts = (*seen.preamble, *seen.history)
+            pieces = [(self.digest(part), part) for part in parts if len(part) >= PIECE_FROM_BYTES]
+        body, redacted = self._request_body(sent.body, pieces, sent.secrets, messages)
+        path, mark, query = sent.target.partition(b"?")
+        return (
+            sent.transaction_id,
+            sent.at_ns,
+            sent.upstream,
+            sent.reason,
+            redact_known(path + mark + redact_query(query), sent.secrets),
+            _encode_json(redact_headers(sent.headers, sent.secrets)),
+            body,
+            len(sent.body),
+            self._hash(sent.body),
+            int(redacted),
+            self._verdicts(sent.verdicts, sent.secrets),
+        )
+
+    def _upstream_answer(self, outcome: Outcome) -> Row:
+        body = outcome.upstream_body or b""
+        stored, redacted = self._body(body, outcome.secrets)
+        if outcome.upstream_body is None:
+            stored = ABSENT
+        return (outcome.transaction_id, outcome.upstream_status, stored, len(body), self._hash(body), int(redacted))
+
+    def _late_verdicts(self, late: LateVerdicts) -> Row:
+        return (late.transaction_id, late.at_ns, self._verdicts(late.verdicts, late.secrets) or b"[]")
+
+    def _control_change(self, change: ControlChange) -> Row:
+        def json(tree: dict[str, Any]) -> bytes:
+            return _encode_json(plain(tree, self._setting))
+
+        return (
+            change.at_ns,
+            clean(change.who, 200),
+            change.source,
+            clean(change.what, 200),
+            json(change.before),
+            json(change.after),
+            change.digest_before,
+            change.digest_after,
+            None if change.override is None else json(change.override),
+            change.declared,
+        )
+
+    def _hold(self, hold: HoldRecord) -> Row:
+        content = hold.content.encode("utf-8", "replace")
+        stored, redacted = self._body(content, hold.secrets)
+        edited = None if hold.edited is None else self._body(hold.edited.encode("utf-8", "replace"), hold.secrets)[0]
+        keep = self._keep(hold.secrets)
+        return (
+            clean(hold.id, 64),
+            clean(hold.transaction_id, 32),
+            clean(hold.stage, 16),
+            clean(hold.policy, 200),
+            clean(keep(hold.why), 2_000),
+            stored,
+            len(content),
+            self._hash(content),
+            clean(hold.shown, 64),
+            hold.created_ns,
+            hold.deadline_ns,
+            clean(hold.status, 16),
+            clean(hold.decided_by, 200),
+            clean(keep(hold.message), 2_000),
+            edited,
+            hold.at_ns,
+            int(redacted),
+            _encode_json(self._facts(hold)),
+        )
+
+    def _facts(self, hold: HoldRecord) -> dict[str, Any]:
+        """What else is known of a hold, where there is something to say."""
+        facts: dict[str, Any] = {name: text for name in HOLD_FACTS if (text := clean(getattr(hold, name), 1_000))}
+        if hold.streamed:
+            facts["streamed"] = True
+        if hold.tool_schema:
+            facts["tool_schema"] = self._keep(hold.secrets)(hold.tool_schema)
+        return facts
+
+    # --- texts ---
 
     def _redact(self, text: bytes, secrets: Sequence[bytes]) -> bytes:
         text = redact_known(text, secrets)
@@ -168,98 +296,66 @@ class RowBuilder:
             return text
         return clean(self._redact(text.encode("utf-8", "replace"), secrets).decode("utf-8", "replace"), limit)
 
-    def _response_body(self, outcome: Outcome) -> tuple[bytes, bool]:
-        """The response's body as stored, and whether something was taken out of it."""
+    def _keep(self, secrets: Sequence[bytes]) -> Callable[[str], str]:
+        """What is stored of a text that a policy or an operator wrote and that may quote the traffic."""
+
+        def keep(text: str) -> str:
+            raw = text.encode("utf-8", "replace")
+            if not raw:
+                return ""
+            if self._capture == "metadata":
+                return f"[{len(raw)} bytes, hash {self.digest(raw).hex()}]"
+            return self._redact(raw, secrets).decode("utf-8", "replace")
+
+        return keep
+
+    def _setting(self, text: str) -> str:
+        """A value of the configuration: its secrets are masked already, so this is for those that nobody declared as such."""
+        return redact_formats(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+    def _verdicts(self, verdicts: Sequence[Verdict], secrets: Sequence[bytes]) -> bytes | None:
+        return stored_verdicts(verdicts, self._keep(secrets)) if verdicts else None
+
+    # --- bodies ---
+
+    def _body(self, body: bytes, secrets: Sequence[bytes]) -> tuple[bytes, bool]:
+        """A body as stored, and whether something was taken out of it."""
         if self._capture == "metadata":
             return ABSENT, False
-        body = outcome.body
-        encoding = next((value for name, value in outcome.headers if name == b"content-encoding"), b"")
-        if encoding and body:
-            try:
-                readable = decoded(body, encoding.decode("latin-1"))
-            except UnreadableEncoding:
-                readable = b""
-            kept = self._redact(readable, outcome.secrets)
-            # A key inside a compressed body cannot be cut out of it: then the body is kept in its readable form.
-            return (self._pack(body), False) if kept == readable else (self._pack(kept), True)
-        kept = self._redact(body, outcome.secrets)
+        kept = self._redact(body, secrets)
         return self._pack(kept), kept != body
+
+    def _response_body(self, body: bytes, headers: RawHeaders, secrets: Sequence[bytes]) -> tuple[bytes, bool]:
+        encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
+        if not encoding or not body or self._capture == "metadata":
+            return self._body(body, secrets)
+        try:
+            readable = decoded(body, encoding.decode("latin-1"))
+        except UnreadableEncoding:
+            readable = b""
+        kept = self._redact(readable, secrets)
+        # A key inside a compressed body cannot be cut out of it: then the body is kept in its readable form.
+        return (self._pack(body), False) if kept == readable else (self._pack(kept), True)
 
     def _pack(self, body: bytes) -> bytes:
         if len(body) < COMPRESS_FROM_BYTES:
             return PLAIN + body
         return ZSTD + self._compress(body)
 
-    def _request_body(self, intent: Intent, messages: list[Row]) -> tuple[bytes, bool]:
+    def _request_body(
+        self, whole: bytes, pieces: Sequence[Piece], secrets: Sequence[bytes], messages: list[Row]
+    ) -> tuple[bytes, bool]:
         if self._capture == "metadata":
             return ABSENT, False
-        redacted = False
-        skeleton, offsets, hashes = cut(intent.body, intent.pieces)
-        for digest, piece in intent.pieces:
+        skeleton, offsets, hashes = cut(whole, pieces)
+        for digest, piece in pieces:
             if digest in self._stored:
                 continue
-            kept = self._redact(bytes(piece), intent.secrets)
+            kept = self._redact(bytes(piece), secrets)
             changed = len(kept) != len(piece) or kept != piece
             messages.append((digest, len(piece), int(changed), self._pack(kept)))
             self._stored.add(digest)
-        kept_skeleton = self._redact(skeleton, intent.secrets)
-        if kept_skeleton != skeleton:
+        if self._redact(skeleton, secrets) != skeleton:
             # Offsets no longer fit a skeleton of another length: keep this body whole.
-            redacted = True
-            return self._pack(self._redact(intent.body, intent.secrets)), redacted
-        if not hashes:
-            return self._pack(skeleton), redacted
-        return RECIPE + _encode((skeleton, offsets, hashes)), redacted
-
-
-def cut(body: bytes, pieces: Sequence[Piece]) -> tuple[bytes, list[int], list[bytes]]:
-    """`body` without its pieces, where each was taken out (as an offset in what remains), and their hashes.
-
-    Any occurrence of a piece's bytes after the previous one will do: putting the same bytes back gives the same body.
-    """
-    if not pieces:
-        return body, [], []
-    rest: list[bytes] = []
-    offsets: list[int] = []
-    hashes: list[bytes] = []
-    position = 0
-    length = 0
-    for digest, piece in pieces:
-        found = body.find(piece, position)
-        if found < 0:
-            continue
-        rest.append(body[position:found])
-        length += found - position
-        offsets.append(length)
-        hashes.append(digest)
-        position = found + len(piece)
-    rest.append(body[position:])
-    return b"".join(rest), offsets, hashes
-
-
-def recipe_of(stored: bytes) -> tuple[bytes, list[int], list[bytes]] | None:
-    """The recipe in a stored body, or None where it is none."""
-    if stored[:1] != RECIPE:
-        return None
-    skeleton, offsets, hashes = msgspec.msgpack.decode(stored[1:])
-    return skeleton, offsets, hashes
-
-
-def unpack(stored: bytes) -> bytes:
-    """A stored body that is no recipe, as it was."""
-    form = stored[:1]
-    if form == ZSTD:
-        return zstandard.ZstdDecompressor().decompress(stored[1:], max_output_size=1 << 31)
-    return b"" if form == ABSENT else stored[1:]
-
-
-def assemble(skeleton: bytes, offsets: Sequence[int], hashes: Sequence[bytes], pieces: Mapping[bytes, bytes]) -> bytes:
-    """Put the pieces back. Raises KeyError for a piece that is not there."""
-    parts: list[bytes] = []
-    position = 0
-    for offset, digest in zip(offsets, hashes, strict=True):
-        parts.append(skeleton[position:offset])
-        parts.append(pieces[digest])
-        position = offset
-    parts.append(skeleton[position:])
-    return b"".join(parts)
+            return self._pack(self._redact(whole, secrets)), True
+        return (recipe(skeleton, offsets, hashes) if hashes else self._pack(skeleton)), False

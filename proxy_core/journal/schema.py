@@ -1,6 +1,7 @@
 """The journal's one schema, for SQLite and Postgres alike.
 
-Bodies are bytes, never text. Rows are only ever added; the newest outcome of a transaction is the one that counts.
+Bodies are bytes, never text. Rows are only ever added; the newest outcome of a transaction and the newest row of a hold are
+the ones that count. A column that is added later stands last and has a default, which spooled rows of older versions get.
 `HEAD_REVISION` names the migration that gives exactly this schema; a test holds the two together.
 """
 
@@ -20,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 
 metadata = MetaData()
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -59,6 +60,8 @@ transactions = Table(
     Column("redacted", SmallInteger, nullable=False),
     Column("chain", LargeBinary, nullable=False),
     Column("history_length", Integer, nullable=False),
+    Column("policy_digest", String(64), nullable=False, server_default=""),
+    Column("client_key", Text, nullable=False, server_default=""),
 )
 Index("transactions_by_id", transactions.c.transaction_id, unique=True)
 
@@ -92,8 +95,95 @@ outcomes = Table(
     Column("error", Text, nullable=False),
     Column("stop_reason", Text, nullable=False),
     Column("tool_calls", Integer, nullable=False),
+    Column("verdicts", LargeBinary),
+    Column("upstream", String(64), nullable=False, server_default=""),
+    Column("reason", String(64), nullable=False, server_default=""),
 )
 Index("outcomes_by_id", outcomes.c.transaction_id)
+
+sent_requests = Table(
+    "sent_requests",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("transaction_id", String(32), nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("upstream", String(64), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("target", LargeBinary, nullable=False),
+    Column("headers", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("redacted", SmallInteger, nullable=False),
+    Column("verdicts", LargeBinary),
+)
+Index("sent_requests_by_id", sent_requests.c.transaction_id)
+
+upstream_answers = Table(
+    "upstream_answers",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("transaction_id", String(32), nullable=False),
+    Column("status", Integer),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("redacted", SmallInteger, nullable=False),
+)
+Index("upstream_answers_by_id", upstream_answers.c.transaction_id)
+
+late_verdicts = Table(
+    "late_verdicts",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("transaction_id", String(32), nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("verdicts", LargeBinary, nullable=False),
+)
+Index("late_verdicts_by_id", late_verdicts.c.transaction_id)
+
+control_changes = Table(
+    "control_changes",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("what", Text, nullable=False),
+    Column("before", LargeBinary, nullable=False),
+    Column("after", LargeBinary, nullable=False),
+    Column("digest_before", String(64), nullable=False),
+    Column("digest_after", String(64), nullable=False),
+    Column("override", LargeBinary),
+    Column("declared", String(64), nullable=False),
+)
+Index("control_changes_by_what", control_changes.c.what)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False),
+    Column("transaction_id", String(32), nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("content_bytes", BigInteger, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("shown", String(64), nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("deadline_ns", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("edited", LargeBinary),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("redacted", SmallInteger, nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+)
+Index("holds_by_id", holds.c.id)
+Index("holds_by_transaction", holds.c.transaction_id)
 
 messages = Table(
     "messages",

@@ -18,9 +18,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from proxy_core.errors import StoreError
-from proxy_core.journal.rows import ABSENT, assemble, recipe_of, unpack
-from proxy_core.journal.schema import messages, meta, outcomes, transactions
+from proxy_core.hold_record import HoldRecord
+from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
+from proxy_core.journal.said import read_verdicts
+from proxy_core.journal.schema import (
+    control_changes,
+    holds,
+    late_verdicts,
+    messages,
+    meta,
+    outcomes,
+    sent_requests,
+    transactions,
+    upstream_answers,
+)
 from proxy_core.transaction_row import TransactionRow
+from proxy_core.verdicts import Verdict
 
 _HASHES_PER_QUERY = 500
 
@@ -57,6 +70,8 @@ _LISTED = [
     outcomes.c.error,
     outcomes.c.stop_reason,
     outcomes.c.tool_calls,
+    outcomes.c.upstream.label("final_upstream"),
+    outcomes.c.reason.label("final_reason"),
 ]
 
 
@@ -76,6 +91,55 @@ class Stored(Struct, kw_only=True):
     complete: bool
     has_outcome: bool
     bodies_kept: bool
+    verdicts: tuple[Verdict, ...] = ()
+    """In the order in which they were said; those that came after the outcome last."""
+    policy_digest: str = ""
+    """Digest of the version of the chain that the transaction took; empty where no policy was configured."""
+    key: str = ""
+    """Name of the client's key."""
+    sent_target: bytes | None = None
+    """Path and query as they went upstream, where policies changed the request or its route."""
+    sent_headers: tuple[tuple[str, str], ...] = ()
+    sent_body: bytes | None = None
+    """The request body that went upstream; None where it is the client's."""
+    upstream_status: int | None = None
+    """The upstream's status; None where it is the client's."""
+    upstream_body: bytes | None = None
+    """The response body that the upstream gave; None where it is the client's."""
+
+
+class Decided(Struct, kw_only=True):
+    """What policies made of one transaction, for lists."""
+
+    policy_digest: str = ""
+    key: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class RecordedChange(Struct, kw_only=True):
+    """Something that was set otherwise."""
+
+    sequence: int
+    at_ns: int
+    who: str
+    source: str
+    what: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    digest_before: str
+    digest_after: str
+
+
+class RecordedOverride(Struct, kw_only=True):
+    """What an operator has set for a policy in place of the configuration's."""
+
+    mode: str | None = None
+    params: dict[str, Any] = {}
+    """The parameters that were set, and only those."""
+    who: str
+    at_ns: int
+    declared: str
+    """Keyed hash of the configuration's own entry at that time."""
 
 
 class Remembered(Struct, frozen=True):
@@ -152,6 +216,9 @@ class JournalStore:
             outcomes.c.redacted.label("response_redacted"),
             outcomes.c.timing,
             outcomes.c.complete,
+            outcomes.c.verdicts,
+            transactions.c.policy_digest,
+            transactions.c.client_key,
         )
         found = await self._all(query.where(condition).limit(1))
         if not found:
@@ -160,8 +227,9 @@ class JournalStore:
         body, pieces_redacted = await self._request_body(one.request_body)
         ended = one.outcome is not None
         response = unpack(one.response_body) if ended else b""
-        return Stored(
-            row=_row(one),
+        row = _row(one)
+        stored = Stored(
+            row=row,
             query=one.query,
             request_headers=_headers(one.request_headers),
             request_body=body,
@@ -173,7 +241,115 @@ class JournalStore:
             complete=bool(one.complete),
             has_outcome=ended,
             bodies_kept=one.request_body[:1] != ABSENT,
+            verdicts=read_verdicts(one.verdicts) if ended else (),
+            policy_digest=one.policy_digest,
+            key=one.client_key,
         )
+        if stored.policy_digest:
+            await self._add_what_policies_did(stored, row.transaction_id)
+        return stored
+
+    async def _add_what_policies_did(self, stored: Stored, transaction_id: str) -> None:
+        """Final forms of request and answer, and verdicts that came late."""
+        query = select(sent_requests).where(sent_requests.c.transaction_id == transaction_id)
+        for one in await self._all(query.order_by(sent_requests.c.seq.desc()).limit(1)):
+            body, redacted = await self._request_body(one.body)
+            stored.sent_target = one.target
+            stored.sent_headers = _headers(one.headers)
+            stored.sent_body = body if body != stored.request_body else None
+            stored.redacted = stored.redacted or bool(one.redacted) or redacted
+            if not stored.has_outcome:
+                stored.row.upstream, stored.row.reason = one.upstream, one.reason
+                stored.verdicts = read_verdicts(one.verdicts)
+        query = select(upstream_answers).where(upstream_answers.c.transaction_id == transaction_id)
+        for one in await self._all(query.order_by(upstream_answers.c.seq.desc()).limit(1)):
+            stored.upstream_status = one.status
+            stored.upstream_body = unpack(one.body) if one.body[:1] != ABSENT else None
+            stored.redacted = stored.redacted or bool(one.redacted)
+        query = select(late_verdicts.c.verdicts).where(late_verdicts.c.transaction_id == transaction_id)
+        for one in await self._all(query.order_by(late_verdicts.c.seq)):
+            stored.verdicts += read_verdicts(one.verdicts)
+
+    async def decided(self, transaction_ids: Sequence[str]) -> dict[str, Decided]:
+        """What policies said of these transactions; those that no policy saw are left out."""
+        found: dict[str, Decided] = {}
+        for start in range(0, len(transaction_ids), _HASHES_PER_QUERY):
+            part = transaction_ids[start : start + _HASHES_PER_QUERY]
+            listed = select(
+                transactions.c.transaction_id, transactions.c.policy_digest, transactions.c.client_key, outcomes.c.verdicts
+            ).select_from(transactions.outerjoin(outcomes, _latest_outcome()))
+            seen = and_(transactions.c.transaction_id.in_(part), transactions.c.policy_digest != "")
+            for one in await self._all(listed.where(seen)):
+                said = read_verdicts(one.verdicts)
+                found[one.transaction_id] = Decided(policy_digest=one.policy_digest, key=one.client_key, verdicts=said)
+            late = select(late_verdicts).where(late_verdicts.c.transaction_id.in_(part)).order_by(late_verdicts.c.seq)
+            for one in await self._all(late):
+                if one.transaction_id in found:
+                    found[one.transaction_id].verdicts += read_verdicts(one.verdicts)
+        return found
+
+    async def control_changes(self, limit: int, before: int | None = None) -> list[RecordedChange]:
+        """What was set otherwise, newest first, at most `limit`; older than the change with the sequence number `before`."""
+        query = select(control_changes).order_by(control_changes.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(control_changes.c.seq < before)
+        return [
+            RecordedChange(
+                sequence=one.seq,
+                at_ns=one.at_ns,
+                who=one.who,
+                source=one.source,
+                what=one.what,
+                before=msgspec.json.decode(one.before),
+                after=msgspec.json.decode(one.after),
+                digest_before=one.digest_before,
+                digest_after=one.digest_after,
+            )
+            for one in await self._all(query)
+        ]
+
+    async def latest_policy_overrides(self) -> dict[str, RecordedOverride]:
+        """What operators have set for policies, by name: of each policy the latest word, left out where it was taken back."""
+        other = control_changes.alias("other")
+        latest = select(func.max(other.c.seq)).where(other.c.override.is_not(None)).group_by(other.c.what)
+        query = select(control_changes).where(control_changes.c.seq.in_(latest)).order_by(control_changes.c.seq)
+        found: dict[str, RecordedOverride] = {}
+        for one in await self._all(query):
+            override = msgspec.json.decode(one.override)
+            if isinstance(override, dict) and override:
+                mode, params = override.get("mode"), override.get("params")
+                found[one.what] = RecordedOverride(
+                    mode=mode if isinstance(mode, str) else None,
+                    params=params if isinstance(params, dict) else {},
+                    who=one.who,
+                    at_ns=one.at_ns,
+                    declared=one.declared,
+                )
+        return found
+
+    async def holds(
+        self, limit: int, *, pending: bool = False, before: int | None = None, transaction_id: str | None = None
+    ) -> list[HoldRecord]:
+        """Holds as they stand, newest first, at most `limit`; `before` is a time of beginning in Unix nanoseconds."""
+        other = holds.alias("other")
+        newest = (
+            select(func.max(other.c.seq).label("newest"), func.min(other.c.seq).label("first")).group_by(other.c.id).subquery()
+        )
+        first = holds.alias("first")
+        query = (
+            select(holds, first.c.content.label("first_content"), first.c.facts.label("first_facts"))
+            .join(newest, holds.c.seq == newest.c.newest)
+            .join(first, first.c.seq == newest.c.first)
+            .order_by(holds.c.created_ns.desc(), holds.c.seq.desc())
+            .limit(limit)
+        )
+        if pending:
+            query = query.where(holds.c.status == "pending")
+        if before is not None:
+            query = query.where(holds.c.created_ns < before)
+        if transaction_id is not None:
+            query = query.where(holds.c.transaction_id == transaction_id)
+        return [_hold(one) for one in await self._all(query)]
 
     async def remembered(self, since_ns: int, limit: int) -> list[Remembered]:
         """What the session detector must know after a restart: the latest points of histories, newest first."""
@@ -254,6 +430,27 @@ def _headers(stored: bytes) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in pairs)
 
 
+def _hold(one: Any) -> HoldRecord:
+    facts = msgspec.json.decode(one.first_facts) | msgspec.json.decode(one.facts)
+    return HoldRecord(
+        id=one.id,
+        transaction_id=one.transaction_id,
+        stage=one.stage,
+        policy=one.policy,
+        why=one.why,
+        content=unpack(one.first_content).decode("utf-8", "replace"),
+        shown=one.shown,
+        created_ns=one.created_ns,
+        deadline_ns=one.deadline_ns,
+        status=one.status,
+        decided_by=one.decided_by,
+        message=one.message,
+        edited=None if one.edited is None else unpack(one.edited).decode("utf-8", "replace"),
+        at_ns=one.at_ns,
+        **facts,
+    )
+
+
 def _row(one: Any) -> TransactionRow:
     ended = one.outcome is not None
     return TransactionRow(
@@ -268,8 +465,8 @@ def _row(one: Any) -> TransactionRow:
         session_id=one.session_id,
         agent=one.agent,
         model=one.model or one.answered_model or "",
-        upstream=one.upstream,
-        reason=one.reason,
+        upstream=one.final_upstream or one.upstream,
+        reason=one.final_reason or one.reason,
         status=one.status,
         verdict=one.verdict if ended else "",
         stream=bool(one.stream),

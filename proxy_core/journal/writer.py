@@ -15,8 +15,8 @@ from typing import Literal
 
 from proxy_core.errors import JournalUnavailable, StoreError
 from proxy_core.journal.backends import Backend
-from proxy_core.journal.records import Intent, Record
-from proxy_core.journal.rows import RowBuilder
+from proxy_core.journal.records import ControlChange, Intent, Record
+from proxy_core.journal.rows import RowBuilder, grown
 from proxy_core.journal.spool import Spool
 from proxy_core.tasks import spawn
 
@@ -58,8 +58,8 @@ class JournalWriter:
 
     def append(self, record: Record) -> asyncio.Future[None]:
         """Hand over a record; the future is done when the record is durable. Raises JournalUnavailable for an intent
-        that cannot be taken while the store is in trouble and the mode is `block`."""
-        if self.status == "failing" and self._mode != "drop" and isinstance(record, Intent):
+        or a change that cannot be taken while the store is in trouble and the mode is `block`."""
+        if self.status == "failing" and self._mode != "drop" and isinstance(record, Intent | ControlChange):
             raise JournalUnavailable("the journal cannot be written, so nothing new is let through; see `luthien doctor`")
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((record, future, self._clock()))
@@ -175,7 +175,7 @@ class JournalWriter:
             return
         try:
             for rows in self._spool.read():
-                await self._backend.write_rows(rows)
+                await self._backend.write_rows(grown(rows))
         except StoreError as error:
             self._retry_at = self._clock() + self._next_delay()
             log.warning("journal: still not writable (%s); next try in %.1f s", error, self._retry_s)
