@@ -127,11 +127,6 @@ class ControlPolicy(Generic[Params]):
         raise NotImplementedError
 
     @classmethod
-    def with_settings(cls, params: dict[str, Any], settings: Settings) -> dict[str, Any]:
-        """`params` as configured, completed by what other sections of the settings say; not yet validated."""
-        return params
-
-    @classmethod
     def registry_name(cls) -> str:
         """The class's name in snake case, without `Policy`."""
         name = cls.__name__.removesuffix("Policy")
