@@ -428,6 +428,13 @@ class TransactionContext:
         copy._mode = "shadow"
         return copy
 
+    def view(self, policy: str) -> TransactionContext:
+        """The same transaction as one policy of a stream has it: what it says is said under its own name."""
+        view = TransactionContext.__new__(TransactionContext)
+        view.__dict__.update(self.__dict__)
+        view.policy = policy
+        return view
+
     def snapshot(self) -> Snapshot:
         """The state that a policy may change, to be put back if it fails halfway."""
         self.settle()

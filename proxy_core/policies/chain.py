@@ -238,15 +238,23 @@ class Shadows:
 
     def start(self, entry: Entry, context: TransactionContext) -> None:
         """Run `entry` on a copy of the context as it is now."""
-        self.add(entry, context, lambda copy: entry.policy.apply(copy))
+        deadline_s = None if entry.policy.waits_for_people else entry.deadline_s
+        self.add(entry, context, entry.policy.apply, deadline_s=deadline_s)
 
     def add(
-        self, entry: Entry, context: TransactionContext, work: Callable[[TransactionContext], Awaitable[Any]]
-    ) -> TransactionContext:
+        self,
+        entry: Entry,
+        context: TransactionContext,
+        work: Callable[[TransactionContext], Awaitable[Any]],
+        *,
+        deadline_s: float | None,
+    ) -> asyncio.Task[None]:
+        """Run `work` on a copy of the context, as the policy's work."""
         copy = context.fork()
         copy.policy = entry.name
-        self._tasks.append(spawn(self._run(entry, copy, context, work), name=f"shadow {entry.name}"))
-        return copy
+        task = spawn(self._run(entry, copy, context, work, deadline_s), name=f"shadow {entry.name}")
+        self._tasks.append(task)
+        return task
 
     async def _run(
         self,
@@ -254,20 +262,19 @@ class Shadows:
         copy: TransactionContext,
         context: TransactionContext,
         work: Callable[[TransactionContext], Awaitable[Any]],
+        deadline_s: float | None,
     ) -> None:
         started = time.perf_counter()
         try:
             if _unsupported(entry, copy):
                 copy.verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
                 return
-            async with asyncio.timeout(None if entry.policy.waits_for_people else entry.deadline_s):
+            async with asyncio.timeout(deadline_s):
                 await work(copy)
         except PolicyDenied as denied:
             _record_denial(copy, denied)
         except asyncio.CancelledError:
-            copy.verdict("allow", Reason.NOT_RUN, "the transaction ended first", ran="partial")
-            if asyncio.current_task() is None or (task := asyncio.current_task()) is None or task.cancelling():
-                raise
+            copy.verdict("allow", Reason.NOT_RUN, "it was not finished when the transaction was", ran="partial")
         except BaseException as error:  # isolation: nothing that a policy does may reach the traffic
             fault = as_fault(entry, error)
             copy.verdict("allow", fault.reason, str(fault), ran="error")

@@ -1,0 +1,448 @@
+"""A streamed answer on its way through the policies of a chain: bytes in, events through the policies, bytes out.
+
+Each chunk is worked on at once, where it arrives, without a task switch; only a policy that waits for something (a judge, a
+person) makes the transaction's task take over. What no policy touched leaves with its own bytes. A policy that fails, hangs
+or returns junk gets its `on_error` while the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
+from typing import Any
+
+from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
+from proxy_core.policies.base import PolicyDenied, PolicyFault
+from proxy_core.policies.chain import Entry, Shadows, as_fault, decide_fault
+from proxy_core.policies.stepping import resumed
+from proxy_core.routing.reasons import Reason
+from proxy_core.transaction import TransactionContext
+from proxy_core.verdicts import Verdict
+from proxy_core.wire.codec import StreamDecoder
+from proxy_core.wire.conversation import (
+    Answer,
+    EndEvent,
+    ErrorEvent,
+    OpaqueEvent,
+    StopEvent,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    UsageEvent,
+)
+from proxy_core.wire.encoder import IllegalStream, StreamEncoder
+
+MAX_BACKLOG_BYTES = 64 * 1024 * 1024
+"""What may wait in luthien of one stream, for a policy or a person."""
+CLOSING_S = 2.0
+_EVENTS = frozenset(
+    {
+        TextDelta,
+        ThinkingDelta,
+        ToolCallStart,
+        ToolCallDelta,
+        ToolCallEnd,
+        UsageEvent,
+        StopEvent,
+        ErrorEvent,
+        EndEvent,
+        OpaqueEvent,
+    }
+)
+_STARVED = object()
+
+
+class IllegalOutput(UpstreamInvalid):
+    """What the policies made of the stream cannot be said in its dialect."""
+
+
+class _Starve:
+    """Waits for the next events: by telling the driver, or, in a task of a policy's own, by a future."""
+
+    __slots__ = ("pipeline",)
+
+    def __init__(self, pipeline: StreamPipeline) -> None:
+        self.pipeline = pipeline
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        pipeline = self.pipeline
+        if asyncio.current_task() is pipeline.task:
+            yield _STARVED
+        else:
+            yield from pipeline.woken_later()
+
+
+class StreamPipeline:
+    """One stream. `feed` takes what comes, `take` gives what may go; `settle` waits for policies that wait."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        context: TransactionContext,
+        *,
+        decoder: StreamDecoder,
+        encoder: StreamEncoder,
+        shadows: Shadows,
+        task: asyncio.Task[Any] | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.context = context
+        self.task = task
+        self._loop = loop
+        self._decoder = decoder
+        self.encoder = encoder
+        self._queue: deque[StreamEvent] = deque()
+        self._backlog_bytes = 0
+        self._out = bytearray()
+        self._over = False
+        """Whether the upstream's last event is in the queue."""
+        self.ended = False
+        """Whether nothing more will come out."""
+        self.suspended = False
+        """Whether a policy waits for something; then `settle` has to be awaited."""
+        self.failure: LuthienError | None = None
+        self.denied: PolicyDenied | None = None
+        self.answer: Answer | None = None
+        """What the upstream said, once `finish` was called."""
+        self._passing: BaseException | None = None
+        self._inside = 0
+        self._timed_out = -1
+        self._pending: Any = None
+        self._step: Any = None
+        self._wakers: list[asyncio.Future[None]] = []
+        self._starve = _Starve(self)
+        self._waited: dict[str, float] = {}
+        self._entries = [entry for entry in entries if entry.mode == "enforce"]
+        self._streams: list[_ShadowStream] = []
+        for entry in entries:
+            if entry.mode == "shadow":
+                self._streams.append(_ShadowStream(entry, context, shadows))
+        supported = [entry for entry in self._entries if _reads(entry, context)]
+        for entry in self._entries:
+            if entry not in supported:
+                view = context.view(entry.name)
+                view.verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
+        self._entries = supported
+        outer: AsyncIterator[StreamEvent] = self._source()
+        for at, entry in enumerate(self._entries):
+            outer = self._guard(at, entry, context.view(entry.name), outer)
+        self._outer = outer
+
+    # --- from the gateway ---
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a piece of the upstream's body and run the policies on what it completes."""
+        events = self._decoder.feed(chunk)
+        self._backlog_bytes += len(chunk)
+        if not events:
+            return
+        self.encoder.seen(events)
+        for stream in self._streams:
+            stream.put(events)
+        self._queue.extend(events)
+        self._wake()
+        if self.suspended:
+            if self._backlog_bytes > MAX_BACKLOG_BYTES:
+                self.failure = IllegalOutput(f"more than {MAX_BACKLOG_BYTES:,} bytes of this answer wait for a policy")
+            return
+        self._advance()
+
+    def finish(self) -> None:
+        """The upstream's body has ended."""
+        rest = self._decoder.rest
+        self.answer = self._decoder.finish()
+        self._over = True
+        for stream in self._streams:
+            stream.close()
+        self._wake()
+        if not self.suspended and not self.ended:
+            self._advance()
+        if rest and self.ended and not self.encoder.altered and self.denied is None:
+            self._out += rest
+
+    def take(self) -> bytes:
+        """What may go to the client since the last call."""
+        out = bytes(self._out)
+        self._out.clear()
+        self._backlog_bytes = 0
+        return out
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._out)
+
+    async def settle(self) -> None:
+        """Wait for the policy that waits, and go on as far as the events that are there allow."""
+        while self.suspended:
+            at = min(self._inside, len(self._entries) - 1)
+            entry = self._entries[at]
+            timer = None
+            if not entry.policy.waits_for_people:
+                timer = self._loop.call_later(entry.deadline_s, self._expire, at)
+            started = time.perf_counter()
+            produced: list[StreamEvent] = []
+            try:
+                event = await resumed(self._step, self._pending, _is_starved)
+                if event is not None:
+                    produced.append(event)
+                    self._step = None
+            except StopAsyncIteration:
+                self.ended = True
+            except asyncio.CancelledError:
+                if self._timed_out < 0:
+                    raise
+                # It was told to stop and did not: what it holds is lost with it.
+                self._take_back_cancellation()
+                self._stop(PolicyDenied(Reason.POLICY_TIMEOUT, f"policy '{entry.name}' could not decide in time"))
+            except BaseException as error:
+                if isinstance(error, ClientGone | KeyboardInterrupt):
+                    raise
+                self._stop(error)
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                spent = (time.perf_counter() - started) * 1e3
+                self._waited[entry.name] = self._waited.get(entry.name, 0.0) + spent
+            self.suspended = False
+            self._emit(produced)
+            if self.task is not None and self.task.cancelling():
+                raise asyncio.CancelledError
+            if not self.ended:
+                self._advance()
+
+    def _expire(self, at: int) -> None:
+        """The policy's time is over: it hears of it as a cancellation, and its guard puts something in its place."""
+        if self.suspended and self.task is not None:
+            self._timed_out = at
+            self.task.cancel()
+
+    def _take_back_cancellation(self) -> None:
+        self._timed_out = -1
+        if self.task is not None:
+            self.task.uncancel()
+
+    async def close(self) -> None:
+        """End the policies' work on a stream that is not finished."""
+        for stream in self._streams:
+            stream.close()
+        if self.ended:
+            return
+        self.ended = True
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                if self._step is not None:
+                    self._step.close()
+                    self._step = None
+                await self._outer.aclose()  # type: ignore[attr-defined]
+        except (Exception, asyncio.CancelledError):  # a policy's last words may fail; the stream is over all the same
+            return
+
+    def finish_verdicts(self) -> None:
+        """Say of each policy that it ran, where it said nothing itself."""
+        heard = {verdict.policy.partition("/")[0] for verdict in self.context.verdicts if verdict.stage != "request"}
+        for entry in self._entries:
+            if entry.name not in heard:
+                ran = "ran" if self.answer is not None and self.denied is None else "partial"
+                self.context.verdicts.append(
+                    Verdict(
+                        policy=entry.name,
+                        stage=self.context.stage,
+                        mode="enforce",
+                        ran=ran,  # type: ignore[arg-type]
+                        ms=round(self._waited.get(entry.name, 0.0), 3),
+                    )
+                )
+
+    # --- the way of the events ---
+
+    async def _source(self) -> AsyncIterator[StreamEvent]:
+        queue = self._queue
+        while True:
+            while queue:
+                self._inside = 0
+                yield queue.popleft()
+            if self._over:
+                return
+            await self._starve
+
+    async def _guard(
+        self, at: int, entry: Entry, view: TransactionContext, inner: AsyncIterator[StreamEvent]
+    ) -> AsyncIterator[StreamEvent]:
+        """One policy's events, or what its `on_error` puts in their place."""
+        given: list[StreamEvent] | None = [] if entry.on_error != "deny" else None
+        try:
+            events = entry.policy.on_stream(view, inner if given is None else _remembering(inner, given))
+            async for event in events:
+                if type(event) not in _EVENTS:
+                    raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
+                if given:
+                    given.clear()
+                self._inside = at + 1
+                yield event
+                self._inside = at
+            return
+        except GeneratorExit:
+            raise
+        except PolicyDenied as denied:
+            if self._passing is not denied:
+                self._passing = denied
+                denied.policy = denied.policy or entry.name
+                if not any(v.policy.partition("/")[0] == entry.name and v.action == "deny" for v in view.verdicts):
+                    view.verdict("deny", denied.reason, str(denied), score=denied.score)
+            raise
+        except asyncio.CancelledError as error:
+            if self._timed_out != at:
+                raise
+            self._take_back_cancellation()
+            fault = as_fault(entry, TimeoutError())
+            fault.__cause__ = error
+        except BaseException as error:  # isolation: whatever a policy raises, its on_error decides
+            if error is self._passing or isinstance(error, ClientGone | KeyboardInterrupt):
+                raise
+            fault = as_fault(entry, error)
+        try:
+            await decide_fault(entry, view, fault)
+        except BaseException as error:
+            self._passing = error
+            raise
+        for event in given or ():
+            yield event
+        async for event in inner:
+            self._inside = at + 1
+            yield event
+            self._inside = at
+
+    def _advance(self) -> None:
+        """Run the policies until they want more events than there are, or wait for something."""
+        entered = self.task is not None and asyncio.current_task(self._loop) is None
+        if entered:
+            asyncio.tasks._enter_task(self._loop, self.task)  # type: ignore[arg-type]
+        produced: list[StreamEvent] = []
+        try:
+            outer = self._outer
+            while True:
+                step: Coroutine[Any, Any, Any] = self._step or outer.__anext__()
+                self._step = step
+                try:
+                    wanted = step.send(None)
+                except StopIteration as done:
+                    produced.append(done.value)
+                    self._step = None
+                    continue
+                if wanted is not _STARVED:
+                    self.suspended = True
+                    self._pending = wanted
+                break
+        except StopAsyncIteration:
+            self.ended = True
+        except BaseException as error:  # recorded by the guard of the policy that raised it
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._emit(produced)
+            produced = []
+            self._stop(error)
+        finally:
+            if entered:
+                asyncio.tasks._leave_task(self._loop, self.task)  # type: ignore[arg-type]
+        self._emit(produced)
+
+    def _emit(self, events: list[StreamEvent]) -> None:
+        if not events or self.failure is not None:
+            return
+        try:
+            self._out += self.encoder.encode(events)
+        except IllegalStream as error:
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        """Nothing more may come of the upstream's stream: end the client's in a form that it can read."""
+        self._step = None
+        self.ended = True
+        if isinstance(error, PolicyDenied):
+            self.denied = error
+            try:
+                self._out += self.encoder.refusal(str(error))
+            except IllegalStream as illegal:
+                self.failure = IllegalOutput(f"{illegal}")
+        elif isinstance(error, IllegalStream):
+            self.context.verdicts.append(
+                Verdict(
+                    policy="luthien",
+                    stage=self.context.stage,
+                    mode="enforce",
+                    ran="error",
+                    action="deny",
+                    reason=Reason.ILLEGAL_OUTPUT,
+                    message=str(error),
+                )
+            )
+            self.failure = IllegalOutput(f"what the policies made of this answer is not legal: {error}")
+        else:
+            self.failure = error if isinstance(error, LuthienError) else IllegalOutput(f"{type(error).__name__} in a policy")
+
+    def woken_later(self) -> Generator[Any, Any, None]:
+        waker: asyncio.Future[None] = self._loop.create_future()
+        self._wakers.append(waker)
+        yield from waker
+
+    def _wake(self) -> None:
+        for waker in self._wakers:
+            if not waker.done():
+                waker.set_result(None)
+        self._wakers.clear()
+
+
+class _ShadowStream:
+    """A policy in shadow mode, fed with the same events, in a task of its own; what it yields is thrown away."""
+
+    def __init__(self, entry: Entry, context: TransactionContext, shadows: Shadows) -> None:
+        self._events: deque[StreamEvent] = deque()
+        self._more = asyncio.Event()
+        self._over = False
+        self._entry = entry
+        self._task = shadows.add(entry, context, self._consume, deadline_s=None)
+
+    def put(self, events: Sequence[StreamEvent]) -> None:
+        self._events.extend(events)
+        self._more.set()
+
+    def close(self) -> None:
+        """No more events come: from now on the policy has its deadline."""
+        if not self._over:
+            self._over = True
+            self._more.set()
+            self._task.get_loop().call_later(self._entry.deadline_s, self._task.cancel)
+
+    async def _consume(self, copy: TransactionContext) -> None:
+        async for event in self._entry.policy.on_stream(copy, self._source()):
+            if type(event) not in _EVENTS:
+                raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
+
+    async def _source(self) -> AsyncIterator[StreamEvent]:
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._over:
+                return
+            self._more.clear()
+            await self._more.wait()
+
+
+async def _remembering(inner: AsyncIterator[StreamEvent], given: list[StreamEvent]) -> AsyncIterator[StreamEvent]:
+    """The same events, noted until the policy has given something for them."""
+    async for event in inner:
+        given.append(event)
+        yield event
+
+
+def _reads(entry: Entry, context: TransactionContext) -> bool:
+    return entry.policy.operations is None or context.operation in entry.policy.operations
+
+
+def _is_starved(wanted: Any) -> bool:
+    return wanted is _STARVED
