@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from proxy_core.errors import ClientGone
 from proxy_core.policies.base import ControlPolicy, Params, PolicyDenied, PolicyFault, Release
+from proxy_core.policies.stepping import resumed
 from proxy_core.routing.reasons import Reason
 from proxy_core.tasks import spawn
 from proxy_core.transaction import TransactionContext
@@ -75,6 +76,8 @@ class ToolCallPolicy(ControlPolicy[Params]):
     stages: ClassVar[frozenset[Stage] | None] = frozenset({Stage.RESPONSE})
     operations: ClassVar[frozenset[Operation] | None] = _WITH_TOOLS | _WITHOUT_TOOLS
     release: ClassVar[Release | None] = Release.BLOCK
+    decides_at_once: ClassVar[bool] = False
+    """Whether `decide` never waits for anything: then it costs no task."""
 
     async def decide(self, context: TransactionContext, call: ToolCallBlock) -> ToolDecision:
         """Decide on one call and record a verdict through `say`. Several calls of a turn are decided side by side.
@@ -153,6 +156,9 @@ class ToolCallPolicy(ControlPolicy[Params]):
     async def decided(self, context: TransactionContext, call: ToolCallBlock) -> _Outcome:
         """`decide`, with what `on_error` says in place of a failure. Raises nothing."""
         try:
+            if self.on_error == "hold" and not self.decides_at_once:
+                async with asyncio.timeout(self.default_deadline_s):
+                    return _Outcome(await self.decide(context, call))
             return _Outcome(await self.decide(context, call))
         except (PolicyDenied, ClientGone) as denied:
             return _Outcome(BLOCK, error=denied)
@@ -160,8 +166,11 @@ class ToolCallPolicy(ControlPolicy[Params]):
             return await self._settle_fault(context, call, error)
 
     async def _settle_fault(self, context: TransactionContext, call: ToolCallBlock, error: Exception) -> _Outcome:
-        reason = error.reason if isinstance(error, PolicyFault) else Reason.POLICY_ERROR
-        message = str(error) if isinstance(error, PolicyFault) else type(error).__name__
+        if isinstance(error, PolicyFault):
+            reason, message = error.reason, str(error)
+        else:
+            reason = Reason.POLICY_TIMEOUT if isinstance(error, TimeoutError) else Reason.POLICY_ERROR
+            message = type(error).__name__
         if self.on_error == "hold" and not context.shadow:
             return await self._hold(context, call, reason, message)
         action: Action = self.on_error
@@ -169,6 +178,7 @@ class ToolCallPolicy(ControlPolicy[Params]):
         return _Outcome(ALLOW) if action == "allow" else _Outcome(BLOCK, unavailable=True)
 
     async def _hold(self, context: TransactionContext, call: ToolCallBlock, reason: Reason, message: str) -> _Outcome:
+        await asyncio.sleep(0)  # what begins here may belong to the task that goes on with it
         schema = next((tool.parameters for tool in context.conversation.tools if tool.name == call.name), "")
         try:
             held = await context.services.hold(
@@ -235,20 +245,40 @@ class _Pending:
     def __init__(
         self, policy: ToolCallPolicy[Params], context: TransactionContext, call: ToolCallBlock, limit: asyncio.Semaphore
     ) -> None:
-        async def decide() -> _Outcome:
-            async with limit:
-                return await policy.decided(context, call)
-
-        self._task = spawn(decide(), name=f"decide on a tool call of {context.transaction_id}")
+        self._outcome: _Outcome | None = None
+        self._task: asyncio.Task[_Outcome] | None = None
+        name = f"decide on a tool call of {context.transaction_id}"
+        if not policy.decides_at_once:
+            self._task = spawn(_limited(policy, context, call, limit), name=name)
+            return
+        work = policy.decided(context, call)
+        try:
+            waits_for = work.send(None)
+        except StopIteration as done:
+            self._outcome = done.value
+        else:
+            self._task = spawn(resumed(work, waits_for), name=name)
 
     async def outcome(self) -> _Outcome:
-        outcome = await self._task
+        outcome = self._outcome
+        if outcome is None and self._task is not None:
+            outcome = await self._task
+        if outcome is None:
+            raise PolicyFault(Reason.POLICY_JUNK, "the decision on a tool call is missing")
         if outcome.error is not None:
             raise outcome.error
         return outcome
 
     def cancel(self) -> None:
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def _limited(
+    policy: ToolCallPolicy[Params], context: TransactionContext, call: ToolCallBlock, limit: asyncio.Semaphore
+) -> _Outcome:
+    async with limit:
+        return await policy.decided(context, call)
 
 
 class _Call:
