@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from proxy_core.errors import JournalUnavailable, StoreError
 from proxy_core.journal import schema
+from proxy_core.journal.bodies import assemble, cut
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.migrate import bring_up_to_date
-from proxy_core.journal.bodies import assemble, cut
 from proxy_core.journal.store import JournalStore
 from proxy_core.settings import JournalSettings
 from tests.proxy_core.journal.made import chat_body, intent, outcome
