@@ -67,8 +67,10 @@ _BLOCK_ENDS = frozenset(
 class TextTransducer(Protocol):
     """Changes one text that comes in pieces."""
 
-    changes: int
-    """How many changes it has made so far."""
+    @property
+    def changes(self) -> int:
+        """How many changes it has made so far."""
+        ...
 
     def feed(self, text: str) -> str:
         """Take the next piece and give what may go now; it may be empty."""
