@@ -7,8 +7,8 @@ matters in upper and lower case only (readers in Go take both). Raises nothing b
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -24,11 +24,13 @@ __all__ = [
     "json_text",
     "open_items",
     "open_object",
+    "parsed",
     "text_of",
     "value_of",
     "word_of",
 ]
 
+Parsed = TypeVar("Parsed")
 Fields = dict[str, Raw]
 """The members of an object, each as its exact bytes."""
 
@@ -134,3 +136,11 @@ def json_from(text: str, like: bytes) -> Raw:
     if data[:1] != like:
         raise UnreadableBody("the new arguments are not a JSON " + ("object" if like == b"{" else "array"))
     return Raw(data)
+
+
+def parsed(parse: Callable[[bytes], Parsed], raw: bytes | Raw) -> Parsed:
+    """What `parse` reads in `raw`, where it may raise what a decoder raises."""
+    try:
+        return parse(bytes(raw))
+    except UNREADABLE as error:
+        raise UnreadableBody(f"a part of the body cannot be read: {error}") from error
