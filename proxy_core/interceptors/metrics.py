@@ -6,7 +6,7 @@ Labels hold configured names and closed sets only, never anything that a request
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -44,7 +44,13 @@ class GatewayMetrics(Collector):
 
     def watch_counts(self, name: str, meaning: str, label: str, counts: Callable[[], Mapping[str, int]]) -> None:
         """Add a counter with one label whose values somebody else keeps."""
-        self.registry.register(_Counts(name, meaning, label, counts))
+        self.registry.register(_Counts(name, meaning, (label,), lambda: {(value,): count for value, count in counts().items()}))
+
+    def watch_labelled(
+        self, name: str, meaning: str, labels: Sequence[str], counts: Callable[[], Mapping[tuple[str, ...], int]]
+    ) -> None:
+        """Add a counter with several labels whose values somebody else keeps."""
+        self.registry.register(_Counts(name, meaning, labels, counts))
 
     def finished(self, row: TransactionRow) -> None:
         """Count a transaction that has ended."""
@@ -119,11 +125,13 @@ class _Histograms:
 
 
 class _Counts(Collector):
-    def __init__(self, name: str, meaning: str, label: str, counts: Callable[[], Mapping[str, int]]) -> None:
-        self._name, self._meaning, self._label, self._counts = name, meaning, label, counts
+    def __init__(
+        self, name: str, meaning: str, labels: Sequence[str], counts: Callable[[], Mapping[tuple[str, ...], int]]
+    ) -> None:
+        self._name, self._meaning, self._labels, self._counts = name, meaning, labels, counts
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        family = CounterMetricFamily(self._name, self._meaning, labels=[self._label])
-        for value, count in self._counts().items():
-            family.add_metric([value], count)
+        family = CounterMetricFamily(self._name, self._meaning, labels=self._labels)
+        for values, count in self._counts().items():
+            family.add_metric(values, count)
         yield family
