@@ -96,18 +96,17 @@ def policy_class(use: str, settings: Settings | None = None) -> type[AnyPolicy]:
 def build_policy(use: str, params: dict[str, Any], settings: Settings, place: str = "") -> AnyPolicy:
     """The policy `use` with its parameters.
 
-    `place` stands in front of every fault, such as `policies[2]`. Raises ConfigurationError with a line for each fault:
-    `policies[2].params.threshold: …`.
+    Raises ConfigurationError with a line for each fault: `params.threshold: …`, with `place` in front (`policies[2]`).
     """
     around = f"{place}." if place else ""
     try:
         cls = policy_class(use, settings)
     except ConfigurationError as fault:
-        raise ConfigurationError(f"{around}use: {fault}" if place else str(fault)) from fault
+        raise ConfigurationError(f"{around}use: {fault}") from fault
     try:
         checked = cls.params_model.model_validate(params)
     except ValidationError as fault:
-        lines = [_fault_line(cls, error, f"{around}params" if place else f"{use} params") for error in fault.errors()]
+        lines = [_fault_line(cls, error, f"{around}params") for error in fault.errors()]
         raise ConfigurationError("\n".join(dict.fromkeys(lines))) from None
     try:
         return cls.built(checked, settings, place)
@@ -197,17 +196,22 @@ def _hint(use: str, name: str, settings: Settings | None) -> str:
 
 def _fault_line(cls: type[AnyPolicy], error: Any, around: str) -> str:
     """One line for one fault of the parameters: where, what, and what would be right."""
-    loc = tuple(part for part in error["loc"])
+    loc, models = _walked(cls.params_model, tuple(error["loc"]), unknown_last=error["type"] == "extra_forbidden")
     place = around + dotted(loc)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if error["type"] == "extra_forbidden":
-        known = fields_at(cls.params_model, loc[:-1])
+        known = list(dict.fromkeys(info.alias or name for model in models for name, info in model.model_fields.items()))
         near = nearest(str(loc[-1]), known)
         if near:
             return f"{place}: unknown parameter; did you mean {near}?"
         return f"{place}: unknown parameter; " + (f"known here: {', '.join(known)}" if known else "there are none here")
     if error["type"] == "missing":
         return f"{place}: missing; give it a value"
+    if error["type"] == "union_tag_invalid":
+        kinds = re.findall(r"'([^']*)'", error["ctx"]["expected_tags"])
+        near = nearest(str(error["ctx"]["tag"]), kinds)
+        hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(kinds)}"
+        return f"{place}.{error['ctx']['discriminator'].strip(chr(39))}: {error['ctx']['tag']!r} is unknown; {hint}"
     return f"{place}: {message[:1].lower()}{message[1:]}"
 
 
@@ -216,18 +220,32 @@ def dotted(loc: Iterable[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
 
 
-def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the model that stands at `loc` inside `model`; empty where no model does."""
-    models = [model]
-    for part in loc:
-        following: list[type[BaseModel]] = []
-        for one in models:
-            if isinstance(part, str) and part in one.model_fields:
-                following += _models_in(one.model_fields[part].annotation)
-            else:
-                following.append(one)  # an index, or the tag of a union
-        models = following
-    return list(dict.fromkeys(name for one in models for name in one.model_fields))
+def _walked(
+    model: type[BaseModel], loc: tuple[int | str, ...], *, unknown_last: bool
+) -> tuple[list[int | str], list[type[BaseModel]]]:
+    """The place as a person would write it, without the words that pydantic adds for unions, and the models that stand there.
+
+    With `unknown_last` the last name belongs to no model, and the models are those around it.
+    """
+    models: list[type[BaseModel]] = [model]
+    place: list[int | str] = []
+    for at, part in enumerate(loc):
+        if unknown_last and at == len(loc) - 1:
+            return [*place, part], models
+        fields = [info for one in models for name, info in one.model_fields.items() if part in (name, info.alias)]
+        if isinstance(part, int) or fields or not models:
+            place.append(part)
+        elif tagged := [one for one in models if _is_tagged(one, str(part))]:
+            models = tagged
+            continue
+        if fields:
+            models = [inner for info in fields for inner in _models_in(info.annotation)]
+    return place, models
+
+
+def _is_tagged(model: type[BaseModel], tag: str) -> bool:
+    info = model.model_fields.get("type")
+    return info is not None and tag in typing.get_args(info.annotation)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
