@@ -45,6 +45,8 @@ class HoldRecord(Struct, frozen=True, kw_only=True):
     """A value of wire.dialects.Operation."""
     streamed: bool = False
     """Whether the content is the text of a stream."""
+    target: str = ""
+    """Method, path and upstream of the request."""
     key: str = ""
     session_id: str = ""
     agent: str = ""

@@ -14,10 +14,14 @@ from proxy_core.transaction import HoldOutcome
 from proxy_core.verdicts import Stage
 from proxy_core.wire.dialects import Operation
 
-JoinKey = tuple[str, str, str, str]
-"""Client key, policy, stage and hash of what is shown."""
+JoinKey = tuple[str, str, str, str, str]
+"""Client key, policy, stage, target and hash of what is shown."""
 RECENT_CONTENT_CHARS = 20_000
 """What is kept in memory of the content of a hold that no longer waits."""
+
+
+def join_key(subject: HoldSubject, shown: str) -> JoinKey:
+    return subject.key, subject.policy, subject.stage.value, subject.target, shown
 
 
 class Timer(Protocol):
@@ -54,7 +58,7 @@ class Hold:
         self.id = hold_id
         self.subject = subject
         self.shown = shown
-        self.join_key: JoinKey = (subject.key, subject.policy, subject.stage.value, shown)
+        self.join_key: JoinKey = join_key(subject, shown)
         self.created_ns = created_ns
         self.deadline = deadline
         """By the loop's clock."""
@@ -129,6 +133,7 @@ class Hold:
             on_timeout=self.on_timeout,
             operation=subject.operation.value,
             streamed=subject.streamed,
+            target=subject.target,
             key=subject.key,
             session_id=subject.session_id,
             agent=subject.agent,
@@ -151,6 +156,7 @@ def hold_of_records(first: HoldRecord, newest: HoldRecord, *, deadline: float) -
         content=first.content,
         operation=operations.get(first.operation, Operation.OTHER),
         streamed=first.streamed,
+        target=first.target,
         key=first.key,
         session_id=first.session_id,
         agent=first.agent,

@@ -29,6 +29,8 @@ class HoldSubject(Struct, frozen=True, kw_only=True):
     operation: Operation = Operation.OTHER
     streamed: bool = False
     """Whether the content is the text of a stream."""
+    target: str = ""
+    """Method, path and upstream: what tells apart requests with the same body."""
     key: str = ""
     """Name or fingerprint of the client's key."""
     session_id: str = ""
@@ -64,6 +66,7 @@ def subject_of(
         content=content,
         operation=context.operation,
         streamed=streamed,
+        target=f"{context.method} {context.target.decode('latin-1')} {context.route.upstream}",
         key=context.key,
         session_id=context.session.session_id,
         agent=context.agent,
@@ -87,7 +90,7 @@ def legible(subject: HoldSubject) -> HoldSubject:
     """The subject without lone surrogates, which no encoding can carry: they stand as their JSON escapes."""
     changed = {
         name: text.encode("utf-8", "backslashreplace").decode()
-        for name in ("why", "content", "key", "session_id", "agent", "model", "tool", "call_id", "tool_schema")
+        for name in ("why", "content", "target", "key", "session_id", "agent", "model", "tool", "call_id", "tool_schema")
         if not (text := getattr(subject, name)).isascii()
     }
     return replace(subject, **changed) if changed else subject

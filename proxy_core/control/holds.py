@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from proxy_core.control.feed import FeedKind
 from proxy_core.control.hold_edits import check_edit
-from proxy_core.control.hold_state import Hold, JoinKey, Timer, hold_of_records, shortened
+from proxy_core.control.hold_state import Hold, JoinKey, Timer, hold_of_records, join_key, shortened
 from proxy_core.control.hold_subject import HoldSubject, legible, shown_hash
 from proxy_core.control.plane import ControlConflict, ControlInvalid, ControlNotFound, HoldInfo
 from proxy_core.hold_record import HoldRecord, HoldStatus
@@ -206,7 +206,7 @@ class HoldQueue:
 
     def _find(self, subject: HoldSubject, shown: str) -> Hold | None:
         """The hold that a retry belongs to. A transaction never joins itself: its twin calls wait each for their own."""
-        for held in self._joinable.get((subject.key, subject.policy, subject.stage.value, shown), ()):
+        for held in self._joinable.get(join_key(subject, shown), ()):
             if subject.transaction_id not in held.waiters.values() and subject.transaction_id != held.transaction_id:
                 return held
         return None

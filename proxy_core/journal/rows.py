@@ -31,7 +31,7 @@ PIECE_FROM_BYTES = 64
 KNOWN_HASHES = 50_000
 HASH_BYTES = 16
 
-HOLD_FACTS = ("on_timeout", "operation", "key", "session_id", "agent", "model", "tool", "call_id")
+HOLD_FACTS = ("on_timeout", "operation", "target", "key", "session_id", "agent", "model", "tool", "call_id")
 
 _ADDED: dict[str, tuple[int, Row]] = {"transactions": (23, ("", "")), "outcomes": (26, (None, "", ""))}
 """Tables that have grown: how many columns a row of the first version has, and what the later ones are without a value."""
