@@ -36,7 +36,7 @@ class ServerStartupError(LuthienError):
     """The server could not start, though its address was free."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, remedy: str = "choose another with --host and --port") -> socket.socket:
     """A socket that listens already, so that clients queue while the rest starts. Raises ListenError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -51,9 +51,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise ListenError(
-            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose another with --host and --port"
-        ) from error
+        raise ListenError(f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; {remedy}") from error
     return listener
 
 

@@ -44,6 +44,10 @@ class GatewayState(Struct, kw_only=True):
     upstreams: tuple[tuple[str, str], ...]
     """Name and base URL of each configured upstream."""
     demo: bool = False
+    control: str = ""
+    """`host:port` of the control API; empty where it is not served."""
+    sequence: int = 0
+    """Number of the newest record of the feed; 0 before the first."""
 
 
 class Timing(Struct, kw_only=True):
