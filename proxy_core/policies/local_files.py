@@ -99,7 +99,7 @@ def _executed(file: Path) -> ModuleType:
     return module
 
 
-def _line(fault: Exception, file: Path) -> int:
+def _line(fault: BaseException, file: Path) -> int:
     """Where in `file` it went wrong."""
     line = 1
     trace = fault.__traceback__
