@@ -61,7 +61,7 @@ def _read(codec: Codec, body: bytes, content_type: str, encoding: str) -> Readin
             return Reading(problem=str(error))
     if content_type.startswith(("text/event-stream", "application/x-ndjson")):
         return _read_stream(codec, body)
-    return _reading_of(codec.read_response(body))
+    return reading_of(codec.read_response(body))
 
 
 def _read_stream(codec: Codec, body: bytes) -> Reading:
@@ -73,12 +73,13 @@ def _read_stream(codec: Codec, body: bytes) -> Reading:
             first = offset
             break
         offset += len(event.raw)
-    reading = _reading_of(decoder.finish())
+    reading = reading_of(decoder.finish())
     reading.first_token_offset = first
     return reading
 
 
-def _reading_of(answer: Answer) -> Reading:
+def reading_of(answer: Answer) -> Reading:
+    """An answer's facts."""
     error = answer.error
     return Reading(
         usage=answer.usage,

@@ -12,6 +12,7 @@ LuthienError
 │   ├── RequestTimeout
 │   ├── UnknownUpstream
 │   ├── Draining
+│   ├── Killed
 │   └── JournalUnavailable
 ├── UpstreamError               the upstream could not answer
 │   ├── UpstreamUnreachable
@@ -124,6 +125,12 @@ class Draining(RequestRefused):
     """The gateway is shutting down and takes nothing new."""
 
     face = Face(503, "server_error", "draining", "overloaded_error")
+
+
+class Killed(RequestRefused):
+    """An operator ended the transaction."""
+
+    face = Face(400, "invalid_request_error", "killed", "invalid_request_error")
 
 
 class JournalUnavailable(RequestRefused):

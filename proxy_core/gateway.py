@@ -1,8 +1,9 @@
 """One transaction from first to last byte: the only place that knows the order of things.
 
-ingress → who is talking → intent durable → upstream → answer, piece by piece as it comes → outcome durable → last byte.
-What the upstream sends goes to the client unchanged; what goes wrong is told in the client's dialect; a client that leaves
-cancels the upstream. Each transaction leaves one intent and one outcome, whatever happens in between.
+ingress → who is talking → intent durable → policies → upstream → policies → answer, piece by piece as it comes → outcome
+durable → last byte. What the upstream sends and no policy changed goes to the client unchanged; what goes wrong is told in
+the client's dialect; a client that leaves cancels the upstream. Each transaction leaves one intent and one outcome, whatever
+happens in between.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
 from typing import Any, TypedDict
 
-from proxy_core.answers import Reading, read_answer
 from proxy_core.control.feed import Feed
-from proxy_core.detectors.secrets import known_secrets, redact_formats, redact_known
+from proxy_core.controlled_relay import ControlledRelay
+from proxy_core.credentials import add_credential, is_credential
+from proxy_core.detectors.secrets import known_secrets
+from proxy_core.enforcement import ChainSource, Control, Enforcement
 from proxy_core.errors import (
     BadRequest,
     ClientGone,
+    ConfigurationError,
     Draining,
     JournalUnavailable,
+    Killed,
     LuthienError,
     NotFound,
     RequestTimeout,
@@ -31,51 +34,35 @@ from proxy_core.errors import (
 from proxy_core.ids import new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
-from proxy_core.journal.records import Intent, Outcome
+from proxy_core.policies.base import PolicyDenied
+from proxy_core.policy_services import ServicesFor
+from proxy_core.recording import Recorder, shared, without_secrets
+from proxy_core.relay import STREAM_TYPES, Message, Receive, Relay, Send
 from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
-from proxy_core.running import RawHeaders, Running
+from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
 from proxy_core.sessions.identity import OUR_HEADER_PREFIXES
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
 from proxy_core.transaction_row import TransactionRow
-from proxy_core.wire.dialects import Dialect, Operation, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, UnsafePath, find_endpoint
+from proxy_core.wire.encoder import IllegalStream
 from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview
-from proxy_core.wire.headers import content_length, request_headers, response_headers, value_of
-from proxy_core.wire.terminator import terminator_scan
+from proxy_core.wire.headers import content_length, request_headers
 
 log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 WATCH_AFTER_S = 0.25
 """A transaction older than this has a watcher for a client that leaves; most are over before."""
-TERMINATOR_GRACE_S = 0.05
-"""How long the terminator of a stream is held back for the upstream's end of body to be recorded with it."""
 MIN_BODY_BYTES_PER_S = 1_024
 LAST_WORDS_S = 5.0
 LINGER_S = 2.0
 LINGER_BYTES = 128 * 1024 * 1024
-_STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
-_READ_OPERATIONS = frozenset(
-    {
-        Operation.CHAT,
-        Operation.COMPLETIONS,
-        Operation.EMBEDDINGS,
-        Operation.RESPONSES,
-        Operation.MESSAGES,
-        Operation.COUNT_TOKENS,
-        Operation.OLLAMA_CHAT,
-        Operation.OLLAMA_GENERATE,
-        Operation.OLLAMA_EMBED,
-    }
-)
 
 
 class Gateway:
@@ -92,6 +79,8 @@ class Gateway:
         prices: PriceBook,
         feed: Feed,
         metrics: GatewayMetrics,
+        policies: ChainSource,
+        services: ServicesFor,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._loop = loop
@@ -100,9 +89,16 @@ class Gateway:
         self._capture_limit = settings.journal.max_body_bytes
         self._upstreams = upstreams
         self._transport = transport
-        self._journal = journal
         self._sessions = sessions
-        self._prices = prices
+        self._recorder = Recorder(journal=journal, sessions=sessions, prices=prices, loop=loop)
+        self._relay = Relay(recorder=self._recorder, feed=feed, own_headers=settings.server.response_headers, loop=loop)
+        self._enforcement = Enforcement(source=policies, services=services, keys=settings.keys, digest=journal.digest, loop=loop)
+        self._controlled = ControlledRelay(
+            relay=self._relay,
+            heartbeat_s=settings.holds.heartbeat_s,
+            max_body_bytes=settings.journal.max_body_bytes,
+            loop=loop,
+        )
         self._feed = feed
         self._metrics = metrics
         self._configured_secrets = tuple(one.api_key.encode() for one in upstreams.by_name.values() if one.api_key is not None)
@@ -120,8 +116,10 @@ class Gateway:
                 await self._take_request(running, scope, receive)
                 running.timer.cancel()
                 running.timer = loop.call_later(WATCH_AFTER_S, self._watch_from_now, running, receive, watchers)
-                response = await self._send_upstream(running)
-                held = await self._relay(running, response, send)
+                if running.control is None:
+                    held = await self._forward(running, send)
+                else:
+                    held = await self._control(running, running.control, send)
             except asyncio.CancelledError:
                 told = self._expiry(running)
                 if told is None:
@@ -151,8 +149,28 @@ class Gateway:
         total_s = running.upstream.timeouts.total_s if running.upstream else 0.0
         running.timer = self._loop.call_later(total_s, running.expire)
 
+    def kill(self, transaction_id: str, who: str) -> bool:
+        """End a running transaction; False where it is not running, or over but for its record."""
+        running = self.running.get(transaction_id)
+        if running is None or running.leaving or running.task is None:
+            return False
+        running.killed_by = who
+        running.task.cancel()
+        return True
+
+    def pause(self, running: Running, *, paused: bool) -> None:
+        """Stop the clock of a transaction while a person thinks, and start it again."""
+        if paused:
+            running.pause(self._now())
+        else:
+            running.go_on(self._now())
+
     def _expiry(self, running: Running) -> LuthienError | None:
-        """The error of a transaction that was stopped by its timer; None where something else stopped it."""
+        """The error of a transaction that was stopped by its timer or an operator; None where something else stopped it."""
+        if running.killed_by and not running.client_gone:
+            if running.task is not None:
+                running.task.uncancel()
+            return Killed(f"{running.killed_by} ended this transaction")
         if not running.expired or running.client_gone:
             return None
         if running.task is not None:
@@ -175,7 +193,7 @@ class Gateway:
             started_at=started_ns / 1e9,
             started_monotonic=started,
             method=scope["method"],
-            path=_shared(scope["raw_path"].decode("latin-1")),
+            path=shared(scope["raw_path"].decode("latin-1")),
         )
         running = Running(
             row,
@@ -209,24 +227,26 @@ class Gateway:
         running.mark("received", self._now())
         running.secrets = known_secrets(running.headers, running.query, self._configured_secrets)
         belonging = Belonging("", "")
-        if endpoint.operation in _READ_OPERATIONS:
+        if endpoint.operation in READ_OPERATIONS:
             running.glance = glance(running.body)
             belonging = self._sessions.belonging(headers, running.glance, running.body)
-            row.model = _shared(running.glance.model)
+            row.model = shared(running.glance.model)
             row.stream = bool(running.glance.stream)
-            row.preview = self._without_secrets(running, preview(running.glance.history))
+            row.preview = without_secrets(running, preview(running.glance.history))
         else:
             belonging = self._sessions.belonging(headers, running.glance, b"")
         row.session_id = belonging.session_id
-        row.agent = _shared(belonging.agent)
+        row.agent = shared(belonging.agent)
         choice = self._upstreams.choose(endpoint)
         running.upstream = choice.upstream
         row.upstream = choice.upstream.name
         row.reason = choice.reason
         row.state = "waiting"
+        control = running.control = self._enforcement.begin(running, endpoint, belonging.predecessor)
+        if control is not None:
+            control.late = lambda verdicts: self._recorder.late(running, verdicts)
         self._feed.publish("started", row)
-        await self._journal.append(self._intent(running, scope, belonging))
-        running.intended = True
+        await self._recorder.intent(running, scope, belonging)
         running.mark("recorded", self._now())
         self._feed.publish("routed", row)
 
@@ -267,173 +287,104 @@ class Gateway:
             running.timer = loop.call_later(timeout_s, running.expire)
             message = await receive()
 
-    def _intent(self, running: Running, scope: Scope, belonging: Belonging) -> Intent:
-        row = running.row
-        client = scope.get("client")
-        history = running.glance.history
-        pieces = [(self._journal.digest(part), part) for part in running.glance.preamble if len(part) >= _PIECE_FROM_BYTES]
-        pieces += [
-            (digest, part)
-            for digest, part in zip(belonging.message_hashes, history, strict=False)
-            if len(part) >= _PIECE_FROM_BYTES
-        ]
-        return Intent(
-            transaction_id=row.transaction_id,
-            started_ns=running.started_ns,
-            method=row.method,
-            path=row.path,
-            query=running.query,
-            dialect=row.dialect,
-            operation=row.operation,
-            session_id=row.session_id,
-            predecessor=belonging.predecessor,
-            agent=row.agent,
-            model=row.model,
-            upstream=row.upstream,
-            reason=row.reason,
-            stream=row.stream,
-            client=f"{client[0]}:{client[1]}" if client else "",
-            preview=row.preview,
-            headers=running.headers,
-            body=running.body,
-            pieces=tuple(pieces),
-            chain=belonging.chain,
-            history_length=len(history),
-            secrets=running.secrets,
-        )
-
     # --- the upstream ---
 
-    async def _send_upstream(self, running: Running) -> UpstreamResponse:
-        upstream, endpoint = running.upstream, running.endpoint
-        if upstream is None or endpoint is None:
+    async def _forward(self, running: Running, send: Send) -> bytes:
+        """Send the request as it came, and the answer back; returns the last piece of the answer."""
+        endpoint = running.endpoint
+        if endpoint is None:
             raise NotFound("no upstream was chosen")
         headers = request_headers(running.headers, OUR_HEADER_PREFIXES)
-        if upstream.api_key is not None:
-            _add_credential(headers, endpoint.dialect, upstream.api_key)
         target = endpoint.path.encode("latin-1")
         if running.query:
             target += b"?" + running.query
-        now = self._now()
-        running.row.overhead_ms = round((now - running.started) * 1e3, 3)
-        response = await self._transport.send(upstream, running.method, target, headers, running.body)
-        running.mark("connected", response.connected_at)
-        running.mark("responded", self._now())
-        return response
-
-    async def _relay(self, running: Running, response: UpstreamResponse, send: Send) -> bytes:
-        """Send the answer on as it comes, all but its last piece, which is returned.
-
-        The last piece is what makes the answer whole for the client: the end of a body of known length, the terminator of a
-        stream. It may go only when the outcome is durable.
-        """
-        row = running.row
+        response = await self._send_upstream(running, target, headers, running.body)
         try:
-            headers = response_headers(response.headers)
-            running.response_headers = headers
-            running.content_type = value_of(headers, b"content-type")
-            running.content_encoding = value_of(headers, b"content-encoding")
-            row.status = response.status
-            row.stream = running.content_type.startswith(_STREAM_TYPES)
-            row.state = "streaming"
-            length = content_length(headers)
-            start = {"type": "http.response.start", "status": response.status, "headers": self._with_own(running, headers)}
-            if length is None:
-                await send(start)
-                running.sent = True
-                held = await self._relay_stream(running, response, send)
-            else:
-                held = await self._relay_known_length(running, response, send, start, length)
+            held = await self._relay.relay(running, response, send)
             running.mark("last_byte", self._now())
             return held
         finally:
             response.close()
 
-    async def _relay_known_length(
-        self, running: Running, response: UpstreamResponse, send: Send, start: Message, length: int
-    ) -> bytes:
-        """A body whose end is known beforehand. One that came whole waits with its head, and both leave in one write."""
-        if not response.waiting:
-            await send(start)
-            running.sent = True
-        held = b""
-        while chunk := await response.read():
-            self._take(running, chunk)
-            if running.received >= length:
-                held = chunk
-                continue
-            if not running.sent:
-                await send(start)
-                running.sent = True
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        running.start_message = None if running.sent else start
-        return held
+    async def _control(self, running: Running, control: Control, send: Send) -> bytes:
+        """The same through the policies. Raises PolicyDenied."""
+        heartbeat = self._controlled.heartbeat(running, send) if _wants_stream(running) else None
+        response: UpstreamResponse | None = None
+        try:
+            await control.before_send()
+            running.row.verdict = control.verdict
+            if control.context.response_status is not None:
+                held = await self._controlled.answered(running, control, send)
+            else:
+                response = await self._send_controlled(running, control)
+                held = await self._controlled.relay(running, control, response, send)
+            running.mark("last_byte", self._now())
+            return held
+        finally:
+            running.row.verdict = control.verdict
+            if heartbeat is not None:
+                await heartbeat.stop()
+            if response is not None:
+                response.close()
 
-    async def _relay_stream(self, running: Running, response: UpstreamResponse, send: Send) -> bytes:
-        """A body that ends when it ends: each piece leaves as it comes, from the dialect's terminator on it is held."""
-        scan = None
-        if not running.content_encoding and response.status < 400:
-            scan = terminator_scan(running.operation, running.content_type)
-        outbox: list[bytes] = []
-        write = running.write or _put_into(outbox)
-        terminator: list[bytes] = []
+    async def _send_controlled(self, running: Running, control: Control) -> UpstreamResponse:
+        """Send what the policies made of the request, recorded first where it is not what came."""
+        context = control.context
+        before = running.upstream
+        self._take_route(running, control)
+        headers = list(context.request_headers)
+        if before is not None and running.upstream is not before:
+            # The client's credential is meant for the upstream that it asked for.
+            headers = [one for one in headers if not (is_credential(one[0]) and one in running.headers)]
+        endpoint = running.endpoint
+        same_target = endpoint is not None and context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
+        running.sent_headers, running.sent_body = headers, context.request_body
+        if running.sent_body != running.body:
+            model = glance(running.sent_body).model
+            running.row.model = shared(model) if model else running.row.model
+        if running.sent_body != running.body or running.upstream is not before or not same_target:
+            await self._recorder.sent(running, context.target)
+        self._feed.publish("policy", running.row)
+        return await self._send_upstream(running, context.target, headers, running.sent_body)
 
-        def forward(chunk: bytes) -> bool:
-            self._take(running, chunk)
-            if scan is not None and not terminator and (at := scan.feed(chunk)) is not None:
-                if at:
-                    write(chunk[:at])
-                terminator.append(chunk[at:])
-                return False
-            return write(chunk)
-
-        while not response.ended:
-            await response.pump(forward)
-            for chunk in outbox:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            outbox.clear()
-            if terminator and (held := terminator[0]):
-                if response.ended or await response.ends_within(TERMINATOR_GRACE_S):
-                    while chunk := await response.read():
-                        self._take(running, chunk)
-                        held += chunk
-                    return held
-                # The upstream keeps the connection open after its last word: record now, let the client go on.
-                await self._record_outcome(running, "")
-                running.leaving = False
-                terminator[0] = b""
-                await send({"type": "http.response.body", "body": held, "more_body": True})
-            elif not response.ended:
-                # The client reads more slowly than the upstream writes: wait for it.
-                await send({"type": "http.response.body", "body": b"", "more_body": True})
-        return b""
-
-    def _take(self, running: Running, chunk: bytes) -> None:
-        now = self._now()
-        running.take(chunk, now)
-        if running.row.chunks == 1:
-            # The first byte stands for the first token until the whole answer is read.
-            running.row.ttft_ms = (now - running.started) * 1e3
-            self._feed.publish("first_token", running.row)
-
-    def _with_own(self, running: Running, headers: RawHeaders) -> RawHeaders:
-        if not self._server.response_headers:
-            return headers
+    def _take_route(self, running: Running, control: Control) -> None:
+        """Go where the policies say. Raises ConfigurationError where that upstream speaks another API."""
+        route = control.context.route
         row = running.row
-        own = [
-            (b"x-luthien-transaction-id", row.transaction_id.encode("ascii")),
-            *_route_headers(row.upstream, row.reason, row.verdict),
-            (b"x-luthien-overhead-ms", b"%.2f" % (row.overhead_ms or 0.0)),
-        ]
-        if row.session_id:
-            own.append((b"x-luthien-session-id", row.session_id.encode("latin-1", "replace")))
-        return headers + own
+        row.reason = str(route.reason)
+        if running.upstream is None or route.upstream == running.upstream.name:
+            return
+        chosen = self._upstreams.by_name.get(route.upstream)
+        if chosen is None:
+            raise ConfigurationError(f"a policy chose the upstream '{route.upstream}', which is not configured")
+        if running.endpoint is not None and chosen.api is not running.endpoint.api:
+            raise ConfigurationError(
+                f"a policy chose the upstream '{chosen.name}', which speaks {chosen.api.value}, "
+                f"for a request that speaks {running.endpoint.api.value}"
+            )
+        running.upstream = chosen
+        row.upstream = chosen.name
+
+    async def _send_upstream(
+        self, running: Running, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> UpstreamResponse:
+        upstream, endpoint = running.upstream, running.endpoint
+        if upstream is None or endpoint is None:
+            raise NotFound("no upstream was chosen")
+        if upstream.api_key is not None:
+            add_credential(headers, endpoint.dialect, upstream.api_key)
+        now = self._now()
+        running.row.overhead_ms = round((now - running.started) * 1e3, 3)
+        response = await self._transport.send(upstream, running.method, target, headers, body)
+        running.mark("connected", response.connected_at)
+        running.mark("responded", self._now())
+        return response
 
     # --- the end ---
 
     async def _complete(self, running: Running, held: bytes, send: Send) -> None:
         """The upstream's answer has ended in order: record it, then let the last piece go."""
-        await self._record_outcome(running, "")
+        await self._recorder.outcome(running, "")
         if running.start_message is not None:
             # The body came whole: head and body leave in one write.
             await send(running.start_message)
@@ -446,7 +397,7 @@ class Gateway:
         face = error.face
         running.error = str(error)
         if isinstance(error, ClientGone):
-            await self._record_outcome(running, "cancelled")
+            await self._recorder.outcome(running, "cancelled")
             self._finished(running)
             return
         words: _Words = {
@@ -457,39 +408,44 @@ class Gateway:
             "transaction_id": row.transaction_id,
         }
         if not running.sent:
-            refused = not running.intended
+            refused = not running.intended or isinstance(error, PolicyDenied | Killed)
             row.status = face.status
             body = error_body(_dialect_of(running), **words)
             running.response_headers = [(b"content-type", b"application/json")]
             running.received = len(body)
             running.response = bytearray(body)
+            if running.control is not None:
+                row.verdict = running.control.verdict
             if isinstance(error, JournalUnavailable):
                 # Nothing has passed, and the record would wait for the very store that is in trouble.
                 row.outcome, row.error = "refused", running.error
                 log.warning("%s refused: %s", row.transaction_id, error)
             else:
-                await self._record_outcome(running, "refused" if refused else "error")
+                await self._recorder.outcome(running, "refused" if refused else "error")
             headers = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode("ascii")),
             ]
-            if refused and face.status not in (404, 503):
+            if refused and not isinstance(error, PolicyDenied | Killed) and face.status not in (404, 503):
                 headers.append((b"connection", b"close"))
             if face.status < 500 and face.status != 429:
                 headers.append((b"x-should-retry", b"false"))
-            await send({"type": "http.response.start", "status": face.status, "headers": self._with_own(running, headers)})
+            await send({"type": "http.response.start", "status": face.status, "headers": self._relay.with_own(running, headers)})
             if face.status == 413:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 await _linger(receive)
                 body = b""
             await send({"type": "http.response.body", "body": body, "more_body": False})
-        elif running.content_type.startswith(_STREAM_TYPES):
-            event = stream_error(running.dialect, running.operation, **words)
-            await self._record_outcome(running, "truncated")
-            await send({"type": "http.response.body", "body": _line_end(running) + event, "more_body": False})
+        elif running.content_type.startswith(STREAM_TYPES):
+            refusal = _refusal(running, error)
+            event = refusal or _line_end(running) + stream_error(running.dialect, running.operation, **words)
+            if refusal:
+                self._relay.take(running, refusal)
+            await self._recorder.outcome(running, "refused" if isinstance(error, PolicyDenied | Killed) else "truncated")
+            await send({"type": "http.response.body", "body": event, "more_body": False})
         else:
             # Half of a body cannot be mended: cut the connection, so that nobody takes it for whole.
-            await self._record_outcome(running, "truncated")
+            await self._recorder.outcome(running, "truncated")
             running.cut_connection()
         self._finished(running)
 
@@ -500,102 +456,13 @@ class Gateway:
         self._metrics.cancelled()
         if running.client_gone:
             running.error = running.error or "the client left"
-            last = spawn(self._record_outcome(running, "cancelled"), name="record a cancelled transaction")
+            last = spawn(self._recorder.outcome(running, "cancelled"), name="record a cancelled transaction")
         else:
             stopped = Draining("luthien was stopped before this was finished; try again")
             last = spawn(self._tell(running, stopped, receive, send), name="tell of the stop")
         await asyncio.wait([last], timeout=LAST_WORDS_S)
         if running.row.state != "done":
             self._finished(running)
-
-    async def _record_outcome(self, running: Running, outcome: str) -> None:
-        """Read the answer, record how it ended, and return when that is durable. An empty `outcome` is told by the answer."""
-        running.leaving = True
-        row = running.row
-        now = self._now()
-        if not running.intended:
-            self._refused_intent(running)
-        reading = Reading()
-        if running.received and outcome != "refused":
-            reading = await read_answer(running)
-            self._fill(running, reading)
-        elif row.stream and running.operation in _READ_OPERATIONS and running.method != "HEAD":
-            reading.complete = False
-        if row.input_tokens is not None and running.upstream is not None:
-            if not self._prices.ready:
-                await self._prices.load()
-            if running.upstream.api is not Dialect.OLLAMA and reading.usage is not None:
-                row.cost_usd = self._prices.cost_usd(running.upstream.base_url, row.model or reading.model, reading.usage)
-        if not outcome:
-            outcome = _outcome_of(row, reading)
-        row.outcome = outcome  # type: ignore[assignment]
-        row.error = self._without_secrets(running, running.error or reading.error)
-        row.total_ms = round((now - running.started) * 1e3, 3)
-        usage = reading.usage
-        await self._journal.append(
-            Outcome(
-                transaction_id=row.transaction_id,
-                finished_ns=running.started_ns + int((now - running.started) * 1e9),
-                outcome=outcome,
-                status=row.status,
-                verdict=row.verdict,
-                headers=running.response_headers,
-                body=bytes(running.response),
-                body_bytes=running.received,
-                complete=reading.complete and outcome in ("ok", "error", "refused"),
-                model=reading.model,
-                response_id=reading.response_id,
-                input_tokens=row.input_tokens,
-                output_tokens=row.output_tokens,
-                cached_tokens=row.cached_tokens,
-                cache_write_tokens=usage.cache_write_tokens if usage else None,
-                reasoning_tokens=row.reasoning_tokens,
-                cost_usd=row.cost_usd,
-                ttft_ms=row.ttft_ms,
-                total_ms=row.total_ms,
-                overhead_ms=row.overhead_ms,
-                timing={point: round(ms, 3) for point, ms in running.timing.items()},
-                error=running.error,
-                answer_error=reading.error,
-                stop_reason=row.stop_reason,
-                tool_calls=row.tool_calls,
-                secrets=running.secrets,
-            )
-        )
-        running.mark("finished", self._now())
-        self._sessions.answered(row.session_id, reading.response_id)
-
-    def _refused_intent(self, running: Running) -> None:
-        """What was refused before its intent leaves a record too; nothing of it was sent, so nobody waits for it."""
-        running.intended = True
-        try:
-            self._journal.append(self._intent(running, {}, Belonging(running.row.session_id, running.row.agent)))
-        except LuthienError as error:
-            log.warning("a refused request is not in the journal: %s", error)
-
-    def _fill(self, running: Running, reading: Reading) -> None:
-        row = running.row
-        usage = reading.usage
-        if usage is not None:
-            row.input_tokens = usage.input_tokens
-            row.output_tokens = usage.output_tokens
-            row.cached_tokens = usage.cached_input_tokens
-            row.reasoning_tokens = usage.reasoning_tokens
-        row.stop_reason = _shared(reading.stop_reason)
-        row.tool_calls = reading.tool_calls
-        if not row.model:
-            row.model = reading.model
-        if running.arrivals:
-            first = next((at for end, at in running.arrivals if end > reading.first_token_offset), running.arrivals[0][1])
-            row.ttft_ms = round((first - running.started) * 1e3, 3)
-            running.timing["first_token"] = row.ttft_ms
-
-    def _without_secrets(self, running: Running, text: str) -> str:
-        """Text of the traffic as front ends may have it."""
-        if not text:
-            return text
-        raw = text.encode("utf-8", "replace")
-        return redact_formats(redact_known(raw, running.secrets)).decode("utf-8", "replace")
 
     def _finished(self, running: Running) -> None:
         row = running.row
@@ -605,37 +472,12 @@ class Gateway:
         self._metrics.finished(row)
 
 
-@lru_cache(maxsize=256)
-def _route_headers(upstream: str, reason: str, verdict: str) -> RawHeaders:
-    """The headers that are the same for all transactions of a route."""
-    return [
-        (b"x-luthien-upstream", upstream.encode("ascii")),
-        (b"x-luthien-reason", reason.encode("ascii")),
-        (b"x-luthien-verdict", verdict.encode("ascii")),
-        (b"x-luthien-attempts", b"1" if upstream else b"0"),
-    ]
-
-
 class _Words(TypedDict):
     message: str
     openai_type: str
     openai_code: str
     anthropic_type: str
     transaction_id: str
-
-
-_PIECE_FROM_BYTES = 64
-"""Smaller parts of a body stay in it: a row of their own would be larger than they are."""
-
-
-def _put_into(outbox: list[bytes]) -> Callable[[bytes], bool]:
-    """What stands for a direct way to the client where the server offers none: pieces wait to be sent the ASGI way."""
-
-    def put(chunk: bytes) -> bool:
-        outbox.append(chunk)
-        return False
-
-    return put
 
 
 async def _watch(running: Running, receive: Receive) -> None:
@@ -663,24 +505,26 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-@lru_cache(maxsize=2_000)
-def _shared(text: str) -> str:
-    """One string for all rows that hold the same text: tens of thousands of them stay on a screen."""
-    return text
+def _wants_stream(running: Running) -> bool:
+    """Whether the client waits for a stream; Ollama streams unless it is told not to."""
+    stream = running.glance.stream
+    if stream is None:
+        return running.dialect is Dialect.OLLAMA and running.operation in READ_OPERATIONS
+    return stream
+
+
+def _refusal(running: Running, error: LuthienError) -> bytes:
+    """A stream's legal end that says a policy's denial; empty where there is none."""
+    if not isinstance(error, PolicyDenied) or running.encoder is None:
+        return b""
+    try:
+        return running.encoder.refusal(str(error))
+    except IllegalStream:
+        return b""
 
 
 def _too_large(size: int, limit: int) -> str:
     return f"the request body has {size:,} bytes or more, the limit is {limit:,}; raise 'server.max_body_bytes' to allow it"
-
-
-def _add_credential(headers: RawHeaders, dialect: Dialect, api_key: str) -> None:
-    """Give the configured key where the client has sent none."""
-    if any(name in (b"authorization", b"x-api-key", b"api-key") for name, _ in headers):
-        return
-    if dialect is Dialect.ANTHROPIC:
-        headers.append((b"x-api-key", api_key.encode()))
-    else:
-        headers.append((b"authorization", b"Bearer " + api_key.encode()))
 
 
 def _dialect_of(running: Running) -> Dialect:
@@ -691,14 +535,6 @@ def _dialect_of(running: Running) -> Dialect:
     if path.startswith(("/anthropic", "/v1/messages")) or any(name == b"anthropic-version" for name, _ in running.headers):
         return Dialect.ANTHROPIC
     return Dialect.OLLAMA if path.startswith(("/api", "/ollama")) else Dialect.OPENAI
-
-
-def _outcome_of(row: TransactionRow, reading: Reading) -> str:
-    if row.status is not None and row.status >= 400:
-        return "error"
-    if reading.error and not reading.problem:
-        return "error"
-    return "ok" if reading.complete else "truncated"
 
 
 def _line_end(running: Running) -> bytes:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy_core.routing.upstreams import Upstream
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import Dialect, Endpoint, Operation
 from proxy_core.wire.glance import Glance
+
+if TYPE_CHECKING:
+    from proxy_core.enforcement import Control
+    from proxy_core.wire.encoder import StreamEncoder
 
 RawHeaders = list[tuple[bytes, bytes]]
 FIRST_CHUNKS = 64
@@ -29,15 +33,20 @@ class Running:
         "client_gone",
         "content_encoding",
         "content_type",
+        "control",
         "cut_connection",
+        "encoder",
         "endpoint",
         "error",
         "expired",
         "glance",
         "headers",
         "intended",
+        "killed_by",
         "leaving",
         "method",
+        "paused_at",
+        "paused_s",
         "query",
         "received",
         "response",
@@ -45,6 +54,9 @@ class Running:
         "row",
         "secrets",
         "sent",
+        "sent_body",
+        "sent_headers",
+        "sent_target",
         "start_message",
         "started",
         "started_ns",
@@ -94,6 +106,20 @@ class Running:
         """Whether a timer has stopped this transaction."""
         self.start_message: MutableMapping[str, Any] | None = None
         """The head of the response, where it waits to be sent with the body."""
+        self.control: Control | None = None
+        """The policies' side of it; None where no policy runs."""
+        self.encoder: StreamEncoder | None = None
+        """Encodes the stream to the client, where policies may change it."""
+        self.sent_body = b""
+        """The request's body as it goes upstream."""
+        self.sent_headers: RawHeaders = []
+        self.sent_target = b""
+        self.killed_by = ""
+        """The operator who ended it."""
+        self.paused_at: float | None = None
+        """The loop's clock when a person was asked; while they think, no timer ends the transaction."""
+        self.paused_s = 0.0
+        """Time of thinking that the running timer has to be given back."""
         self.error = ""
         self.content_type = ""
         self.content_encoding = ""
@@ -115,9 +141,24 @@ class Running:
 
     def expire(self) -> None:
         """The time is up: stop whatever this transaction waits for."""
-        if not self.leaving and self.task is not None:
+        if self.leaving or self.task is None:
+            return
+        if self.paused_at is not None or self.paused_s:
+            given, self.paused_s = self.paused_s or 1.0, 0.0
+            self.timer = self.task.get_loop().call_later(given, self.expire)
+        else:
             self.expired = True
             self.task.cancel()
+
+    def pause(self, now: float) -> None:
+        """A person is asked: their time is not the transaction's."""
+        self.paused_at = now
+
+    def go_on(self, now: float) -> None:
+        """The person has answered."""
+        if self.paused_at is not None:
+            self.paused_s += now - self.paused_at
+            self.paused_at = None
 
     def mark(self, point: str, now: float) -> None:
         """Note when a point was reached, in ms since the first byte."""

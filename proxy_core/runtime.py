@@ -9,28 +9,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
 from proxy_core.app import data_plane
-from proxy_core.control.feed import Feed
+from proxy_core.control.feed import Feed, FeedKind
+from proxy_core.control.holds import HoldQueue
 from proxy_core.control.local import LocalControlPlane
-from proxy_core.control.plane import ControlPlane, GatewayState
+from proxy_core.control.plane import ControlPlane, GatewayState, HoldInfo
 from proxy_core.gateway import LAST_WORDS_S, Gateway
-from proxy_core.ids import new_session_id
+from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.loop_lag import LoopLag
+from proxy_core.policies.chain import Chains, build_chains
+from proxy_core.policy_services import PolicyServices
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
+from proxy_core.running import Running
 from proxy_core.server import EmbeddedServer, IngressProtocol, listen
 from proxy_core.sessions.detector import SessionDetector
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
+from proxy_core.verdicts import Verdict
 
 log = logging.getLogger(__name__)
+
+
+class _FixedChains:
+    """The chains as configured."""
+
+    def __init__(self, chains: Chains) -> None:
+        self.chains = chains
+
+    def note(self, verdicts: Sequence[Verdict]) -> None:
+        return
 
 
 class GatewayRuntime:
@@ -85,6 +101,7 @@ class GatewayRuntime:
         else:
             self._ending = True
             log.info("draining: %d transactions in flight", len(self._gateway.running))
+            self._holds.shutdown()
             self._server.stop()
 
     async def wait_closed(self) -> None:
@@ -106,18 +123,33 @@ class GatewayRuntime:
             clock=loop.time,
         )
         self._transport = UpstreamTransport(max_connections=settings.routing.max_connections)
+        self._upstreams = Upstreams(settings)
+        self._holds = HoldQueue(
+            settings.holds, clock=loop, wall=time.time, new_id=new_ulid, publish=self._tell_of_hold, record=self._journal.append
+        )
+        self._policies = _FixedChains(build_chains(settings))
         self._gateway = Gateway(
             settings=settings,
-            upstreams=Upstreams(settings),
+            upstreams=self._upstreams,
             transport=self._transport,
             journal=self._journal,
             sessions=self._sessions,
             prices=self._prices,
             feed=self._feed,
             metrics=self._metrics,
+            policies=self._policies,
+            services=self._services,
             loop=loop,
         )
-        self.plane = LocalControlPlane(gateway=self._gateway, journal=self._journal, feed=self._feed, state=self._state)
+        self.plane = LocalControlPlane(
+            gateway=self._gateway,
+            journal=self._journal,
+            feed=self._feed,
+            state=self._state,
+            holds=self._holds,
+            kill=self._gateway.kill,
+        )
+        self._metrics.watch("luthien_holds_pending", "Things that wait for a person.", lambda: self._holds.pending_count)
         writer = self._journal.writer
         self._metrics.watch("luthien_journal_queue_depth", "Records waiting for their commit.", lambda: writer.depth)
         self._metrics.watch(
@@ -146,6 +178,22 @@ class GatewayRuntime:
                 timeout_graceful_shutdown=int(settings.server.drain_s) or 1,
             ),
             settings.server,
+        )
+
+    def _tell_of_hold(self, kind: FeedKind, hold: HoldInfo) -> None:
+        running = self._gateway.running.get(hold.transaction_id)
+        self._feed.publish(kind, running.row if running is not None else None, hold.id)
+
+    def _services(self, running: Running) -> PolicyServices:
+        """What the policies of one transaction may ask for."""
+        return PolicyServices(
+            running,
+            upstreams=self._upstreams,
+            transport=self._transport,
+            prices=self._prices,
+            holds=self._holds,
+            feed=self._feed,
+            pause=self._gateway.pause,
         )
 
     async def _remember_sessions(self) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-State = Literal["receiving", "waiting", "streaming", "done"]
+State = Literal["receiving", "waiting", "held", "streaming", "done"]
 Outcome = Literal["", "ok", "error", "truncated", "cancelled", "refused", "lost"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
 from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
@@ -101,6 +101,10 @@ class StreamPipeline:
         self._out = bytearray()
         self._over = False
         """Whether the upstream's last event is in the queue."""
+        self.saw_end = False
+        """Whether the dialect's terminator has come from the upstream."""
+        self._closed = False
+        self._rest = b""
         self.ended = False
         """Whether nothing more will come out."""
         self.suspended = False
@@ -142,6 +146,8 @@ class StreamPipeline:
         if not events:
             return
         self.encoder.seen(events)
+        if type(events[-1]) is EndEvent:
+            self.saw_end = True
         for stream in self._streams:
             stream.put(events)
         self._queue.extend(events)
@@ -154,7 +160,7 @@ class StreamPipeline:
 
     def finish(self) -> None:
         """The upstream's body has ended."""
-        rest = self._decoder.rest
+        rest = self._rest = self._decoder.rest
         self.answer = self._decoder.finish()
         self._over = True
         for stream in self._streams:
@@ -162,8 +168,19 @@ class StreamPipeline:
         self._wake()
         if not self.suspended and not self.ended:
             self._advance()
-        if rest and self.ended and not self.encoder.altered and self.denied is None:
-            self._out += rest
+        self._end(rest)
+
+    def _end(self, rest: bytes = b"") -> None:
+        """Once the policies have let everything go: what is owed, and the unfinished event of a stream that was cut."""
+        if not self.ended or self.denied is not None or self.failure is not None or self._closed:
+            return
+        self._closed = True
+        try:
+            self._out += self.encoder.finish()
+        except IllegalStream as error:
+            self._stop(error)
+        if not self.encoder.altered:
+            self._out += self._rest or rest
 
     def take(self) -> bytes:
         """What may go to the client since the last call."""
@@ -214,6 +231,7 @@ class StreamPipeline:
                 raise asyncio.CancelledError
             if not self.ended:
                 self._advance()
+        self._end()
 
     def _expire(self, at: int) -> None:
         """The policy's time is over: it hears of it as a cancellation, and its guard puts something in its place."""
@@ -326,7 +344,7 @@ class StreamPipeline:
         try:
             outer = self._outer
             while True:
-                step: Coroutine[Any, Any, Any] = self._step or outer.__anext__()
+                step: Any = self._step or outer.__anext__()
                 self._step = step
                 try:
                     wanted = step.send(None)

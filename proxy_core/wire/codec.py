@@ -18,6 +18,16 @@ class StreamDecoder(Protocol):
         """The events that `chunk` completed. One wire event may give several; the first of them carries its raw bytes."""
         ...
 
+    @property
+    def rest(self) -> bytes:
+        """The bytes of an event that has begun and not ended."""
+        ...
+
+    @property
+    def rest(self) -> bytes:
+        """The bytes of the wire event that has not ended yet; to be read before `finish`."""
+        ...
+
     def finish(self) -> Answer:
         """The whole answer so far; `complete` is False where the terminator was not seen. May be called once, at the end."""
         ...

@@ -37,6 +37,10 @@ class Operation(Enum):
     OTHER = "other"
 
 
+READ_OPERATIONS = frozenset(Operation) - {Operation.MODELS, Operation.OTHER}
+"""The operations whose bodies luthien reads."""
+
+
 class Endpoint(Struct, frozen=True):
     """Where a request goes and how it is read."""
 

@@ -241,6 +241,16 @@ class OllamaStreamDecoder:
             self._read(line)
         return events
 
+    @property
+    def rest(self) -> bytes:
+        """The bytes of a line that has begun and not ended."""
+        return self._parser.rest
+
+    @property
+    def rest(self) -> bytes:
+        """The bytes of the line that has not ended yet."""
+        return self._parser.rest
+
     def finish(self) -> Answer:
         """The whole answer so far."""
         self._events = []

@@ -1,0 +1,255 @@
+"""What the journal gets of a transaction, and when: its intent, the form in which it was sent, its outcome.
+
+Each call of `outcome` reads the answer once, fills the row with what it says and returns when the record is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from proxy_core.answers import Reading, read_answer, reading_of
+from proxy_core.detectors.secrets import redact_formats, redact_known
+from proxy_core.errors import LuthienError
+from proxy_core.journal.journal import Journal
+from proxy_core.journal.records import Intent, LateVerdicts, Outcome, Sent
+from proxy_core.running import Running
+from proxy_core.sessions.detector import Belonging, SessionDetector
+from proxy_core.sessions.prices import PriceBook
+from proxy_core.transaction_row import TransactionRow
+from proxy_core.verdicts import Verdict
+from proxy_core.wire.dialects import READ_OPERATIONS, Dialect
+
+log = logging.getLogger(__name__)
+
+_PIECE_FROM_BYTES = 64
+"""Smaller parts of a body stay in it: a row of their own would be larger than they are."""
+
+
+class Recorder:
+    """Writes the records of one gateway's transactions."""
+
+    def __init__(
+        self, *, journal: Journal, sessions: SessionDetector, prices: PriceBook, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._journal = journal
+        self._sessions = sessions
+        self._prices = prices
+        self._now = loop.time
+
+    async def intent(self, running: Running, scope: dict[str, Any], belonging: Belonging) -> None:
+        """Return when the request is on record."""
+        await self._journal.append(self._intent(running, scope, belonging))
+        running.intended = True
+
+    async def sent(self, running: Running, target: bytes) -> None:
+        """Return when the form in which the request goes upstream is on record."""
+        row = running.row
+        control = running.control
+        await self._journal.append(
+            Sent(
+                transaction_id=row.transaction_id,
+                at_ns=time.time_ns(),
+                upstream=row.upstream,
+                reason=row.reason,
+                target=target,
+                headers=running.sent_headers,
+                body=running.sent_body,
+                secrets=running.secrets,
+                verdicts=tuple(control.context.verdicts) if control is not None else (),
+            )
+        )
+
+    async def outcome(self, running: Running, outcome: str) -> None:
+        """Read the answer, record how it ended, and return when that is durable. An empty `outcome` is told by the answer."""
+        running.leaving = True
+        row = running.row
+        control = running.control
+        now = self._now()
+        if control is not None:
+            await control.settle()
+        if not running.intended:
+            self._refused_intent(running)
+        reading = Reading()
+        if running.received and (outcome != "refused" or running.sent):
+            reading = await read_answer(running)
+        elif row.stream and running.operation in READ_OPERATIONS and running.method != "HEAD" and outcome != "refused":
+            reading.complete = False
+        if control is not None and control.upstream_answer is not None:
+            reading = _as_upstream_counts(reading, reading_of(control.upstream_answer))
+        self._fill(running, reading)
+        await self._price(running, reading)
+        if not outcome:
+            outcome = _outcome_of(row, reading)
+        row.outcome = outcome  # type: ignore[assignment]
+        row.error = without_secrets(running, running.error or reading.error)
+        row.total_ms = round((now - running.started) * 1e3, 3)
+        await self._journal.append(self._outcome(running, reading, now))
+        running.mark("finished", self._now())
+        self._sessions.answered(row.session_id, reading.response_id)
+
+    def late(self, running: Running, verdicts: list[Verdict]) -> None:
+        """Verdicts that come after the outcome."""
+        record = LateVerdicts(
+            transaction_id=running.row.transaction_id,
+            at_ns=time.time_ns(),
+            verdicts=tuple(verdicts),
+            secrets=running.secrets,
+        )
+        try:
+            self._journal.append(record)
+        except LuthienError as error:
+            log.warning("verdicts of %s are not in the journal: %s", running.row.transaction_id, error)
+
+    def _intent(self, running: Running, scope: dict[str, Any], belonging: Belonging) -> Intent:
+        row = running.row
+        client = scope.get("client")
+        history = running.glance.history
+        pieces = [(self._journal.digest(part), part) for part in running.glance.preamble if len(part) >= _PIECE_FROM_BYTES]
+        pieces += [
+            (digest, part)
+            for digest, part in zip(belonging.message_hashes, history, strict=False)
+            if len(part) >= _PIECE_FROM_BYTES
+        ]
+        control = running.control
+        return Intent(
+            transaction_id=row.transaction_id,
+            started_ns=running.started_ns,
+            method=row.method,
+            path=row.path,
+            query=running.query,
+            dialect=row.dialect,
+            operation=row.operation,
+            session_id=row.session_id,
+            predecessor=belonging.predecessor,
+            agent=row.agent,
+            model=row.model,
+            upstream=row.upstream,
+            reason=row.reason,
+            stream=row.stream,
+            client=f"{client[0]}:{client[1]}" if client else "",
+            preview=row.preview,
+            headers=running.headers,
+            body=running.body,
+            pieces=tuple(pieces),
+            chain=belonging.chain,
+            history_length=len(history),
+            secrets=running.secrets,
+            policy_digest=control.digest if control is not None else "",
+            key=control.context.key if control is not None else "",
+        )
+
+    def _outcome(self, running: Running, reading: Reading, now: float) -> Outcome:
+        row = running.row
+        usage = reading.usage
+        record = Outcome(
+            transaction_id=row.transaction_id,
+            finished_ns=running.started_ns + int((now - running.started) * 1e9),
+            outcome=row.outcome,
+            status=row.status,
+            verdict=row.verdict,
+            headers=running.response_headers,
+            body=bytes(running.response),
+            body_bytes=running.received,
+            complete=reading.complete and row.outcome in ("ok", "error", "refused"),
+            model=reading.model,
+            response_id=reading.response_id,
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            cached_tokens=row.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens if usage else None,
+            reasoning_tokens=row.reasoning_tokens,
+            cost_usd=row.cost_usd,
+            ttft_ms=row.ttft_ms,
+            total_ms=row.total_ms,
+            overhead_ms=row.overhead_ms,
+            timing={point: round(ms, 3) for point, ms in running.timing.items()},
+            error=running.error,
+            answer_error=reading.error,
+            stop_reason=row.stop_reason,
+            tool_calls=row.tool_calls,
+            secrets=running.secrets,
+        )
+        control = running.control
+        if control is not None:
+            record.verdicts = tuple(control.context.verdicts)
+            record.upstream_body = control.upstream_body
+            record.upstream_status = control.upstream_status
+            record.upstream = row.upstream
+            record.reason = row.reason
+        return record
+
+    def _refused_intent(self, running: Running) -> None:
+        """What was refused before its intent leaves a record too; nothing of it was sent, so nobody waits for it."""
+        running.intended = True
+        try:
+            self._journal.append(self._intent(running, {}, Belonging(running.row.session_id, running.row.agent)))
+        except LuthienError as error:
+            log.warning("a refused request is not in the journal: %s", error)
+
+    def _fill(self, running: Running, reading: Reading) -> None:
+        row = running.row
+        usage = reading.usage
+        if usage is not None:
+            row.input_tokens = usage.input_tokens
+            row.output_tokens = usage.output_tokens
+            row.cached_tokens = usage.cached_input_tokens
+            row.reasoning_tokens = usage.reasoning_tokens
+        row.stop_reason = shared(reading.stop_reason)
+        row.tool_calls = reading.tool_calls
+        if not row.model:
+            row.model = reading.model
+        if running.arrivals:
+            first = next((at for end, at in running.arrivals if end > reading.first_token_offset), running.arrivals[0][1])
+            row.ttft_ms = round((first - running.started) * 1e3, 3)
+            running.timing["first_token"] = row.ttft_ms
+
+    async def _price(self, running: Running, reading: Reading) -> None:
+        """What the answer cost, and what policies spent beside it; unknown where any part of it is."""
+        row = running.row
+        if row.input_tokens is not None and running.upstream is not None:
+            if not self._prices.ready:
+                await self._prices.load()
+            if running.upstream.api is not Dialect.OLLAMA and reading.usage is not None:
+                row.cost_usd = self._prices.cost_usd(running.upstream.base_url, row.model or reading.model, reading.usage)
+        control = running.control
+        if control is not None and control.services.calls:
+            row.cost_usd = control.services.total_cost(row.cost_usd)
+
+
+def without_secrets(running: Running, text: str) -> str:
+    """Text of the traffic as front ends may have it."""
+    if not text:
+        return text
+    raw = text.encode("utf-8", "replace")
+    return redact_formats(redact_known(raw, running.secrets)).decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=2_000)
+def shared(text: str) -> str:
+    """One string for all rows that hold the same text: tens of thousands of them stay on a screen."""
+    return text
+
+
+def _as_upstream_counts(client: Reading, upstream: Reading) -> Reading:
+    """What the client was given, with the counts and names of what the upstream gave."""
+    return msgspec.structs.replace(
+        client,
+        usage=upstream.usage or client.usage,
+        model=upstream.model or client.model,
+        response_id=upstream.response_id or client.response_id,
+        error=client.error or upstream.error,
+    )
+
+
+def _outcome_of(row: TransactionRow, reading: Reading) -> str:
+    if row.status is not None and row.status >= 400:
+        return "error"
+    if reading.error and not reading.problem:
+        return "error"
+    return "ok" if reading.complete else "truncated"
