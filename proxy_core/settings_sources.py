@@ -188,8 +188,12 @@ def _apply_prefixed(variables: Mapping[str, tuple[str, str]], layers: Layers) ->
             continue
         place = SHORT_NAMES.get(name) or tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
         kind = _kind_at(place)
-        if kind is None:
+        if place == ("policy_paths",):
+            layers.faults.append(f"policy_paths ({origin}): it names code to run, so only the configuration file may set it")
+        elif kind is None:
             _unknown_variable(name, origin, place, layers)
+        elif (around := _list_around(place)) is not None:
+            _apply_json_list(around, place, text, origin, layers)
         elif kind == "tree":
             _apply_json(place, text, origin, layers)
         else:
@@ -209,6 +213,19 @@ def _apply_json(place: Place, text: str, origin: str, layers: Layers) -> None:
         layers.put(place, value, origin)
     else:
         layers.faults.append(f"{'.'.join(place)} ({origin}): give a JSON object, or one value as {_variable_of((*place, '…'))}")
+
+
+def _apply_json_list(around: Place, place: Place, text: str, origin: str, layers: Layers) -> None:
+    import json
+
+    try:
+        value = json.loads(text) if place == around else None
+    except ValueError:
+        value = None
+    if isinstance(value, list):
+        layers.put(around, value, origin)
+    else:
+        layers.faults.append(f"{'.'.join(place)} ({origin}): give a JSON list as {_variable_of(around)}")
 
 
 def _unknown_variable(name: str, origin: str, place: Place, layers: Layers) -> None:
@@ -345,7 +362,8 @@ def _place_policy_paths(config: Path | None, layers: Layers) -> None:
     if given is None:
         named = layers.get(("data_dir",))
         usual = [beside / "policies"] if beside is not None else []
-        usual.append(data_dir_path(Settings(data_dir=named if isinstance(named, str) else None)) / "policies")
+        if not layers.origin(("data_dir",)).endswith(")"):  # a .env file of the working folder must not choose code to run
+            usual.append(data_dir_path(Settings(data_dir=named if isinstance(named, str) else None)) / "policies")
         if found := [str(folder) for folder in usual if folder.is_dir()]:
             layers.put(("policy_paths",), found, DEFAULT)
     elif isinstance(given, list) and beside is not None:
@@ -358,12 +376,13 @@ def _validated(layers: Layers) -> Settings:
     except ValidationError as fault:
         for error in fault.errors(include_url=False):
             place = tuple(str(part) for part in error["loc"])
-            layers.faults.append(_fault_line(place, error["type"], error["msg"], error.get("input"), layers.origin(place)))
+            dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])[1:]
+            origin = layers.origin(place)
+            layers.faults.append(_fault_line(place, dotted, error["type"], error["msg"], error.get("input"), origin))
         raise ConfigurationError("\n".join(layers.faults)) from None
 
 
-def _fault_line(place: Place, kind: str, message: str, value: Any, origin: str) -> str:
-    dotted = ".".join(place)
+def _fault_line(place: Place, dotted: str, kind: str, message: str, value: Any, origin: str) -> str:
     if kind == "extra_forbidden":
         return f"unknown setting {dotted} ({origin}); {_near_setting(place)}"
     if kind == "missing":
@@ -401,21 +420,21 @@ def nearest(word: str, known: list[str]) -> str | None:
 
 
 def known_places(model: type[BaseModel] = Settings, around: Place = ()) -> list[Place]:
-    """Every setting as a place in the tree; `*` stands for a name that the user chooses."""
+    """Every setting as a place in the tree; `*` stands for a name that the user chooses, or a place in a list."""
     found: list[Place] = []
     for name, info in model.model_fields.items():
         inner, named = _model_of(info.annotation)
-        place = (*around, name, "*") if named else (*around, name)
+        place = (*around, name, "*") if named and inner is not None else (*around, name)
         found.extend(known_places(inner, place) if inner is not None else [place])
     return found
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The model inside an annotation (`M`, `M | None`, `dict[str, M]`), and whether names of the user stand before it."""
+    """The model inside an annotation (`M`, `M | None`, `dict[str, M]`, `list[M]`), and whether names stand before it."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
-    if get_origin(annotation) is dict:
-        return _model_of(get_args(annotation)[1])[0], True
+    if get_origin(annotation) in (dict, list):
+        return _model_of(get_args(annotation)[-1])[0], True
     for argument in get_args(annotation):
         if isinstance(argument, type) and issubclass(argument, BaseModel):
             return argument, False
@@ -427,6 +446,19 @@ def _kind_at(place: Place) -> str | None:
     for known in known_places():
         if all(a in ("*", b) for a, b in zip(known, place, strict=False)) and len(known) >= len(place):
             return "leaf" if len(known) == len(place) else "tree"
+    return None
+
+
+def _list_around(place: Place) -> Place | None:
+    """The list that is at `place` or around it."""
+    model: type[BaseModel] | None = Settings
+    for at, name in enumerate(place):
+        info = model.model_fields.get(name) if model is not None else None
+        if info is None:
+            return None  # a name that the user chose, and what is below it
+        if get_origin(info.annotation) is list:
+            return place[: at + 1]
+        model = _model_of(info.annotation)[0]
     return None
 
 

@@ -70,8 +70,8 @@ def test_every_fault_is_a_line_with_place_and_remedy(tmp_path: Path) -> None:
         "server.port (file config.yaml:3): input should be less than or equal to 65535, not 70000",
         "unknown setting server.prot (file config.yaml:2); did you mean port?",
         "ui.on_close (file config.yaml:5): input should be 'stop' or 'headless', not 'maybe'",
-        "unknown setting qqqqqq (file config.yaml:6); known here: data_dir, journal, logging, routing, server, sessions, "
-        "ui, upstreams",
+        "unknown setting qqqqqq (file config.yaml:6); known here: chains, control, data_dir, holds, journal, keys, logging, "
+        "policies, policy_paths, routing, server, sessions, ui, upstreams",
     ]
 
 
@@ -290,3 +290,41 @@ def test_yaml_is_imported_only_for_a_file() -> None:
         "assert 'yaml' not in sys.modules and 'dotenv' not in sys.modules, 'too much'"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_faults_inside_lists_name_the_entry_and_its_line(tmp_path: Path) -> None:
+    text = "policies:\n  - use: noop\n  - use: serial\n    mod: shadow\n  - mode: loud\n"
+    assert faults(tmp_path, text) == [
+        "unknown setting policies[1].mod (file config.yaml:4); did you mean mode?",
+        "policies[2].use is missing (file config.yaml:1); give it a value",
+        "policies[2].mode (file config.yaml:5): input should be 'enforce', 'shadow' or 'off', not 'loud'",
+    ]
+
+
+def test_a_list_can_come_from_the_environment_as_json(tmp_path: Path) -> None:
+    found = loaded(tmp_path, environ={"LUTHIEN_POLICIES": '[{"use": "noop"}]'})
+    assert [policy.use for policy in found.settings.policies] == ["noop"]
+    for name, value in {"LUTHIEN_POLICIES": "noop", "LUTHIEN_POLICIES__0__USE": "noop"}.items():
+        with pytest.raises(ConfigurationError, match="give a JSON list as LUTHIEN_POLICIES"):
+            loaded(tmp_path, environ={name: value})
+
+
+def test_policies_of_ones_own_come_from_the_folder_beside_the_file_and_the_data_folder(tmp_path: Path) -> None:
+    assert loaded(tmp_path, data_dir=str(tmp_path / "data")).settings.policy_paths == []
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "data" / "policies").mkdir(parents=True)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"data_dir: {tmp_path / 'data'}")
+    usual = load(config, {}, {}, None)
+    assert usual.settings.policy_paths == [str(tmp_path / "policies"), str(tmp_path / "data" / "policies")]
+    config.write_text("policy_paths: [mine, /elsewhere/one.py]")
+    assert load(config, {}, {}, None).settings.policy_paths == [str(tmp_path / "mine"), "/elsewhere/one.py"]
+
+
+def test_nothing_but_the_file_can_name_code_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="policy_paths .*only the configuration file may set it"):
+        loaded(tmp_path, environ={"LUTHIEN_POLICY_PATHS": str(tmp_path)})
+    (tmp_path / "policies").mkdir()
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"LUTHIEN_DATA_DIR={tmp_path}")
+    assert load(None, {}, {}, dotenv).settings.policy_paths == []
