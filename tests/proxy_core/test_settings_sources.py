@@ -322,7 +322,7 @@ def test_policies_of_ones_own_come_from_the_folder_beside_the_file_and_the_data_
 
 
 def test_nothing_but_the_file_can_name_code_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="policy_paths .*only the configuration file may set it"):
+    with pytest.raises(ConfigurationError, match=r"policy_paths .*only the configuration file may set it"):
         loaded(tmp_path, environ={"LUTHIEN_POLICY_PATHS": str(tmp_path)})
     (tmp_path / "policies").mkdir()
     dotenv = tmp_path / ".env"
