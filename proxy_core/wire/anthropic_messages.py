@@ -288,14 +288,17 @@ class MessagesStreamDecoder(SseStreamDecoder):
             self._events.append(TextDelta(index, text, raw) if text else OpaqueEvent("content_block_start", raw))
         elif kind == "thinking":
             part = self._part(index, "thinking")
-            part.pieces.append(as_text(block.get("thinking")))
+            text = as_text(block.get("thinking"))
+            part.pieces.append(text)
             part.signature = as_text_or_none(block.get("signature"))
-            self._events.append(OpaqueEvent("content_block_start", raw))
+            self._events.append(ThinkingDelta(index, text, raw) if text else OpaqueEvent("content_block_start", raw))
         elif kind == "tool_use":
             part = self._part(index, "tool_call")
             part.call_id, part.name = as_text(block.get("id")), as_text(block.get("name"))
             self._started[index] = block
             self._events.append(ToolCallStart(index, part.call_id, part.name, raw))
+            if block.get("input"):
+                self._events.append(ToolCallDelta(index, encode(block["input"]).decode("utf-8", "replace")))
         else:
             self._part(index, kind or "content block").whole = encode(block)
             self._started[index] = block

@@ -23,11 +23,6 @@ class StreamDecoder(Protocol):
         """The bytes of an event that has begun and not ended."""
         ...
 
-    @property
-    def rest(self) -> bytes:
-        """The bytes of the wire event that has not ended yet; to be read before `finish`."""
-        ...
-
     def finish(self) -> Answer:
         """The whole answer so far; `complete` is False where the terminator was not seen. May be called once, at the end."""
         ...

@@ -166,6 +166,8 @@ class ToolCallStart(Struct, frozen=True):
     call_id: str
     name: str
     raw: bytes = b""
+    choice: int = 0
+    """Which of several choices calls (Chat Completions)."""
 
 
 class ToolCallDelta(Struct, frozen=True):

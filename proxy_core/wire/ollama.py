@@ -246,11 +246,6 @@ class OllamaStreamDecoder:
         """The bytes of a line that has begun and not ended."""
         return self._parser.rest
 
-    @property
-    def rest(self) -> bytes:
-        """The bytes of the line that has not ended yet."""
-        return self._parser.rest
-
     def finish(self) -> Answer:
         """The whole answer so far."""
         self._events = []

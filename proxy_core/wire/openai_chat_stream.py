@@ -225,7 +225,7 @@ class ChatStreamDecoder(SseStreamDecoder):
             part = self._calls[key] = Part("tool_call", choice, self._calls_begun)
             self._parts.append(part)
             self._calls_begun += 1
-            self._events.append(ToolCallStart(part.number, call_id, name, raw))
+            self._events.append(ToolCallStart(part.number, call_id, name, raw, choice))
             raw = b""
         part.call_id = part.call_id or call_id
         part.name = part.name or name

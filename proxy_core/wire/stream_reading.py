@@ -46,11 +46,6 @@ class SseStreamDecoder:
         """The bytes of an event that has begun and not ended."""
         return self._parser.rest
 
-    @property
-    def rest(self) -> bytes:
-        """The bytes of the wire event that has not ended yet."""
-        return self._parser.rest
-
     def finish(self) -> Answer:
         """The whole answer so far."""
         rest = self._parser.rest

@@ -1,0 +1,465 @@
+"""Encodes streams of Chat Completions and of legacy completions.
+
+Each choice stands for itself: its tool calls are numbered from 0 without gaps, id and name come with the first piece of a call,
+and `finish_reason` is changed only where the choice lost all its calls. `[DONE]` is last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy_core.wire.conversation import (
+    INSERTED,
+    EndEvent,
+    ErrorEvent,
+    OpaqueEvent,
+    StopEvent,
+    StreamEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    UsageEvent,
+)
+from proxy_core.wire.encode_events import (
+    EventEncoder,
+    Fields,
+    WireEvent,
+    chat_usage_fields,
+    clean,
+    event_bytes,
+    illegal,
+    sse_fields,
+    sse_object,
+    without,
+)
+from proxy_core.wire.tolerant_json import JsonObject, as_index, as_list, as_object, as_text
+
+_DONE = b"data: [DONE]\n\n"
+_OF_ONE_CHUNK = frozenset({"choices", "usage", "error", "x_groq", "obfuscation"})
+"""Fields that are not taken over from one chunk into another."""
+_CALL_REASONS = frozenset({"tool_calls", "function_call"})
+
+
+class _Call:
+    """A tool call that was begun at the client."""
+
+    __slots__ = ("choice", "ended", "kind", "moved", "number")
+
+    def __init__(self, choice: int, number: int, kind: str = "function") -> None:
+        self.choice = choice
+        self.number = number
+        """Its index at the client."""
+        self.kind = kind
+        """`function`, `custom`, or `function_call` for the legacy form without index."""
+        self.moved = False
+        """Whether its index is another than the upstream's."""
+        self.ended = False
+
+
+class _Seen:
+    """A tool call of the upstream's."""
+
+    __slots__ = ("choice", "name", "rank", "raw", "wire_id")
+
+    def __init__(self, event: ToolCallStart, rank: int, raw: bytes) -> None:
+        self.choice = event.choice
+        self.rank = rank
+        """How many calls of its choice came before."""
+        self.raw = raw
+        self.wire_id = event.call_id
+        self.name = event.name
+
+
+class ChatEncoder(EventEncoder):
+    """Encodes one stream of Chat Completions."""
+
+    _object = "chat.completion.chunk"
+    _id_prefix = "chatcmpl-"
+
+    def __init__(self, model: str = "", transaction_id: str = "") -> None:
+        super().__init__(model, transaction_id)
+        self._begun = False
+        self._own_roles: set[int] = set()
+        """Choices whose role we sent, because they began with something of ours."""
+        self._first_chunks: list[bytes] = []
+        self._thinking_seen = b""
+        self._template: Fields | None = None
+        self._calls_seen: dict[int, _Seen] = {}
+        self._counts_seen: dict[int, int] = {}
+        self._reasons_seen: dict[int, str] = {}
+        self._calls: dict[int, _Call] = {}
+        self._counts: dict[int, int] = {}
+        """Calls that were begun at the client, by choice."""
+        self._choices: set[int] = {0}
+        self._finished: set[int] = set()
+        self._renumbered = False
+        """Whether a call was left out or moved."""
+
+    # --- learning ---
+
+    def seen(self, events: Any) -> None:
+        if len(self._first_chunks) < 2:
+            self._first_chunks += [event.raw for event in events if event.raw and event.raw[:1] != b":"][:2]
+        if not self._thinking_seen:
+            self._thinking_seen = next((event.raw for event in events if type(event) is ThinkingDelta), b"")
+        super().seen(events)
+        if len(events) > 1 and self._calls_seen:
+            self._learn_raws(events)
+
+    def _learn(self, event: StreamEvent) -> None:
+        if type(event) is ToolCallStart:
+            rank = self._counts_seen.get(event.choice, 0)
+            self._counts_seen[event.choice] = rank + 1
+            self._calls_seen[event.index] = _Seen(event, rank, event.raw)
+        elif type(event) is StopEvent:
+            self._reasons_seen[event.choice] = event.reason
+
+    def _learn_raws(self, events: Any) -> None:
+        """Where a call did not begin its wire event, note the bytes in which it stands."""
+        raw = b""
+        for event in events:
+            raw = event.raw or raw
+            if type(event) is ToolCallStart and not event.raw:
+                self._calls_seen[event.index].raw = raw
+
+    # --- pristine ---
+
+    def _pass(self, event: StreamEvent) -> None:
+        self._out.append(event.raw)
+        kind = type(event)
+        if kind is not TextDelta and kind is not ToolCallDelta:
+            self._follow(event)
+        else:
+            self._begun = True
+
+    def _pass_wire(self, events: list[StreamEvent], raw: bytes) -> None:
+        self._out.append(raw)
+        for event in events:
+            self._follow(event)
+
+    def _follow(self, event: StreamEvent) -> None:
+        kind = type(event)
+        if kind is ToolCallStart:
+            seen = self._calls_seen.get(event.index)  # type: ignore[union-attr]
+            if seen is not None:
+                self._begin_call(event, seen)  # type: ignore[arg-type]
+        elif kind is ToolCallEnd:
+            call = self._calls.get(event.index)  # type: ignore[union-attr]
+            if call is not None:
+                call.ended = True
+        elif kind is StopEvent:
+            self._finished.add(event.choice)  # type: ignore[union-attr]
+        elif kind is EndEvent:
+            self._ended = True
+        if kind is not OpaqueEvent or event.kind != "comment":  # type: ignore[union-attr]
+            self._begun = True
+        if kind is TextDelta and event.index:  # type: ignore[union-attr]
+            self._choices.add(event.index)  # type: ignore[union-attr]
+
+    def _begin_call(self, event: ToolCallStart, seen: _Seen | None) -> _Call:
+        number = self._counts.get(event.choice, 0)
+        self._counts[event.choice] = number + 1
+        call = self._calls[event.index] = _Call(event.choice, number)
+        if seen is not None:
+            call.moved = number != seen.rank
+            if call.moved:
+                self._renumbered = True
+            if b'"custom"' in seen.raw or b'"function_call"' in seen.raw:
+                call.kind = self._wire_call(seen)[1]
+        return call
+
+    # --- altered ---
+
+    def _place(self, event: StreamEvent) -> None:
+        raw = event.raw
+        kind = type(event)
+        if kind is OpaqueEvent:
+            self._place_opaque(event.kind, raw)  # type: ignore[union-attr]
+            return
+        self._check_end(event)
+        if isinstance(event, TextDelta | ThinkingDelta):
+            self._check_choice(event.index)
+            self._send_raw(raw)
+        elif isinstance(event, ToolCallStart):
+            call = self._start(event)
+            self._send_moved(raw, call) if call.moved else self._send_raw(raw)
+        elif isinstance(event, ToolCallDelta):
+            call = self._call(event.index)
+            self._send_moved(raw, call) if call.moved else self._send_raw(raw)
+        elif isinstance(event, ToolCallEnd):
+            self._call(event.index).ended = True
+            self._place_opaque("end", raw)
+        elif isinstance(event, StopEvent):
+            self._stop(event, raw)
+        elif isinstance(event, EndEvent):
+            self._end(raw)
+        else:
+            self._send_raw(raw)
+
+    def _place_wire(self, wire: WireEvent, came: list[StreamEvent], whole: bool) -> None:
+        """`ToolCallEnd` has no bytes of its own, so a wire event is whole without those."""
+        said = [event for event in came if type(event) is not ToolCallEnd]
+        expected = [event for event in wire.events if type(event) is not ToolCallEnd]
+        whole = len(said) == len(expected) and all(one is other for one, other in zip(said, expected, strict=True))
+        if not expected or not whole or self._must_be_split(said):
+            fields = sse_fields(wire.raw) if said else {}
+            for event in came:
+                self._put_piece(event, fields)
+            return
+        stops: list[StopEvent] = []
+        for event in came:
+            self._check_end(event)
+            if isinstance(event, TextDelta | ThinkingDelta):
+                self._check_choice(event.index)
+            elif isinstance(event, ToolCallStart):
+                self._start(event)
+            elif isinstance(event, ToolCallDelta):
+                self._call(event.index)
+            elif isinstance(event, ToolCallEnd):
+                self._end_call(event.index)
+            elif isinstance(event, StopEvent):
+                self._check_choice(event.choice)
+                stops.append(event)
+        true = {event.choice: self._true_reason(event.choice, event.reason) for event in stops}
+        self._send_raw(wire.raw, {event.choice: true[event.choice] for event in stops if true[event.choice] != event.reason})
+        self._finished.update(true)
+
+    def _must_be_split(self, events: list[StreamEvent]) -> bool:
+        """Whether a call among `events` does not keep its index."""
+        begun: dict[int, int] = {}
+        for event in events:
+            if isinstance(event, ToolCallStart):
+                seen = self._calls_seen.get(event.index)
+                number = self._counts.get(event.choice, 0) + begun.get(event.choice, 0)
+                begun[event.choice] = begun.get(event.choice, 0) + 1
+                if seen is None or seen.rank != number:
+                    return True
+            elif isinstance(event, ToolCallDelta):
+                call = self._calls.get(event.index)
+                if call is not None and call.moved:
+                    return True
+        return False
+
+    def _put(self, event: StreamEvent) -> None:
+        self._put_piece(event, {})
+
+    def _put_piece(self, event: StreamEvent, fields: Fields) -> None:
+        """Encode one event; `fields` are those of the wire event that it came in."""
+        self._check_end(event)
+        if isinstance(event, TextDelta):
+            choice = max(event.index, 0) if event.index != INSERTED else 0
+            if event.text:
+                self._check_choice(choice)
+                self._send_delta(choice, {"content": clean(event.text)})
+        elif isinstance(event, ThinkingDelta):
+            if event.text:
+                self._check_choice(event.index)
+                plain = self._thinking_seen and b'"reasoning_content"' not in self._thinking_seen
+                self._send_delta(max(event.index, 0), {"reasoning" if plain else "reasoning_content": clean(event.text)})
+        elif isinstance(event, ToolCallStart):
+            call = self._start(event)
+            self._send_delta(call.choice, self._call_start(event, call))
+        elif isinstance(event, ToolCallDelta):
+            call = self._call(event.index)
+            if event.arguments:
+                self._send_delta(call.choice, _call_piece(call, clean(event.arguments)))
+        elif isinstance(event, ToolCallEnd):
+            self._end_call(event.index)
+        elif isinstance(event, StopEvent):
+            self._stop(event, b"")
+        elif isinstance(event, UsageEvent):
+            usage = fields.get("usage") or chat_usage_fields(event.usage)
+            self._out.append(event_bytes({**self._top(), "choices": [], "usage": usage}))
+        elif isinstance(event, EndEvent):
+            self._end(_DONE)
+        elif isinstance(event, ErrorEvent):
+            error = {"message": clean(event.error.message), "type": clean(event.error.type), "param": None, "code": None}
+            self._out.append(event_bytes({"error": error}))
+
+    def _refuse(self, text: str) -> None:
+        for choice in sorted(self._choices - self._finished):
+            if text and choice == 0:
+                self._send_delta(choice, {"content": text})
+            self._send_choice(choice, {}, "content_filter")
+        self._out.append(_DONE)
+
+    # --- rules ---
+
+    def _check_end(self, event: StreamEvent) -> None:
+        if self._ended:
+            raise illegal("done_last", f"{type(event).__name__} comes after the stream's end")
+
+    def _check_choice(self, choice: int) -> None:
+        if choice in self._finished:
+            raise illegal("delta_before_finish", f"choice {choice} goes on after its finish_reason")
+        self._choices.add(max(choice, 0))
+
+    def _start(self, event: ToolCallStart) -> _Call:
+        self._check_choice(event.choice)
+        if event.index in self._calls:
+            raise illegal("call_started_once", f"tool call {event.index} starts twice")
+        return self._begin_call(event, self._calls_seen.get(event.index))
+
+    def _call(self, index: int) -> _Call:
+        call = self._calls.get(index)
+        if call is None:
+            raise illegal("delta_after_start", f"tool call {index} was never begun")
+        if call.ended or call.choice in self._finished:
+            raise illegal("delta_before_finish", f"tool call {index} goes on after its end")
+        return call
+
+    def _end_call(self, index: int) -> None:
+        call = self._calls.get(index)
+        if call is None:
+            raise illegal("stop_after_start", f"tool call {index} was never begun")
+        if call.ended:
+            raise illegal("call_ended_once", f"tool call {index} ends twice")
+        call.ended = True
+
+    def _true_reason(self, choice: int, reason: str) -> str:
+        if reason in _CALL_REASONS and self._counts_seen.get(choice) and not self._counts.get(choice):
+            return "stop"
+        if reason == "stop" and self._counts.get(choice) and not self._counts_seen.get(choice):
+            return "tool_calls"
+        return reason
+
+    def _stop(self, event: StopEvent, raw: bytes) -> None:
+        self._check_choice(event.choice)
+        reason = self._true_reason(event.choice, clean(event.reason))
+        if raw:
+            self._send_raw(raw, {event.choice: reason} if reason != event.reason else {})
+        else:
+            self._send_choice(event.choice, {}, reason)
+        self._finished.add(event.choice)
+
+    def _end(self, raw: bytes) -> None:
+        for choice in sorted(self._choices - self._finished):
+            reason = self._reasons_seen.get(choice)
+            if reason is not None:
+                self._stop(StopEvent(reason, b"", choice), b"")
+        self._out.append(raw)
+        self._ended = True
+
+    def _place_opaque(self, kind: str, raw: bytes) -> None:
+        """Chunks without an event of their own: role, filter results, empty pieces of calls."""
+        if self._ended and kind != "comment":
+            raise illegal("done_last", "an event comes after the stream's end")
+        if self._renumbered or len(self._calls) != len(self._calls_seen):
+            fields = sse_object(raw) if b'"tool_calls"' in raw or b'"function_call"' in raw else {}
+            for choice in as_list(fields.get("choices")):
+                delta = as_object(as_object(choice).get("delta"))
+                if delta.pop("tool_calls", None) or delta.pop("function_call", None):
+                    if delta:
+                        self._send_raw(event_bytes(fields))
+                    return
+        self._send_raw(raw)
+
+    # --- bytes ---
+
+    def _top(self) -> Fields:
+        """The fields that every chunk of this stream has."""
+        if self._template is None:
+            self._template = {}
+            for raw in self._first_chunks:
+                fields = sse_fields(raw)
+                if not self._template or self._template.get("id") in (None, b'""'):
+                    self._template |= without(fields, _OF_ONE_CHUNK)
+        if not self._template:
+            self._template = {
+                "id": f"{self._id_prefix}{self._transaction_id or 'luthien'}",
+                "object": self._object,
+                "created": 0,
+                "model": self._model,
+            }
+        return self._template
+
+    def _send_delta(self, choice: int, delta: Fields) -> None:
+        if not self._begun:
+            self._own_roles.add(choice)
+            delta = {"role": "assistant", **delta}
+        self._begun = True
+        self._send_choice(choice, delta, None)
+
+    def _send_choice(self, choice: int, delta: Fields, reason: str | None) -> None:
+        value = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": reason}
+        self._out.append(event_bytes({**self._top(), "choices": [value]}))
+
+    def _send_raw(self, raw: bytes, reasons: dict[int, str] | None = None) -> None:
+        """An untouched chunk, with other reasons where its own became false, and without a role that was sent before."""
+        if raw[:1] != b":":
+            self._begun = True
+        repeats_role = self._own_roles and b'"role"' in raw
+        if not reasons and not repeats_role:
+            self._out.append(raw)
+            return
+        fields: JsonObject = sse_object(raw)
+        for choice in as_list(fields.get("choices")):
+            index = as_index(as_object(choice).get("index"))
+            if reasons and index in reasons:
+                choice["finish_reason"] = reasons[index]
+            delta = as_object(as_object(choice).get("delta"))
+            if repeats_role and index in self._own_roles:
+                delta.pop("role", None)
+        self._out.append(event_bytes({**sse_fields(raw), "choices": fields.get("choices")}) if fields else raw)
+
+    def _send_moved(self, raw: bytes, call: _Call) -> None:
+        """A chunk with one piece of one call, under the call's new index."""
+        fields: JsonObject = sse_object(raw)
+        for choice in as_list(fields.get("choices")):
+            for piece in as_list(as_object(as_object(choice).get("delta")).get("tool_calls")):
+                if isinstance(piece, dict):
+                    piece["index"] = call.number
+        self._send_raw(event_bytes({**sse_fields(raw), "choices": fields.get("choices")}))
+
+    def _wire_call(self, seen: _Seen) -> tuple[JsonObject, str]:
+        """The first piece of a call as the upstream sent it, and its kind."""
+        for choice in as_list(sse_object(seen.raw).get("choices")):
+            delta = as_object(as_object(choice).get("delta")) or as_object(as_object(choice).get("message"))
+            for piece in as_list(delta.get("tool_calls")):
+                fields = as_object(piece)
+                kind = "custom" if isinstance(fields.get("custom"), dict) else "function"
+                if as_text(fields.get("id")) == seen.wire_id and as_text(as_object(fields.get(kind)).get("name")) == seen.name:
+                    return fields, kind
+            if isinstance(delta.get("function_call"), dict) and as_index(choice.get("index")) == seen.choice:
+                return as_object(delta["function_call"]), "function_call"
+        return {}, "function"
+
+    def _call_start(self, event: ToolCallStart, call: _Call) -> Fields:
+        name = clean(event.name)
+        if call.kind == "function_call":
+            return {"function_call": {"name": name, "arguments": ""}}
+        seen = self._calls_seen.get(event.index)
+        fields = self._wire_call(seen)[0] if seen is not None else {}
+        field = "input" if call.kind == "custom" else "arguments"
+        function = {**as_object(fields.get(call.kind)), "name": name, field: ""}
+        call_id = clean(event.call_id) or f"call_{self._transaction_id}{call.choice}_{call.number}"
+        return {"tool_calls": [{**fields, "index": call.number, "id": call_id, "type": call.kind, call.kind: function}]}
+
+
+def _call_piece(call: _Call, arguments: str) -> Fields:
+    if call.kind == "function_call":
+        return {"function_call": {"arguments": arguments}}
+    field = "input" if call.kind == "custom" else "arguments"
+    return {"tool_calls": [{"index": call.number, call.kind: {field: arguments}}]}
+
+
+class CompletionsEncoder(ChatEncoder):
+    """Encodes one stream of legacy completions, which hold text and nothing else."""
+
+    _object = "text_completion"
+    _id_prefix = "cmpl-"
+
+    def _send_delta(self, choice: int, delta: Fields) -> None:
+        if "content" not in delta:
+            raise illegal("text_only", "completions carry text only")
+        self._begun = True
+        self._send_text(choice, delta["content"], None)
+
+    def _send_choice(self, choice: int, delta: Fields, reason: str | None) -> None:
+        self._send_text(choice, "", reason)
+
+    def _send_text(self, choice: int, text: str, reason: str | None) -> None:
+        value = {"text": text, "index": choice, "logprobs": None, "finish_reason": reason}
+        self._out.append(event_bytes({**self._top(), "choices": [value]}))
