@@ -14,23 +14,36 @@ REDACTED = b"[redacted]"
 MIN_KNOWN_BYTES = 8
 """Shorter known values are not searched for: they would hit ordinary words."""
 
-_FORMATS = (
-    rb"\bsk-(?:ant-[a-z0-9]{2,8}-|proj-|svcacct-|admin-|or-v1-|lf-)?[A-Za-z0-9_\-]{20,400}",
-    rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b",
-    rb"\bgithub_pat_[A-Za-z0-9_]{50,255}\b",
-    rb"\bglpat-[A-Za-z0-9_\-]{20,64}",
-    rb"\bxox[abeoprs]-[A-Za-z0-9\-]{10,250}",
-    rb"\bAIza[0-9A-Za-z_\-]{35}",
-    rb"\b[rs]k_live_[A-Za-z0-9]{20,247}\b",
-    rb"\bhf_[A-Za-z0-9]{30,60}\b",
-    rb"\bnpm_[A-Za-z0-9]{36}\b",
-    rb"\bpypi-[A-Za-z0-9_\-]{50,400}",
-    rb"\bSG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{30,64}",
-    rb"\bgsk_[A-Za-z0-9]{40,60}\b",
-    rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,8000}?-----END [A-Z ]{0,30}PRIVATE KEY-----",
+FORMATS: tuple[tuple[str, str], ...] = (
+    ("anthropic_key", r"\bsk-ant-[a-z0-9]{2,8}-[A-Za-z0-9_\-]{20,400}"),
+    ("openai_key", r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_\-]{20,400}"),
+    ("openrouter_key", r"\bsk-or-v1-[A-Za-z0-9_\-]{20,400}"),
+    ("sk_key", r"\bsk-(?:lf-)?[A-Za-z0-9_\-]{20,400}"),
+    ("aws_access_key", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    ("github_token", r"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"),
+    ("github_pat", r"\bgithub_pat_[A-Za-z0-9_]{50,255}\b"),
+    ("gitlab_token", r"\bglpat-[A-Za-z0-9_\-]{20,64}"),
+    ("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9\-]{10,250}"),
+    ("google_key", r"\bAIza[0-9A-Za-z_\-]{35}"),
+    ("stripe_key", r"\b[rs]k_live_[A-Za-z0-9]{20,247}\b"),
+    ("huggingface_token", r"\bhf_[A-Za-z0-9]{30,60}\b"),
+    ("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b"),
+    ("pypi_token", r"\bpypi-[A-Za-z0-9_\-]{50,400}"),
+    ("sendgrid_key", r"\bSG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{30,64}"),
+    ("groq_key", r"\bgsk_[A-Za-z0-9]{40,60}\b"),
+    (
+        "private_key",
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,8000}?-----END [A-Z ]{0,30}PRIVATE KEY-----",
+    ),
 )
-_COMPILED = tuple(re.compile(pattern, re.DOTALL) for pattern in _FORMATS)
+"""Formats of well-known keys, by kind; the more exact one stands first. Word boundaries and classes are those of ASCII."""
+TOKEN_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+"""What every format but `private_key` consists of."""
+MAX_TOKEN_CHARS = 480
+"""No match of a format but `private_key` is longer."""
+MAX_PRIVATE_KEY_CHARS = 8_200
+"""No match of `private_key` is longer."""
+_COMPILED = tuple(re.compile(pattern.encode("ascii"), re.DOTALL) for _, pattern in FORMATS)
 _HINT = re.compile(
     rb"-(?:(?<=sk-)|(?<=glpat-)|(?<=pypi-)|(?<=xox[abeoprs]-)|(?<=-----))"
     rb"|_(?:(?<=gh[pousr]_)|(?<=hf_)|(?<=npm_)|(?<=gsk_)|(?<=_pat_)|(?<=k_live_))"
@@ -38,6 +51,7 @@ _HINT = re.compile(
 )
 """What every format has near its beginning, found by its rarest byte: one search tells for nearly every text that there is
 nothing to take out."""
+_TEXT_HINT = re.compile(_HINT.pattern.decode("ascii"))
 
 _SECRET_HEADER = re.compile(
     r"(?:^|-)(?:authorization|cookie|cookie2|api-?key|key|token|secret|password|credential|credentials|signature)$"
@@ -63,6 +77,17 @@ def redact_formats(text: bytes) -> bytes:
     for pattern in _COMPILED:
         text = pattern.sub(REDACTED, text)
     return text
+
+
+@lru_cache(maxsize=1)
+def text_formats() -> re.Pattern[str]:
+    """All formats for text: the name of the group that matched is the kind."""
+    return re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in FORMATS), re.DOTALL | re.ASCII)
+
+
+def may_hold_formats(text: str) -> bool:
+    """False for nearly every text without anything that has the form of a well-known key, found cheaply."""
+    return _TEXT_HINT.search(text) is not None
 
 
 def is_secret_header(name: str) -> bool:
