@@ -117,6 +117,8 @@ class LocalControlPlane:
 
 
 def _of_running(running: Running) -> TransactionDetail:
+    control = running.control
+    sent = running.sent_body if running.sent_body and running.sent_body != running.body else None
     return TransactionDetail(
         row=running.row,
         request_headers=_shown(running.headers, running.secrets),
@@ -124,6 +126,9 @@ def _of_running(running: Running) -> TransactionDetail:
         response_headers=_shown(running.response_headers, running.secrets),
         response_body=bytes(running.response),
         timing=_timing(running.timing),
+        verdicts=tuple(control.context.verdicts) if control is not None else (),
+        policy_digest=control.digest if control is not None else "",
+        sent_body=None if sent is None else redact_formats(redact_known(sent, running.secrets)),
     )
 
 
@@ -143,6 +148,10 @@ def of_stored(stored: Stored) -> TransactionDetail:
         timing=_timing(stored.timing),
         redacted=stored.redacted,
         capture_note=note,
+        verdicts=stored.verdicts,
+        policy_digest=stored.policy_digest,
+        sent_body=stored.sent_body,
+        upstream_body=stored.upstream_body,
     )
 
 
