@@ -37,7 +37,7 @@ FORMATS: tuple[tuple[str, str], ...] = (
     ),
 )
 """Formats of well-known keys, by kind; the more exact one stands first. Word boundaries and classes are those of ASCII."""
-TOKEN_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+TOKEN_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."  # noqa: S105 - letters
 """What every format but `private_key` consists of."""
 MAX_TOKEN_CHARS = 480
 """No match of a format but `private_key` is longer."""

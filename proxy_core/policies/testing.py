@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from proxy_core.errors import UnknownUpstream, UpstreamUnreachable
-from proxy_core.policies.base import ControlPolicy, PolicyDenied
+from proxy_core.policies.base import ControlPolicy, PolicyDenied, Release
 from proxy_core.policies.chain import Chain, Entry, Shadows
 from proxy_core.policies.sample_bodies import ANTHROPIC, OLLAMA, STREAMED, answer_body, answer_stream, request_body
 from proxy_core.policies.streaming import StreamPipeline
@@ -30,7 +30,7 @@ from proxy_core.verdicts import Mode, OnError, Stage, Verdict
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer
 from proxy_core.wire.dialects import Dialect, Operation
-from proxy_core.wire.encoder import StreamEncoder
+from proxy_core.wire.encoder import encoder_for
 
 __all__ = [
     "STREAMED",
@@ -228,7 +228,7 @@ async def run_response(
     late: list[Verdict] = []
     shadows = Shadows(late.extend)
     headers: RawHeaders = [(b"content-type", content_type)]
-    if stream and policy.streams() and chain.release < 3:
+    if stream and policy.streams() and chain.release < Release.FULL:
         context.set_response(status, headers, b"")
         out, denied = await _run_stream(chain, context, body, shadows, chunk_bytes)
         context.response_body = out
@@ -246,28 +246,31 @@ async def run_response(
 async def _run_stream(
     chain: Chain, context: TransactionContext, body: bytes, shadows: Shadows, chunk_bytes: int
 ) -> tuple[bytes, PolicyDenied | None]:
-    codec = codec_for(context.operation)
-    if codec is None:
+    codec, encoder = codec_for(context.operation), encoder_for(context.operation)
+    if codec is None or encoder is None:
         raise ValueError(f"luthien reads no streams of {context.operation.value}")
     pipeline = StreamPipeline(
         chain.response,
         context,
         decoder=codec.stream_decoder(),
-        encoder=StreamEncoder(context.operation),
+        encoder=encoder,
         shadows=shadows,
         task=asyncio.current_task(),
         loop=asyncio.get_running_loop(),
     )
     size = chunk_bytes or len(body) or 1
     out = b""
-    for start in range(0, len(body), size):
-        pipeline.feed(body[start : start + size])
+    try:
+        for start in range(0, len(body), size):
+            pipeline.feed(body[start : start + size])
+            await pipeline.settle()
+            out += pipeline.take()
+        pipeline.finish()
         await pipeline.settle()
         out += pipeline.take()
-    pipeline.finish()
-    await pipeline.settle()
-    pipeline.finish_verdicts()
-    out += pipeline.take()
+    finally:
+        await pipeline.close()
+        pipeline.finish_verdicts()
     if pipeline.failure is not None:
         raise pipeline.failure
     return out, pipeline.denied
