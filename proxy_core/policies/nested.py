@@ -21,9 +21,6 @@ from proxy_core.transaction import TransactionContext
 from proxy_core.verdicts import Stage
 from proxy_core.wire.conversation import StreamEvent
 
-MARKER = "send_backend_request"
-"""Marks a place in a chain; inside another policy it would mean nothing."""
-
 
 class NestedPolicy(PolicyParams):
     """One policy inside another."""
@@ -61,23 +58,16 @@ class NestedFault(PolicyFault):
     """A fault that names the nested policy already."""
 
 
-def build_child(nested: NestedPolicy, settings: Settings, place: str) -> ControlPolicy[Any]:
-    """Raises ConfigurationError with a line for each fault."""
-    from proxy_core.policies.registry import build_policy, registry_name
-
-    if registry_name(nested.use) == MARKER:
-        raise ConfigurationError(f"{place}.use: '{MARKER}' marks a place in a chain; put it there, after this policy")
-    return build_policy(nested.use, nested.params, settings, place)
-
-
 def build_children(nested: Sequence[NestedPolicy], settings: Settings, places: Sequence[str]) -> list[Child]:
     """Build policies and give each a name of its own. Raises ConfigurationError with a line for each fault of any."""
+    from proxy_core.policies.registry import build_policy
+
     faults: list[str] = []
     children: list[Child] = []
     taken: set[str] = set()
     for one, place in zip(nested, places, strict=True):
         try:
-            policy = build_child(one, settings, place)
+            policy = build_policy(one.use, one.params, settings, place)
         except ConfigurationError as fault:
             faults.append(str(fault))
             continue

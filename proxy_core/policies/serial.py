@@ -1,6 +1,7 @@
 """Several policies as one, in order (`compound` in older files).
 
-The request goes through the first, then the second; so does the response, streamed or not. Nesting is allowed.
+The request goes through the first, then the second; so does the response, streamed or not. Nesting is allowed. With a
+policy inside that sends (`send_backend_request` too), streams are held back whole; in the chain itself they are not.
 """
 
 from __future__ import annotations
