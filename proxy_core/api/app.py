@@ -14,12 +14,12 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from proxy_core import __version__
 from proxy_core.api.answers import answer, answer_errors, returns
 from proxy_core.api.events import EventStreams
-from proxy_core.api.holds import hold_routes
+from proxy_core.api.holds import add_hold_routes
 from proxy_core.api.openapi import describe
-from proxy_core.api.policies import policy_routes
+from proxy_core.api.policies import add_policy_routes
 from proxy_core.api.reference import page
 from proxy_core.api.shapes import EventData
-from proxy_core.api.transactions import Expression, transaction_routes
+from proxy_core.api.transactions import Expression, add_transaction_routes
 from proxy_core.control.filters import parse
 from proxy_core.control.plane import ControlPlane, GatewayState
 
@@ -59,9 +59,9 @@ def control_app(plane: ControlPlane, stopping: asyncio.Event | None = None) -> F
             after = int(last_event_id)
         return StreamingResponse(streams.begin(after, parse(filter)), media_type="text/event-stream")
 
-    app.include_router(transaction_routes(plane))
-    app.include_router(policy_routes(plane))
-    app.include_router(hold_routes(plane))
+    add_transaction_routes(app, plane)
+    add_policy_routes(app, plane)
+    add_hold_routes(app, plane)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import FastAPI, Path, Query
 from starlette.responses import Response
 
 from proxy_core.api.answers import answer, returns
@@ -17,14 +17,12 @@ HoldId = Annotated[str, Path(max_length=64, description="The hold's id.")]
 Decided = Annotated[bool, Query(description="Also those that were decided lately.")]
 
 
-def hold_routes(plane: ControlPlane) -> APIRouter:
-    router = APIRouter(prefix="/api/holds", tags=["holds"])
-
-    @router.get("", responses=returns(HoldList), summary="What waits for a person, oldest first")
+def add_hold_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get("/api/holds", tags=["holds"], responses=returns(HoldList), summary="What waits for a person, oldest first")
     async def holds(decided: Decided = False) -> Response:
         return answer(HoldList(holds=plane.holds(decided=decided)))
 
-    @router.post("/{hold_id}", responses=returns(HoldInfo, 404, 409, 422), summary="Approve, edit or deny")
+    @app.post("/api/holds/{hold_id}", tags=["holds"], responses=returns(HoldInfo, 404, 409, 422), summary="Approve, edit or deny")
     async def decide(hold_id: HoldId, given: Decision, who: Operator) -> Response:
         """Decided at most once, and only as it was shown: 409 tells that somebody was quicker or that it has changed."""
         edited = given.edited if given.edited is None or isinstance(given.edited, str) else json.dumps(given.edited)
@@ -37,8 +35,8 @@ def hold_routes(plane: ControlPlane) -> APIRouter:
         )
         return answer(found)
 
-    @router.post("/{hold_id}/extend", responses=returns(HoldInfo, 404, 409, 422), summary="Give it more time")
+    @app.post(
+        "/api/holds/{hold_id}/extend", tags=["holds"], responses=returns(HoldInfo, 404, 409, 422), summary="Give it more time"
+    )
     async def extend(hold_id: HoldId, given: Extension, who: Operator) -> Response:
         return answer(await plane.extend_hold(hold_id, given.seconds, who=who))
-
-    return router

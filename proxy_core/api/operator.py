@@ -12,7 +12,12 @@ MAX_NAME = 64
 
 def operator_name(given: str | None) -> str:
     """A name that is safe in records, logs and on screens; `api` where none was given."""
-    name = "".join(one for one in given or "" if one.isprintable()).strip()[:MAX_NAME].strip()
+    given = given or ""
+    try:
+        given = given.encode("latin-1").decode("utf-8")  # a header's bytes are read as Latin-1
+    except UnicodeError:
+        pass
+    name = "".join(one for one in given if one.isprintable()).strip()[:MAX_NAME].strip()
     return name or "api"
 
 

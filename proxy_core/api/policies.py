@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import FastAPI, Path
 from starlette.responses import Response
 
 from proxy_core.api.answers import answer, returns
@@ -15,26 +15,27 @@ from proxy_core.control.plane import ControlInvalid, ControlNotFound, ControlPla
 PolicyName = Annotated[str, Path(max_length=200, description="The policy's name in its chain.")]
 
 
-def policy_routes(plane: ControlPlane) -> APIRouter:
-    router = APIRouter(prefix="/api/policies", tags=["policies"])
-
-    @router.get("", responses=returns(PolicyList), summary="Every policy, in the order of its chain")
+def add_policy_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get("/api/policies", tags=["policies"], responses=returns(PolicyList), summary="Every policy, in the order of its chain")
     async def policies() -> Response:
         return answer(PolicyList(policies=plane.policies()))
 
-    @router.get("/{name}", responses=returns(PolicyInfo, 404), summary="One policy")
+    @app.get("/api/policies/{name}", tags=["policies"], responses=returns(PolicyInfo, 404), summary="One policy")
     async def policy(name: PolicyName) -> Response:
         return answer(_named(plane, name))
 
-    @router.patch("/{name}", responses=returns(PolicyInfo, 404, 422), summary="Change its mode or parameters")
+    @app.patch(
+        "/api/policies/{name}",
+        tags=["policies"],
+        responses=returns(PolicyInfo, 404, 422),
+        summary="Change its mode or parameters",
+    )
     async def change(name: PolicyName, given: PolicyChange, who: Operator) -> Response:
         """Checked as a whole, recorded, then in force for every later request; requests that run keep what they began with."""
         _named(plane, name)
         if given.mode is None and given.params is None:
             raise ControlInvalid("mode", "give a mode, params, or both")
         return answer(await plane.set_policy(name, mode=given.mode, params=given.params, who=who))
-
-    return router
 
 
 def _named(plane: ControlPlane, name: str) -> PolicyInfo:

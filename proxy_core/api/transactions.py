@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import FastAPI, Path, Query
 from starlette.responses import Response
 
 from proxy_core.api.answers import answer, returns, to_json
@@ -31,14 +31,22 @@ Cursor = Annotated[
 ]
 
 
-def transaction_routes(plane: ControlPlane) -> APIRouter:
-    router = APIRouter(prefix="/api/transactions", tags=["transactions"])
-
-    @router.get("", responses=returns(TransactionList, 422), summary="Recorded and running transactions, newest first")
+def add_transaction_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get(
+        "/api/transactions",
+        tags=["transactions"],
+        responses=returns(TransactionList, 422),
+        summary="Recorded and running transactions, newest first",
+    )
     async def transactions(filter: Expression = "", limit: Limit = 100, cursor: Cursor = None) -> Response:  # noqa: A002 - its name outside
         return answer(await _page(plane, filter, limit, cursor))
 
-    @router.get("/{transaction_id}", responses=returns(TransactionDetails, 404), summary="One transaction, with its bodies")
+    @app.get(
+        "/api/transactions/{transaction_id}",
+        tags=["transactions"],
+        responses=returns(TransactionDetails, 404),
+        summary="One transaction, with its bodies",
+    )
     async def transaction(transaction_id: TransactionId) -> Response:
         detail = await _detail(plane, transaction_id)
         size = len(detail.request_body) + len(detail.response_body)
@@ -48,14 +56,17 @@ def transaction_routes(plane: ControlPlane) -> APIRouter:
             body = await asyncio.to_thread(lambda: to_json(details(detail)))
         return Response(body, media_type="application/json")
 
-    @router.post("/{transaction_id}/kill", responses=returns(Killed, 404, 409), summary="End a running transaction")
+    @app.post(
+        "/api/transactions/{transaction_id}/kill",
+        tags=["transactions"],
+        responses=returns(Killed, 404, 409),
+        summary="End a running transaction",
+    )
     async def kill(transaction_id: TransactionId, who: Operator) -> Response:
         if not await plane.kill(transaction_id, who=who):
             await _detail(plane, transaction_id)
             raise ControlConflict(f"transaction '{transaction_id}' does not run any more")
         return answer(Killed(transaction_id=transaction_id))
-
-    return router
 
 
 async def _page(plane: ControlPlane, expression: str, limit: int, cursor: str | None) -> TransactionList:

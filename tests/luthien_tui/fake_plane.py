@@ -81,13 +81,14 @@ class FakePlane:
         )
 
     def state(self) -> GatewayState:
-        return GatewayState(**{name: getattr(self.gateway, name) for name in self.gateway.__struct_fields__})
+        return msgspec.structs.replace(self.gateway, sequence=self.feed.last_sequence)
 
     def events(self, after: int, limit: int = 2_000) -> tuple[list[FeedRecord], int]:
         return self.feed.since(after, limit)
 
     async def history(self, limit: int, before: str | None = None) -> list[TransactionRow]:
-        return self.past[:limit]
+        start = 0 if before is None else next(i for i, row in enumerate(self.past) if row.transaction_id == before) + 1
+        return self.past[start : start + limit]
 
     async def detail(self, transaction_id: str) -> TransactionDetail | None:
         return self.details.get(transaction_id)
@@ -238,7 +239,7 @@ def make_hold(number: int, **changes: Any) -> HoldInfo:
         "policy": "hold_for_approval",
         "reason": "the call matches the hold's filter",
         "content": content,
-        "shown": hashlib.sha256(f"tool_call\0bash\0{content}".encode()).hexdigest(),
+        "shown": hashlib.sha256(f"tool_call\0bash\0{content}".encode(errors="surrogatepass")).hexdigest(),
         "created": START + 100 - number,
         "deadline": START + 700 - number,
         "session_id": "ops-7f",
