@@ -176,7 +176,8 @@ async def _stream(
         raise
     except Exception as error:  # isolation: the chain's on_error decides, and should know who failed
         raise _named(error, view.policy) from error
-    if not any(verdict.policy == view.policy and verdict.stage is not Stage.REQUEST for verdict in view.verdicts):
+    said = [verdict.policy for verdict in view.verdicts if verdict.stage is not Stage.REQUEST]
+    if not any(name == view.policy or name.startswith(f"{view.policy}/") for name in said):
         view.verdict("allow", Reason.PASSED)
 
 
