@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
+from proxy_core.api.server import ControlServer
+from proxy_core.api.token import control_token
 from proxy_core.app import data_plane
 from proxy_core.control.feed import Feed, FeedKind
 from proxy_core.control.holds import HoldQueue
@@ -56,6 +59,8 @@ class GatewayRuntime:
     """All that a front end needs; there from `start` on."""
     address: str
     """`host:port` that it listens on; there from `start` on."""
+    control_address = ""
+    """`host:port` of the control API; empty where it is not served."""
 
     def __init__(self, settings: Settings, *, data_dir: Path, demo: bool = False) -> None:
         self._settings = settings
@@ -64,21 +69,30 @@ class GatewayRuntime:
         self._started_at = time.time()
         self._ended = asyncio.Event()
         self._ending = False
+        self._control: ControlServer | None = None
 
     async def start(self) -> None:
         """Listen, open the journal and serve. Raises ListenError, StoreError, ServerStartupError; then nothing is left open."""
         settings = self._settings
         loop = asyncio.get_running_loop()
         listener = listen(settings.server.host, settings.server.port)
-        host, port = listener.getsockname()[:2]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = address_of(listener)
+        control_listener: socket.socket | None = None
         try:
+            if settings.control.enabled:
+                remedy = "choose another with --control-port"
+                control_listener = listen(settings.control.host, settings.control.port, remedy=remedy)
+                self.control_address = address_of(control_listener)
             self._journal = await Journal.open(settings.journal, self._data_dir)
         except BaseException:
-            listener.close()
+            _close(listener, control_listener)
             raise
         try:
             self._build(loop)
+            if control_listener is not None:
+                self._control = ControlServer(
+                    self.plane, settings=settings.control, token=control_token(self._data_dir), listener=control_listener
+                )
             await self._remember_sessions()
             self._serving = spawn(self._server.run_embedded(listener), name="gateway")
             ready = spawn(self._server.ready.wait(), name="wait for the gateway")
@@ -87,9 +101,11 @@ class GatewayRuntime:
                 ready.cancel()
                 await self._serving
         except BaseException:
-            listener.close()
+            _close(listener, control_listener)
             await self._journal.close()
             raise
+        if self._control is not None:
+            self._control.start()
         self._lag.start()
         self._warming = spawn(self._prices.load(), name="load prices")
         self._closing = spawn(self._close_after_serving(), name="close the gateway")
@@ -209,6 +225,8 @@ class GatewayRuntime:
             if last_words := set(self._server.server_state.tasks):
                 # Transactions that were stopped still tell their clients and leave their records.
                 await asyncio.wait(last_words, timeout=LAST_WORDS_S)
+            if self._control is not None:
+                await self._control.close()
             await self._journal.close()
             await self._transport.aclose()
             await asyncio.wait([self._warming])
@@ -232,4 +250,18 @@ class GatewayRuntime:
             loop_lag_ms=self._lag.worst_s * 1e3,
             upstreams=tuple((name, one.base_url) for name, one in self._settings.upstreams.items()),
             demo=self._demo,
+            control=self.control_address,
+            sequence=self._feed.last_sequence,
         )
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port` that a socket listens on."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _close(*listeners: socket.socket | None) -> None:
+    for listener in listeners:
+        if listener is not None:
+            listener.close()

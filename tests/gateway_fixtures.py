@@ -30,6 +30,7 @@ def settings_for(upstream_url: str, **sections: Any) -> Settings:
         "server": {"port": 0, "drain_s": 1.0},
         "upstreams": {api: {"api": api, "base_url": upstream_url} for api in APIS},
         "routing": {"timeouts": {"connect_s": 1.0}},
+        "control": {"port": 0},
     }
     for name, value in sections.items():
         tree[name] = {**tree[name], **value} if name in tree and name != "upstreams" else value

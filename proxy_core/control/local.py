@@ -69,7 +69,9 @@ class LocalControlPlane:
         return self._feed.since(after, limit)
 
     async def history(self, limit: int, before: str | None = None) -> list[TransactionRow]:
-        return await self._journal.store.rows(limit, before)
+        running = self._gateway.running
+        rows = await self._journal.store.rows(limit, before)
+        return [found.row if (found := running.get(row.transaction_id)) is not None else row for row in rows]
 
     async def detail(self, transaction_id: str) -> TransactionDetail | None:
         running = self._gateway.running.get(transaction_id)
@@ -124,7 +126,7 @@ def _of_running(running: Running) -> TransactionDetail:
         request_headers=_shown(running.headers, running.secrets),
         request_body=redact_formats(redact_known(running.body, running.secrets)),
         response_headers=_shown(running.response_headers, running.secrets),
-        response_body=bytes(running.response),
+        response_body=redact_formats(redact_known(bytes(running.response), running.secrets)),
         timing=_timing(running.timing),
         verdicts=tuple(control.context.verdicts) if control is not None else (),
         policy_digest=control.digest if control is not None else "",
