@@ -166,14 +166,14 @@ class HoldQueue:
     # --- life ---
 
     def restore(self, records: Iterable[HoldRecord]) -> None:
-        """Take in what the journal has, oldest record first.
+        """Take in what the journal has of holds, in any order.
 
         Clients of holds that waited when the gateway died are gone; such a hold waits for a retry for `retry_grace_s`,
         then it is withdrawn.
         """
         first: dict[str, HoldRecord] = {}
         last: dict[str, HoldRecord] = {}
-        for one in records:
+        for one in sorted(records, key=lambda one: (one.at_ns, one.status != "pending", not one.content)):
             first.setdefault(one.id, one)
             last[one.id] = one
         for hold_id, newest in last.items():
