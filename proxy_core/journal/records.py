@@ -128,7 +128,7 @@ class LateVerdicts(Struct, kw_only=True):
     secrets: tuple[bytes, ...] = ()
 
 
-ChangeSource = Literal["api", "ui", "file", "start"]
+ChangeSource = Literal["api", "ui", "operator", "file", "start"]
 
 
 class ControlChange(Struct, kw_only=True):
