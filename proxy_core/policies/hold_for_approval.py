@@ -57,6 +57,7 @@ class HoldForApproval(ToolCallPolicy[HoldForApprovalParams]):
     params_model = HoldForApprovalParams
     operations: ClassVar[frozenset[Operation] | None] = None
     waits_for_people = True
+    decides_at_once = True
 
     def __init__(self, params: HoldForApprovalParams) -> None:
         super().__init__(params)
