@@ -70,7 +70,7 @@ _CLIENT_ACTIONS = {
 
 def call_of(item: ItemShape, raw: bytes) -> ToolCallBlock | None:
     """The tool call that an item is, or None where it is none that the client carries out."""
-    kind = item.type
+    kind = as_text(item.type)
     call_id = as_text(item.call_id)
     if kind == "function_call":
         return ToolCallBlock(call_id or as_text(item.id), as_text(item.name), raw_text(item.arguments), raw)

@@ -50,6 +50,7 @@ UGLY = [
     b'{"model":NaN,"choices":[],"messages":[]}', b'{"model":"\\ud800","choices":[],"messages":[]}',
     b'{"model":"\xff","choices":[]}',
     b'{"error":"x"}', b'{"error":["x"]}', b'{"error":7}', b'{"error":{"message":{"a":1},"code":9}}', b'{"detail":[{"msg":"x"}]}',
+    b'{"output":[{"type":[]}],"input":[{"type":{}}]}',
     b'[{"error":{"message":"x"}}]', b'{"a":1e999}', b"data: x\n\n", b'event: error\ndata: "x"\n\n', b": only a comment\n\n",
 ]  # fmt: skip
 
