@@ -254,7 +254,7 @@ def _edit_calls(fields: Fields, offers: Offers, added: _Added, form: Form) -> tu
             fields["tool_calls"] = json_of(kept)
             if not kept:
                 del fields["tool_calls"]
-    legacy = fields.get("function_call")
+    legacy = None if form.object_arguments else fields.get("function_call")
     call = None if legacy is None else parsed(lambda data: function_call_block(Raw(data)), legacy)
     if legacy is not None and isinstance(call, ToolCallBlock):
         had += 1
