@@ -172,7 +172,7 @@ class Ground:
         return [
             *luthien(),
             "--no-ui" if headless else "--ui",
-            *("--port", str(port)),
+            *("--port", str(port), "--control-port", "0"),
             *("--data-dir", str(data)),
             *("--base-url", f"http://127.0.0.1:{self.upstream_port}"),
             *("--type", self.shape),

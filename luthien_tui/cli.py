@@ -20,6 +20,7 @@ from luthien_tui.commands.given import (
     AsJson,
     BaseUrl,
     Config,
+    ControlPort,
     DatabaseUrl,
     DataDir,
     Given,
@@ -66,6 +67,7 @@ def root(
     api_key: ApiKey = None,
     log_level: LogLevel = None,
     no_mouse: NoMouse = False,
+    control_port: ControlPort = None,
     version: ShowVersion = False,
 ) -> None:
     """A control room for AI agents: an LLM gateway, and its live screen.
@@ -79,7 +81,9 @@ def root(
       luthien demo                   look around without a key or network
       luthien --base-url http://localhost:8000 --type openai
     """
-    given = Given(config, host, port, data_dir, database_url, base_url, upstream_type, api_key, log_level, no_mouse, screen)
+    given = Given(
+        config, host, port, data_dir, database_url, base_url, upstream_type, api_key, log_level, no_mouse, screen, control_port
+    )
     context.obj = given
     if version:
         _print_version(as_json=False)
@@ -102,6 +106,7 @@ def run(
     api_key: ApiKey = None,
     log_level: LogLevel = None,
     no_mouse: NoMouse = False,
+    control_port: ControlPort = None,
 ) -> None:
     """Start gateway and screen; the same as `luthien` alone.
 
@@ -109,7 +114,9 @@ def run(
     Example:
       luthien run --config luthien.yaml --no-ui
     """
-    given = Given(config, host, port, data_dir, database_url, base_url, upstream_type, api_key, log_level, no_mouse, screen)
+    given = Given(
+        config, host, port, data_dir, database_url, base_url, upstream_type, api_key, log_level, no_mouse, screen, control_port
+    )
     raise typer.Exit(_serve(given.over(context.obj)))
 
 
@@ -121,6 +128,7 @@ def demo(
     port: Port = None,
     log_level: LogLevel = None,
     no_mouse: NoMouse = False,
+    control_port: ControlPort = None,
 ) -> None:
     """Look around: a built-in upstream and a few agents at work, no key, no network, nothing kept.
 
@@ -128,7 +136,7 @@ def demo(
     Example:
       luthien demo
     """
-    given = Given(host=host, port=port, log_level=log_level, no_mouse=no_mouse, screen=screen)
+    given = Given(host=host, port=port, log_level=log_level, no_mouse=no_mouse, screen=screen, control_port=control_port)
     raise typer.Exit(_serve(given.over(context.obj), demo=True))
 
 

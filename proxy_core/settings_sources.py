@@ -57,6 +57,7 @@ ONE_UPSTREAM_NAMES = ("LLM_BASE_URL", "LLM_TYPE", "LLM_API_KEY")
 OPTIONS = {
     "server.host": "--host",
     "server.port": "--port",
+    "control.port": "--control-port",
     "data_dir": "--data-dir",
     "journal.database_url": "--database-url",
     "logging.level": "--log-level",

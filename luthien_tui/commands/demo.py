@@ -57,9 +57,15 @@ def run_demo(given: Given, *, screen: bool, remark: str) -> int:
     from luthien_tui.embed import Launch, run_headless, run_with_ui
     from luthien_tui.launch import start_logs
 
+    usual = Settings()
     overrides: dict[str, object] = {
         "server.host": given.host,
-        "server.port": given.port if given.port is not None else usual_or_free_port(given.host),
+        "server.port": given.port
+        if given.port is not None
+        else usual_or_free_port(given.host or usual.server.host, usual.server.port),
+        "control.port": (
+            given.control_port if given.control_port is not None else usual_or_free_port(usual.control.host, usual.control.port)
+        ),
         "logging.level": given.log_level,
         "ui.mouse": False if given.no_mouse else None,
     }
@@ -71,13 +77,12 @@ def run_demo(given: Given, *, screen: bool, remark: str) -> int:
         return run_with_ui(launch) if screen else run_headless(launch)
 
 
-def usual_or_free_port(host: str | None) -> int:
+def usual_or_free_port(host: str, usual: int) -> int:
     """The usual port, or 0 where something, perhaps luthien itself, has it already."""
-    usual = Settings().server
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host or usual.host, usual.port))
+            probe.bind((host, usual))
         except OSError:
             return 0
-    return usual.port
+    return usual

@@ -16,6 +16,9 @@ Config = Annotated[
 ]
 Host = Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")]
 Port = Annotated[int | None, typer.Option("--port", metavar="N", help="Port to listen on; 0 takes a free one [4000].")]
+ControlPort = Annotated[
+    int | None, typer.Option("--control-port", metavar="N", help="Port of the control API; 0 takes a free one [4001].")
+]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Folder of the journal, keys and logs; LUTHIEN_DATA_DIR too.")
 ]
@@ -50,6 +53,7 @@ class Given:
     log_level: str | None = None
     no_mouse: bool = False
     screen: bool | None = None
+    control_port: int | None = None
 
     def over(self, outer: Given | None) -> Given:
         """These options, and those of `outer` where nothing was said: `luthien --port 1 env` is `luthien env --port 1`."""
@@ -67,6 +71,7 @@ class Given:
         overrides: dict[str, object] = {
             "server.host": self.host,
             "server.port": self.port,
+            "control.port": self.control_port,
             "data_dir": str(self.data_dir.expanduser().absolute()) if self.data_dir is not None else None,
             "journal.database_url": self.database_url,
             "logging.level": self.log_level,

@@ -30,7 +30,7 @@ class GatewayProcess:
         config = self._data_dir / "luthien.yaml"
         config.write_text(json.dumps(self._settings))
         command = Path(sys.executable).with_name("luthien")
-        arguments = ("--no-ui", "--port", "0", "--config", str(config), "--data-dir", str(self._data_dir))
+        arguments = ("--no-ui", "--port", "0", "--control-port", "0", "--config", str(config), "--data-dir", str(self._data_dir))
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(_KEPT_OUT)}
         self._process = await asyncio.create_subprocess_exec(
             command, *arguments, env=environment, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE

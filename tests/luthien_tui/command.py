@@ -15,6 +15,7 @@ def clean_environ(folder: Path, **more: str) -> dict[str, str]:
     """The environment without anything that is a setting."""
     environ = {name: os.environ[name] for name in KEPT if name in os.environ}
     environ |= {"LUTHIEN_DATA_DIR": str(folder / "data"), "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUTF8": "1"}
+    environ["LUTHIEN_CONTROL__PORT"] = "0"
     return environ | more
 
 

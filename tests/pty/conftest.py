@@ -44,7 +44,7 @@ def start(tmp_path: Path, upstream: FaultUpstream) -> Callable[..., Terminal]:
             program = f"{patch}\nfrom luthien_tui.cli import main\nmain()\n"
             command = [sys.executable, "-c", program]
         if "--port" not in arguments:
-            arguments = ("--port", "0", *arguments)
+            arguments = ("--port", "0", "--control-port", "0", *arguments)
         settings = {"LLM_BASE_URL": upstream.url, "LLM_TYPE": "openai"}
         return Terminal([*command, *arguments], clean_environ(tmp_path, **settings, **environ), folder=tmp_path, size=size)
 
