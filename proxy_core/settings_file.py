@@ -76,9 +76,13 @@ class _Reader:
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(inner, (*place, str(index))) for index, inner in enumerate(node.value)]
+            return [self.entry(inner, (*place, str(index))) for index, inner in enumerate(node.value)]
         value = self.loader.construct_object(node)
         return _text(self.replaced(value, node, place)) if isinstance(value, str) else value
+
+    def entry(self, node: yaml.Node, place: Place) -> Any:
+        self.places[place] = self.origin(node)
+        return self.value(node, place)
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         written = [key for key, _ in node.value]

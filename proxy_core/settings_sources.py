@@ -9,6 +9,7 @@ is ignored with a warning, because shells that send their clients here export ex
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ ONE_UPSTREAM_OPTIONS = ("base_url", "type", "api_key")
 SECRET_LEAVES = frozenset({"api_key", "database_url", "proxy"})
 
 Place = tuple[str, ...]
+_PLACE_PARTS = re.compile(r"[.\[\]]+")
+_FAULT_PLACE = re.compile(r"^((?:policies|chains|keys|holds)[\w.\[\]-]*):")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,19 @@ class LoadedSettings:
     settings: Settings
     origins: dict[str, str]
     warnings: tuple[str, ...] = ()
+    places: Mapping[Place, str] = field(default_factory=dict)
+    """Origins by place in the tree, also inside lists: `("policies", "2", "mode")`."""
+
+    def origin_of(self, dotted: str) -> str:
+        """Origin of a place such as `policies[2].params.threshold`, or of the nearest part of the tree around it."""
+        place = tuple(part for part in _PLACE_PARTS.split(dotted) if part)
+        return next((self.places[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self.places), DEFAULT)
+
+    def placed(self, faults: str) -> str:
+        """Fault lines that begin with a place, such as `policies[2].use: …`, with where it was set."""
+        return "\n".join(
+            _FAULT_PLACE.sub(lambda found: f"{found[1]} ({self.origin_of(found[1])}):", line) for line in faults.splitlines()
+        )
 
 
 @dataclass
@@ -153,7 +169,7 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     settings = _validated(layers)
     _refuse_loops(settings, layers)
     layers.raise_faults()
-    return LoadedSettings(settings, _origins_of(settings, layers), tuple(layers.warnings))
+    return LoadedSettings(settings, _origins_of(settings, layers), tuple(layers.warnings), layers.origins)
 
 
 # -- environment ------------------------------------------------------------------------------------------------------

@@ -296,7 +296,7 @@ def test_faults_inside_lists_name_the_entry_and_its_line(tmp_path: Path) -> None
     text = "policies:\n  - use: noop\n  - use: serial\n    mod: shadow\n  - mode: loud\n"
     assert faults(tmp_path, text) == [
         "unknown setting policies[1].mod (file config.yaml:4); did you mean mode?",
-        "policies[2].use is missing (file config.yaml:1); give it a value",
+        "policies[2].use is missing (file config.yaml:5); give it a value",
         "policies[2].mode (file config.yaml:5): input should be 'enforce', 'shadow' or 'off', not 'loud'",
     ]
 
