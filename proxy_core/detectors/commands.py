@@ -8,7 +8,7 @@ so a mention in quotes is not a command, and quotes, variables, wrappers and enc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -24,6 +24,10 @@ from proxy_core.detectors.command_rules import (
 )
 from proxy_core.detectors.shell_runs import SHELLS, Reading, Run, read_code, read_shell, read_words
 from proxy_core.detectors.tool_arguments import Arguments, plain_letters, read_arguments, texts
+
+UNREADABLE = 0.5
+"""The score of what is too long or too deep to be read."""
+_MAX_TEXT_CHARS = 1_000
 
 
 class Finding(Struct, frozen=True):
@@ -172,40 +176,45 @@ def reading_of(command: ToolCommand) -> Reading:
 
 def dangerous(command: ToolCommand | str) -> Finding | None:
     """The worst thing that a command (shell text, or as `read_command` gives it) would do; None where nothing was found."""
-    one = ToolCommand("shell", command) if isinstance(command, str) else command
-    if one.kind == "sql":
-        return max(_sql(one.text, (0, len(one.text))), key=_score, default=None)
-    reading = reading_of(one)
+    return worst(findings(ToolCommand("shell", command) if isinstance(command, str) else command))
+
+
+def findings(command: ToolCommand) -> list[Finding]:
+    """Everything dangerous that a command would do."""
+    if command.kind == "sql":
+        return list(_sql(command.text, (0, len(command.text))))
+    reading = reading_of(command)
     found = list(_findings(reading))
-    if one.kind == "shell":
-        bomb = _FORK_BOMB.search(one.text[:MAX_LINE_CHARS])
+    if command.kind == "shell":
+        bomb = _FORK_BOMB.search(command.text[:MAX_LINE_CHARS])
         if bomb:
             found.append(Finding("fork_bomb", 1.0, bomb.span(), bomb.group()))
     if reading.problem is not None:
-        found.append(Finding("unreadable", 0.5, (0, len(one.text)), reading.problem))
-    return max(found, key=_score, default=None)
+        found.append(Finding("unreadable", UNREADABLE, (0, len(command.text)), reading.problem))
+    return found
 
 
-def _score(finding: Finding) -> float:
-    return finding.score
+def worst(found: Iterable[Finding]) -> Finding | None:
+    """The finding with the highest score."""
+    return max(found, key=lambda finding: finding.score, default=None)
 
 
 def _findings(reading: Reading) -> Iterator[Finding]:
     for run in reading.runs:
         for rule, score in _rules_for(run):
-            yield Finding(rule, score, run.span, f"{run.name} {run.line}".strip()[:300])
+            yield Finding(rule, score, run.span, f"{run.name} {run.line}".strip()[:_MAX_TEXT_CHARS])
     for code in reading.codes:
         for rule, score, expression in CODE:
             match = expression.search(code.text)
             if match:
-                yield Finding(rule, score, code.span, match.group()[:300])
+                yield Finding(rule, score, code.span, match.group()[:_MAX_TEXT_CHARS])
 
 
 def _rules_for(run: Run) -> Iterator[tuple[str, float]]:
     name, line = run.name, run.line
     if len(line) > MAX_LINE_CHARS:
         if name in BY_PROGRAM or name in BY_FUNCTION:
-            yield "unreadable", 0.5
+            yield "unreadable", UNREADABLE
         line = line[:MAX_LINE_CHARS]
     yield from _by_pipe(run)
     yield from _by_redirect(run)
@@ -242,7 +251,7 @@ def _sql(text: str, span: tuple[int, int]) -> Iterator[Finding]:
     for rule, score, expression in SQL:
         match = expression.search(plain)
         if match:
-            yield Finding(rule, score, span, match.group()[:300])
+            yield Finding(rule, score, span, match.group()[:_MAX_TEXT_CHARS])
     if _BARE_REDIS.search(plain[:200]):
         yield Finding("database_drop", 0.8, span, plain[:100])
 

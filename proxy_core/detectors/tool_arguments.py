@@ -35,13 +35,20 @@ def read_arguments(text: str) -> Arguments:
     if not text.strip():
         return Arguments({})
     try:
-        return Arguments(json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refused_constant))
+        value = _read(text)
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            value = _read(value)  # models sometimes write JSON into JSON, and some clients read it twice
+        return Arguments(value)
     except _Doubtful as error:
         return Arguments(None, str(error))
     except RecursionError:
         return Arguments(None, "the arguments are nested too deeply")
     except ValueError:
         return Arguments(None, "the arguments are not JSON")
+
+
+def _read(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refused_constant)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
