@@ -33,7 +33,8 @@ FORMATS: tuple[tuple[str, str], ...] = (
     ("groq_key", r"\bgsk_[A-Za-z0-9]{40,60}\b"),
     (
         "private_key",
-        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.{0,8000}?-----END [A-Z ]{0,30}PRIVATE KEY-----",
+        # stops at the next label, so a text of nothing but beginnings costs linear time
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^-]|-(?!----(?:BEGIN|END) )){0,8000}+-----END [A-Z ]{0,30}PRIVATE KEY-----",
     ),
 )
 """Formats of well-known keys, by kind; the more exact one stands first. Word boundaries and classes are those of ASCII."""
@@ -52,6 +53,9 @@ _HINT = re.compile(
 """What every format has near its beginning, found by its rarest byte: one search tells for nearly every text that there is
 nothing to take out."""
 _TEXT_HINT = re.compile(_HINT.pattern.decode("ascii"))
+_BEGINNINGS = re.compile(
+    r"sk-|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AIza|[rs]k_live_|hf_|npm_|pypi-|SG\.|gsk_|-----BEGIN "
+)
 
 _SECRET_HEADER = re.compile(
     r"(?:^|-)(?:authorization|cookie|cookie2|api-?key|key|token|secret|password|credential|credentials|signature)$"
@@ -79,15 +83,30 @@ def redact_formats(text: bytes) -> bytes:
     return text
 
 
-@lru_cache(maxsize=1)
-def text_formats() -> re.Pattern[str]:
-    """All formats for text: the name of the group that matched is the kind."""
-    return re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in FORMATS), re.DOTALL | re.ASCII)
+class TextFormats:
+    """Formats to be looked for in text, all at once; each begins with one of the known beginnings."""
 
+    def __init__(self, formats: Sequence[tuple[str, str]] = FORMATS) -> None:
+        kinds = [f"(?P<{kind}>{pattern})" for kind, pattern in formats]
+        self._any = re.compile("|".join(kinds), re.DOTALL | re.ASCII)
 
-def may_hold_formats(text: str) -> bool:
-    """False for nearly every text without anything that has the form of a well-known key, found cheaply."""
-    return _TEXT_HINT.search(text) is not None
+    def search(self, text: str, start: int = 0) -> re.Match[str] | None:
+        """The first match at or after `start`; its `lastgroup` is the kind."""
+        hint = _TEXT_HINT.search(text, start)
+        while hint is not None:
+            end = hint.end() + 7
+            begins = _BEGINNINGS.search(text, max(start, hint.start() - 11), end)
+            while begins is not None:
+                found = self.match(text, begins.start())
+                if found is not None:
+                    return found
+                begins = _BEGINNINGS.search(text, begins.start() + 1, end)
+            hint = _TEXT_HINT.search(text, hint.end())
+        return None
+
+    def match(self, text: str, at: int) -> re.Match[str] | None:
+        """The match that begins at `at`."""
+        return self._any.match(text, at)
 
 
 def is_secret_header(name: str) -> bool:
