@@ -18,6 +18,7 @@ from starlette.responses import Response
 from proxy_core.api.shapes import ErrorAnswer, ErrorBody
 from proxy_core.control.filters import FilterError
 from proxy_core.control.plane import ControlConflict, ControlInvalid, ControlNotFound
+from proxy_core.errors import LuthienError
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,11 @@ def answer_errors(app: FastAPI) -> None:
         response = failure(error.status_code, _CODES.get(error.status_code, "error"), str(error.detail))
         response.headers.update(error.headers or {})
         return response
+
+    @app.exception_handler(LuthienError)
+    async def known_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, LuthienError)  # noqa: S101 - registered for it
+        return failure(error.face.status, error.face.openai_code, str(error))
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> Response:

@@ -49,7 +49,8 @@ class EventStreams:
         try:
             yield b"retry: 2000\nid: %d\nevent: hello\ndata: %b\n\n" % (position, to_json(hello))
             spoken = clock()
-            while not self._stopping.is_set():
+            while True:
+                ending = self._stopping.is_set()
                 records, lost = self._plane.events(position, BATCH)
                 if lost:
                     position += lost
@@ -62,6 +63,8 @@ class EventStreams:
                 elif clock() - spoken >= HEARTBEAT_S:
                     yield b": nothing new\n\n"
                     spoken = clock()
+                if ending and not records:
+                    break
                 await asyncio.sleep(0 if records else PULL_S)
         finally:
             self._readers -= 1
