@@ -258,23 +258,26 @@ def _edit_calls(fields: Fields, offers: Offers, added: _Added, form: Form) -> tu
     call = None if legacy is None else parsed(lambda data: function_call_block(Raw(data)), legacy)
     if legacy is not None and isinstance(call, ToolCallBlock):
         had += 1
-        given = offers.replacement(call)
-        if given is None:
-            return had, left + 1
-        found = sort_blocks(given, call)
-        _only(found, "call")
-        added.texts += found.texts
-        new = None if found.stays or not found.calls else found.calls.pop(0)
-        added.calls += found.calls
-        if new is not None:
-            inner = open_object(legacy)
-            rewrite_call(inner, call, new, "arguments", as_object=form.object_arguments)
-            fields["function_call"] = json_of(inner)
-        elif not found.stays:
-            del fields["function_call"]
-            return had, left
-        return had, left + 1
+        left += _edit_legacy_call(fields, legacy, call, offers, added)
     return had, left
+
+
+def _edit_legacy_call(fields: Fields, raw: Raw, call: ToolCallBlock, offers: Offers, added: _Added) -> bool:
+    """Whether a call stays in `function_call`."""
+    given = offers.replacement(call)
+    if given is None:
+        return True
+    found = sort_blocks(given, call)
+    _only(found, "call")
+    added.texts += found.texts
+    if found.calls and not found.stays:
+        inner = open_object(raw)
+        rewrite_call(inner, call, found.calls.pop(0), "arguments", as_object=False)
+        fields["function_call"] = json_of(inner)
+    elif not found.stays:
+        del fields["function_call"]
+    added.calls += found.calls
+    return "function_call" in fields
 
 
 def _replaced_call(raw: Raw, block: Block, given: list[Block], added: _Added, form: Form) -> list[Raw]:
