@@ -357,6 +357,24 @@ def test_what_holds_no_blocks_stays() -> None:
     assert edit_answer(Operation.OTHER, "audio/mpeg", b"\x00", drop) == (b"\x00", 0)
 
 
+def test_a_body_of_many_lines_is_still_one_answer() -> None:
+    body = json.dumps(json.loads(ollama_chat("rm")), indent=1).encode()
+    assert edited(Operation.OLLAMA_CHAT, body, block_rm)["message"]["content"] == "rm is not allowed."
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        (Operation.CHAT, b'{"choices":[{"message":{"content":"a","content":"b"}}]}'),
+        (Operation.MESSAGES, b'{"content":[{"type":"text","text":"a"}],"content":[]}'),
+        (Operation.OLLAMA_CHAT, b'{"message":{"content":"a"},"message":{"content":"b"}}'),
+    ],
+)
+def test_an_answer_that_two_readers_read_differently_is_refused(operation: Operation, body: bytes) -> None:
+    with pytest.raises(UnreadableBody):
+        edit_answer(operation, "application/json", body, lambda _: None)
+
+
 def test_a_block_that_an_answer_cannot_carry_is_refused() -> None:
     for operation, body in ((Operation.CHAT, chat({"content": "a"})), (Operation.MESSAGES, messages(text("a")))):
         with pytest.raises(UnreadableBody):
