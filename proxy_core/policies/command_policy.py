@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from pydantic import Field
@@ -64,7 +64,7 @@ class CommandPolicy(ToolCallPolicy[CommandParams]):
         if finding is None:
             self.say(context, call, "allow", Reason.PASSED, score=0.0)
             return ALLOW
-        detail = {"rule": finding.rule, "found": finding.text[:500]}
+        detail: dict[str, Any] = {"rule": finding.rule, "found": finding.text[:500]}
         if finding.score < self.params.threshold:
             self.say(context, call, "allow", Reason.PASSED, score=finding.score, **detail)
             return ALLOW
@@ -72,7 +72,7 @@ class CommandPolicy(ToolCallPolicy[CommandParams]):
         return self._decision(context, call, message, finding.score, detail)
 
     def _decision(
-        self, context: TransactionContext, call: ToolCallBlock, message: str, score: float | None, detail: dict[str, str]
+        self, context: TransactionContext, call: ToolCallBlock, message: str, score: float | None, detail: dict[str, Any]
     ) -> ToolDecision:
         blocks = self.params.action == "block"
         self.say(context, call, "deny" if blocks else "flag", self.reason, message, score=score, **detail)
