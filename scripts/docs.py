@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from luthien_tui import cli
 from proxy_core import settings_sources as sources
+from proxy_core.api.reference import api_reference
 from proxy_core.errors import ExitCode
 from proxy_core.settings import Settings
 
@@ -186,7 +187,12 @@ def _meaning(code: ExitCode) -> str:
     return meanings[code]
 
 
-PAGES = {"settings.md": settings_page, "cli.md": cli_page}
+def api_page() -> str:
+    """docs/api.md."""
+    return f"{GENERATED}\n\n{api_reference()}"
+
+
+PAGES = {"settings.md": settings_page, "cli.md": cli_page, "api.md": api_page}
 
 
 def stale_pages() -> list[str]:

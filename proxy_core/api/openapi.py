@@ -97,7 +97,9 @@ def _structs_of(kinds: tuple[type[Struct], ...]) -> list[type[Struct]]:
 
 
 def _add_words(schema: dict[str, Any], kind: type[Struct]) -> None:
-    """Put the docstring under each field into its schema."""
+    """Put the docstrings of a struct and of its fields into its schema."""
+    if "description" in schema:
+        schema["description"] = _in_json(schema["description"])
     for name, words in field_words(kind).items():
         if name in schema.get("properties", {}):
             schema["properties"][name]["description"] = words
@@ -118,6 +120,10 @@ def field_words(kind: type[Any]) -> dict[str, str]:
             and isinstance(following.value, ast.Constant)
             and isinstance(following.value.value, str)
         ):
-            text = " ".join(following.value.value.split())
-            words[statement.target.id] = re.sub(r"\bNone\b", "null", text)
+            words[statement.target.id] = _in_json(following.value.value)
     return words
+
+
+def _in_json(words: str) -> str:
+    """A docstring on one line, in the words of JSON."""
+    return re.sub(r"\bNone\b", "null", " ".join(words.split()))

@@ -97,7 +97,10 @@ def _parts(document: dict[str, Any]) -> Iterator[Part]:
         yield Part("h3", name)
         if words := " ".join(str(schema.get("description", "")).split()):
             yield Part("p", words)
-        yield _fields(schema)
+        if "enum" in schema:
+            yield Part("p", f"One of {_type_of(schema)}.")
+        else:
+            yield _fields(schema)
 
 
 def _route(document: dict[str, Any], path: str, method: str, route: dict[str, Any]) -> Iterator[Part]:
@@ -123,8 +126,6 @@ def _route(document: dict[str, Any], path: str, method: str, route: dict[str, An
 
 def _fields(schema: dict[str, Any]) -> Part:
     rows = [(f"`{name}`", _type_of(one), one.get("description", "")) for name, one in schema.get("properties", {}).items()]
-    if not rows:
-        rows = [(_type_of(schema), "", "")]
     return Part("table", rows=[("field", "type", "meaning"), *rows])
 
 
@@ -134,7 +135,7 @@ def _type_of(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_type_of(one) for one in schema["anyOf"]))
     if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
+        return ", ".join(f"`{one}`" if one else "empty" for one in schema["enum"])
     kind = schema.get("type", "anything")
     if kind == "array":
         inner: dict[str, Any] = schema.get("items") or next(iter(schema.get("prefixItems", ())), {})
