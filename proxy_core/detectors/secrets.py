@@ -46,13 +46,13 @@ MAX_PRIVATE_KEY_CHARS = 8_200
 """No match of `private_key` is longer."""
 _COMPILED = tuple(re.compile(pattern.encode("ascii"), re.DOTALL) for _, pattern in FORMATS)
 _HINT = re.compile(
-    rb"-(?:(?<=sk-)|(?<=glpat-)|(?<=pypi-)|(?<=xox[abeoprs]-)|(?<=-----))"
+    rb"-(?:(?<=\bsk-)|(?<=glpat-)|(?<=pypi-)|(?<=xox[abeoprs]-)|(?<=-----)(?=BEGIN ))"
     rb"|_(?:(?<=gh[pousr]_)|(?<=hf_)|(?<=npm_)|(?<=gsk_)|(?<=_pat_)|(?<=k_live_))"
     rb"|IA(?:(?<=AKIA)|(?<=ASIA))|Iza|SG\."
 )
 """What every format has near its beginning, found by its rarest byte: one search tells for nearly every text that there is
 nothing to take out."""
-_TEXT_HINT = re.compile(_HINT.pattern.decode("ascii"))
+_TEXT_HINT = re.compile(_HINT.pattern.decode("ascii"), re.ASCII)
 _BEGINNINGS = re.compile(
     r"sk-|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AIza|[rs]k_live_|hf_|npm_|pypi-|SG\.|gsk_|-----BEGIN "
 )

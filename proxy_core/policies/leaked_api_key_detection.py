@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from proxy_core.detectors.secrets import FORMATS
+from proxy_core.detectors.secrets import FORMATS, TextFormats
 from proxy_core.policies.base import ControlPolicy, PolicyDenied, PolicyParams
 from proxy_core.policies.text_policy import TEXT_OPERATIONS
 from proxy_core.routing.reasons import Reason
@@ -21,13 +21,14 @@ from proxy_core.wire.dialects import Operation
 from proxy_core.wire.editing import TextPart, UnreadableBody
 
 DEFAULT_PATTERNS: tuple[tuple[str, str], ...] = (
-    ("openai_key", r"sk-[a-zA-Z0-9]{48}"),
-    ("slack_token", r"xoxb-[a-zA-Z0-9\-]{50,}"),
-    ("github_pat", r"github_pat_[a-zA-Z0-9]{22}_[a-zA-Z0-9]{59}"),
+    ("plain_openai_key", r"\bsk-[a-zA-Z0-9]{48}"),
+    ("slack_bot_token", r"\bxoxb-[a-zA-Z0-9\-]{50,}"),
+    ("fine_grained_github_pat", r"\bgithub_pat_[a-zA-Z0-9]{22}_[a-zA-Z0-9]{59}"),
     # `sk_key` takes any word of some length after `sk-`: right where it is only blanked, too much where it refuses
     *((kind, pattern) for kind, pattern in FORMATS if kind != "sk_key"),
 )
 """What is searched for where the configuration says nothing: kind and pattern."""
+_DEFAULT_FORMATS = TextFormats(DEFAULT_PATTERNS)
 
 
 class LeakedApiKeyDetectionParams(PolicyParams):
@@ -54,9 +55,7 @@ class LeakedApiKeyDetectionPolicy(ControlPolicy[LeakedApiKeyDetectionParams]):
 
     def __init__(self, params: LeakedApiKeyDetectionParams) -> None:
         super().__init__(params)
-        named = [(f"pattern {at}", pattern) for at, pattern in enumerate(params.patterns, 1)]
-        flags = re.NOFLAG if named else re.ASCII | re.DOTALL
-        self._patterns = [(kind, re.compile(pattern, flags)) for kind, pattern in named or DEFAULT_PATTERNS]
+        self._patterns = [(f"pattern {at}", re.compile(pattern)) for at, pattern in enumerate(params.patterns, 1)]
 
     async def apply(self, context: TransactionContext) -> TransactionContext:
         try:
@@ -68,14 +67,15 @@ class LeakedApiKeyDetectionPolicy(ControlPolicy[LeakedApiKeyDetectionParams]):
 
     def _search(self, part: TextPart) -> None:
         """Raise PolicyDenied where the text holds a credential."""
-        for kind, pattern in self._patterns:
-            if pattern.search(part.text) is not None:
-                where = "" if part.message < 0 else f" in message {part.message + 1}"
-                what = (
-                    "a text that a configured pattern matches"
-                    if self.params.patterns
-                    else f"what looks like a credential ({kind})"
-                )
-                raise PolicyDenied(
-                    Reason.SECRET_LEAKED, f"the request holds {what}{where}; take it out and send the request again", status=403
-                )
+        if self._patterns:
+            kind = next((kind for kind, pattern in self._patterns if pattern.search(part.text) is not None), None)
+        else:
+            found = _DEFAULT_FORMATS.search(part.text)
+            kind = None if found is None else found.lastgroup
+        if kind is not None:
+            where = "" if part.message < 0 else f" in message {part.message + 1}"
+            raise PolicyDenied(
+                Reason.SECRET_LEAKED,
+                f"the request holds what looks like a credential{where} ({kind}); take it out and send the request again",
+                status=403,
+            )
