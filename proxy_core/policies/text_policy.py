@@ -93,6 +93,15 @@ class TextCounts(Struct):
     """Their length as they went on."""
     partial: bool = False
     """Whether the stream was cut off before its end."""
+    changed: list[TextTransducer] = []
+    """Of an answer: what changed each text of which something was changed."""
+
+    def add(self, transducer: TextTransducer) -> None:
+        """Count a text that is over."""
+        if transducer.changes:
+            self.blocks += 1
+            self.changes += transducer.changes
+            self.changed.append(transducer)
 
 
 class TextPolicy(ControlPolicy[Params]):
@@ -167,9 +176,7 @@ class TextPolicy(ControlPolicy[Params]):
             after = transducer.feed(block.text) + transducer.finish()
             counts.before += len(block.text)
             counts.after += len(after)
-            if transducer.changes:
-                counts.blocks += 1
-                counts.changes += transducer.changes
+            counts.add(transducer)
             if after == block.text:
                 return None
             return [TextBlock(after)] if after else []
@@ -257,9 +264,7 @@ class _Texts:
             if rest:
                 released.append(TextDelta(index, rest))
                 self._counts.after += len(rest)
-            if transducer.changes:
-                self._counts.blocks += 1
-                self._counts.changes += transducer.changes
+            self._counts.add(transducer)
         return released
 
     def report(self, *, partial: bool = False) -> None:
@@ -268,8 +273,7 @@ class _Texts:
             return
         self._reported = True
         for transducer in self.open.values():
-            self._counts.blocks += 1 if transducer.changes else 0
-            self._counts.changes += transducer.changes
+            self._counts.add(transducer)
         if self._counts.blocks:
             self._counts.partial = partial
             self._policy.report(self._context, self._counts)
