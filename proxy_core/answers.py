@@ -6,7 +6,6 @@ Reading never changes or delays what the client gets but for its own time; large
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
 
 from msgspec import Struct
 
@@ -16,7 +15,6 @@ from proxy_core.wire.conversation import Answer, TextDelta, ThinkingDelta, ToolC
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 THREAD_FROM_BYTES = 256 * 1024
-_codec = lru_cache(maxsize=None)(codec_for)
 _CONTENT = (TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta)
 
 
@@ -37,7 +35,7 @@ class Reading(Struct):
 
 async def read_answer(running: Running) -> Reading:
     """Read the response that `running` has received."""
-    codec = _codec(running.operation)
+    codec = codec_for(running.operation)
     if codec is None:
         return Reading()
     cut = running.received > len(running.response)

@@ -110,7 +110,7 @@ class Control:
         await self.shadows.settle()
         context = self.context
         readable = context.operation in READ_OPERATIONS and codec_for(context.operation) is not None
-        self.chain.not_run(context, Reason.NOT_RUN if readable else Reason.NOT_APPLICABLE)
+        self.chain.close(context, Reason.NOT_RUN if readable else Reason.NOT_APPLICABLE)
         self._source.note(context.verdicts)
 
     def _late(self, verdicts: list[Verdict]) -> None:
@@ -148,6 +148,10 @@ class Enforcement:
         self._services = services
         self._digest = digest
         self._now = loop.time
+        self.use_keys(keys)
+
+    def use_keys(self, keys: Mapping[str, ClientKeySettings]) -> None:
+        """Know clients by these keys from now on."""
         self._names = {_sha256(one): name for name, one in keys.items()}
 
     def begin(self, running: Running, endpoint: Endpoint, predecessor: str) -> Control | None:

@@ -179,6 +179,8 @@ class TransactionContext:
         self.route = route
         self.services = services
         self.verdicts: list[Verdict] = []
+        self.passed: dict[str, float] = {}
+        """Policies that ran and had nothing to say, with the time they took, in ms."""
         self.earlier: tuple[Verdict, ...] = ()
         """On the copy of a policy in shadow mode: what was said before it; `verdicts` holds the copy's own."""
         self.timing = timing if timing is not None else {}
@@ -428,6 +430,13 @@ class TransactionContext:
         copy._mode = "shadow"
         return copy
 
+    @property
+    def largest_body(self) -> int:
+        """Bytes of the larger of the two bodies."""
+        if self._request is not None or self._response is not None:
+            self.settle()
+        return max(len(self._request_body), len(self._response_body))
+
     def view(self, policy: str) -> TransactionContext:
         """The same transaction as one policy of a stream has it: what it says is said under its own name."""
         view = TransactionContext.__new__(TransactionContext)
@@ -437,7 +446,8 @@ class TransactionContext:
 
     def snapshot(self) -> Snapshot:
         """The state that a policy may change, to be put back if it fails halfway."""
-        self.settle()
+        if self._request is not None or self._response is not None:
+            self.settle()
         return Snapshot(
             self,
             (

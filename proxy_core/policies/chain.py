@@ -11,8 +11,8 @@ import asyncio
 import fnmatch
 import hashlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -66,7 +66,7 @@ class Chain:
         self.selector = selector
         self.entries = tuple(entries)
         self.digest = _digest(self.entries)
-        live = [one for one in self.entries if one.mode != "off"]
+        self.live = live = tuple(one for one in self.entries if one.mode != "off")
         sending = [at for at, one in enumerate(live) if one.policy.sends and one.mode == "enforce"]
         send_at = sending[0] if sending else len(live)
         sender = live[send_at] if sending else None
@@ -107,15 +107,23 @@ class Chain:
             context = await _run(entry, context, shadows)
         return context
 
-    def not_run(self, context: TransactionContext, reason: Reason = Reason.NOT_RUN) -> None:
-        """Say of every policy that has no verdict yet that its turn did not come."""
-        heard = {verdict.policy.partition("/")[0] for verdict in context.verdicts}
-        for entry in self.entries:
-            if entry.mode != "off" and entry.use != SENDER and entry.name not in heard:
+    def close(self, context: TransactionContext, reason: Reason = Reason.NOT_RUN) -> None:
+        """One verdict at least for every policy: of those that ran and said nothing, and of those whose turn did not come."""
+        verdicts, passed = context.verdicts, context.passed
+        heard = {verdict.policy for verdict in verdicts}
+        if any("/" in name for name in heard):
+            heard |= {name.partition("/")[0] for name in heard}
+        for entry in self.live:
+            name = entry.name
+            if name in heard:
+                continue
+            ms = passed.get(name)
+            if ms is not None:
                 stage = Stage.REQUEST if entry in self.request else Stage.RESPONSE
-                context.verdicts.append(
-                    Verdict(policy=entry.name, stage=stage, mode=entry.mode, ran="skipped", action="allow", reason=reason)
-                )
+                verdicts.append(Verdict(policy=name, stage=stage, mode=entry.mode, ms=round(ms, 4)))
+            elif entry.use != SENDER:
+                stage = Stage.REQUEST if entry in self.request else Stage.RESPONSE
+                verdicts.append(Verdict(policy=name, stage=stage, mode=entry.mode, ran="skipped", reason=reason))
 
 
 class Chains:
@@ -264,7 +272,7 @@ class Shadows:
         work: Callable[[TransactionContext], Awaitable[Any]],
         deadline_s: float | None,
     ) -> None:
-        started = time.perf_counter()
+        started = perf_counter()
         try:
             if _unsupported(entry, copy):
                 copy.verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
@@ -279,7 +287,7 @@ class Shadows:
             fault = as_fault(entry, error)
             copy.verdict("allow", fault.reason, str(fault), ran="error")
         finally:
-            verdicts = timed(copy.verdicts, (time.perf_counter() - started) * 1e3) or [passed(entry, copy.stage, started)]
+            verdicts = timed(copy.verdicts, (perf_counter() - started) * 1e3) or [passed(entry, copy.stage, started)]
             if self._closed:
                 self._late(verdicts)
             else:
@@ -308,14 +316,18 @@ async def _run(entry: Entry, context: TransactionContext, shadows: Shadows) -> T
         return context
     heard = len(context.verdicts)
     before = context.snapshot()
-    started = time.perf_counter()
+    started = perf_counter()
+    work = policy.apply(context)
     try:
-        result = await _bounded(entry, policy.apply(context))
+        try:
+            pending = work.send(None)
+        except StopIteration as done:
+            result = done.value  # most policies never wait
+        else:
+            result = await _waited(entry, work, pending)
         if type(result) is not TransactionContext:
             raise PolicyFault(Reason.POLICY_JUNK, f"apply returned {type(result).__name__} in place of the transaction")
-        if result is not before.context:
-            result.policy = entry.name
-        if len(result.request_body) > MAX_BODY_BYTES or len(result.response_body) > MAX_BODY_BYTES:
+        if result.largest_body > MAX_BODY_BYTES:
             raise PolicyFault(Reason.POLICY_OVERSIZED, f"it made a body of more than {MAX_BODY_BYTES:,} bytes")
     except PolicyDenied as denied:
         if len(context.verdicts) == heard or context.verdicts[-1].action != "deny":
@@ -338,20 +350,16 @@ async def _run(entry: Entry, context: TransactionContext, shadows: Shadows) -> T
         if isinstance(error, KeyboardInterrupt):
             raise
         return await _faulted(entry, context, before, as_fault(entry, error))
-    ms = (time.perf_counter() - started) * 1e3
-    if len(result.verdicts) == heard:
-        result.verdicts.append(Verdict(policy=entry.name, stage=result.stage, mode="enforce", ms=round(ms, 4)))
-    else:
+    ms = (perf_counter() - started) * 1e3
+    if len(result.verdicts) > heard:
         result.verdicts[heard:] = timed(result.verdicts[heard:], ms)
+    else:
+        result.passed[entry.name] = result.passed.get(entry.name, 0.0) + ms
     return result
 
 
-async def _bounded(entry: Entry, work: Coroutine[Any, Any, Any]) -> Any:
-    """Run `work` to its end within the entry's deadline; work that never waits pays nothing for it."""
-    try:
-        pending = work.send(None)
-    except StopIteration as done:
-        return done.value
+async def _waited(entry: Entry, work: Coroutine[Any, Any, Any], pending: Any) -> Any:
+    """The rest of a policy's work, which waits for something, within the entry's deadline."""
     if entry.policy.waits_for_people:
         return await resumed(work, pending)
     try:
@@ -421,7 +429,7 @@ def _record_denial(context: TransactionContext, denied: PolicyDenied) -> None:
 
 def passed(entry: Entry, stage: Stage, started: float) -> Verdict:
     """The verdict of a policy that had nothing to say."""
-    return Verdict(policy=entry.name, stage=stage, mode=entry.mode, ms=round((time.perf_counter() - started) * 1e3, 4))
+    return Verdict(policy=entry.name, stage=stage, mode=entry.mode, ms=round((perf_counter() - started) * 1e3, 4))
 
 
 def timed(verdicts: Sequence[Verdict], ms: float) -> list[Verdict]:

@@ -262,19 +262,16 @@ class StreamPipeline:
 
     def finish_verdicts(self) -> None:
         """Say of each policy that it ran, where it said nothing itself."""
-        heard = {verdict.policy.partition("/")[0] for verdict in self.context.verdicts if verdict.stage != "request"}
+        context = self.context
+        whole = self.answer is not None and self.denied is None
+        heard = {verdict.policy.partition("/")[0] for verdict in context.verdicts if verdict.stage != "request"}
         for entry in self._entries:
-            if entry.name not in heard:
-                ran = "ran" if self.answer is not None and self.denied is None else "partial"
-                self.context.verdicts.append(
-                    Verdict(
-                        policy=entry.name,
-                        stage=self.context.stage,
-                        mode="enforce",
-                        ran=ran,  # type: ignore[arg-type]
-                        ms=round(self._waited.get(entry.name, 0.0), 3),
-                    )
-                )
+            name = entry.name
+            ms = round(self._waited.get(name, 0.0), 3)
+            if whole:
+                context.passed[name] = context.passed.get(name, 0.0) + ms
+            elif name not in heard:
+                context.verdicts.append(Verdict(policy=name, stage=context.stage, mode="enforce", ran="partial", ms=ms))
 
     # --- the way of the events ---
 

@@ -5,6 +5,7 @@ A codec never raises on bad input, never changes bytes, and reads only when aske
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 from proxy_core.wire.conversation import Answer, Conversation, StreamEvent
@@ -40,6 +41,7 @@ class Codec(Protocol):
     def stream_decoder(self) -> StreamDecoder: ...
 
 
+@cache
 def codec_for(operation: Operation) -> Codec | None:
     """The codec that reads `operation`, or None where bodies are carried unread (files, audio, unknown paths)."""
     from proxy_core.wire import anthropic_messages, ollama, openai_chat, openai_responses
