@@ -106,8 +106,7 @@ def build_policy(use: str, params: dict[str, Any], settings: Settings, place: st
     try:
         checked = cls.params_model.model_validate(params)
     except ValidationError as fault:
-        lines = [_fault_line(cls, error, f"{around}params") for error in fault.errors()]
-        raise ConfigurationError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigurationError("\n".join(fault_lines(cls.params_model, fault, f"{around}params"))) from None
     try:
         return cls.built(checked, settings, place)
     except ConfigurationError:
@@ -194,9 +193,13 @@ def _hint(use: str, name: str, settings: Settings | None) -> str:
     return f"did you mean {ALIASES.get(near, near)!r}?" if near else "`luthien policies list` shows them all"
 
 
-def _fault_line(cls: type[AnyPolicy], error: Any, around: str) -> str:
-    """One line for one fault of the parameters: where, what, and what would be right."""
-    loc, models = _walked(cls.params_model, tuple(error["loc"]), unknown_last=error["type"] == "extra_forbidden")
+def fault_lines(model: type[BaseModel], fault: ValidationError, around: str) -> list[str]:
+    """A line for each fault of what `model` refused: where, what, and what would be right."""
+    return list(dict.fromkeys(_fault_line(model, error, around) for error in fault.errors()))
+
+
+def _fault_line(model: type[BaseModel], error: Any, around: str) -> str:
+    loc, models = _walked(model, tuple(error["loc"]), unknown_last=error["type"] == "extra_forbidden")
     place = around + dotted(loc)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if error["type"] == "extra_forbidden":

@@ -18,7 +18,20 @@ from proxy_core.wire.conversation import TextBlock, ToolResultBlock
 Resolve: TypeAlias = Callable[[str], Any]
 """Gives the value at a path, None where there is none."""
 
-ROOTS = ("request", "response", "session", "agent", "key", "tags", "route", "data", "dialect", "operation", "stream")
+ROOTS = (
+    "request",
+    "response",
+    "transaction_id",
+    "session",
+    "agent",
+    "key",
+    "tags",
+    "route",
+    "data",
+    "dialect",
+    "operation",
+    "stream",
+)
 REQUEST_FIELDS = ("payload", "headers", "method", "target", "api_endpoint", "api_key", "model", "last_user_text", "size")
 RESPONSE_FIELDS = ("payload", "headers", "status", "text", "stop_reason")
 
@@ -102,6 +115,8 @@ def _of_response(context: TransactionContext, name: str) -> Any:
 
 def _of_context(context: TransactionContext, root: str) -> Any:
     match root:
+        case "transaction_id":
+            return context.transaction_id
         case "session":
             return {"session_id": context.session.session_id, "predecessor": context.session.predecessor}
         case "agent":
