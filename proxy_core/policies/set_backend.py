@@ -7,7 +7,7 @@ their own.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -25,6 +25,8 @@ class SetBackendParams(PolicyParams):
     """Name of a configured upstream."""
     backend_url: str | None = None
     """Or the root of one, as `https://api.openai.com`; a trailing `/v1` is understood."""
+    reason: Literal["backend_set", "sensitive_keyword_match", "cost_prefer_local", "default"] = "backend_set"
+    """The reason code of the route."""
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -68,8 +70,9 @@ class SetBackendPolicy(ControlPolicy[SetBackendParams]):
                 f"upstream '{name}' speaks the API of {api.value}, and the client that of {context.dialect.value}",
             )
         before = context.route.upstream
-        context.route = Route(name, Reason.BACKEND_SET, api)
-        context.verdict("route", Reason.BACKEND_SET, upstream=name, instead_of=before)
+        reason = Reason(self.params.reason)
+        context.route = Route(name, reason, api)
+        context.verdict("route", reason, upstream=name, instead_of=before)
         return context
 
 
