@@ -37,13 +37,13 @@ class ControlledRelay:
 
     def __init__(self, *, relay: Relay, heartbeat_s: float, max_body_bytes: int, loop: asyncio.AbstractEventLoop) -> None:
         self._relay = relay
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
         self._loop = loop
 
     def heartbeat(self, running: Running, send: Send) -> Heartbeat:
         """Signs of life to the client of this transaction, from now until it is stopped."""
-        return Heartbeat(running, send, self._relay, self._heartbeat_s, self._loop)
+        return Heartbeat(running, send, self._relay, self.heartbeat_s, self._loop)
 
     async def relay(self, running: Running, control: Control, response: UpstreamResponse, send: Send) -> bytes:
         """Run the policies on the upstream's answer and send what they leave; returns the last piece of it.

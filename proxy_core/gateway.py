@@ -149,6 +149,11 @@ class Gateway:
         total_s = running.upstream.timeouts.total_s if running.upstream else 0.0
         running.timer = self._loop.call_later(total_s, running.expire)
 
+    def take(self, settings: Settings) -> None:
+        """Put in force what of a changed configuration concerns requests: names of keys, the pause between heartbeats."""
+        self._enforcement.use_keys(settings.keys)
+        self._controlled.heartbeat_s = settings.holds.heartbeat_s
+
     def kill(self, transaction_id: str, who: str) -> bool:
         """End a running transaction; False where it is not running, or over but for its record."""
         running = self.running.get(transaction_id)

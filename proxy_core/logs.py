@@ -196,5 +196,10 @@ def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, std
         handler.addFilter(is_worth_saying)
         root.addHandler(handler)
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Keep luthien's own messages from `level` on."""
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(level)

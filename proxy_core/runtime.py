@@ -10,24 +10,27 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 
+from proxy_core import logs
 from proxy_core.api.server import ControlServer
 from proxy_core.api.token import control_token
 from proxy_core.app import data_plane
+from proxy_core.control.config_watch import ConfigWatch
 from proxy_core.control.feed import Feed, FeedKind
 from proxy_core.control.holds import HoldQueue
 from proxy_core.control.local import LocalControlPlane
 from proxy_core.control.plane import ControlPlane, GatewayState, HoldInfo
+from proxy_core.control.policy_book import PolicyBook
 from proxy_core.gateway import LAST_WORDS_S, Gateway
 from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.loop_lag import LoopLag
-from proxy_core.policies.chain import Chains, build_chains
+from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_services import PolicyServices
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
@@ -36,20 +39,10 @@ from proxy_core.server import EmbeddedServer, IngressProtocol, listen
 from proxy_core.sessions.detector import SessionDetector
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
+from proxy_core.settings_sources import LoadedSettings
 from proxy_core.tasks import spawn
-from proxy_core.verdicts import Verdict
 
 log = logging.getLogger(__name__)
-
-
-class _FixedChains:
-    """The chains as configured."""
-
-    def __init__(self, chains: Chains) -> None:
-        self.chains = chains
-
-    def note(self, verdicts: Sequence[Verdict]) -> None:
-        return
 
 
 class GatewayRuntime:
@@ -62,8 +55,19 @@ class GatewayRuntime:
     control_address = ""
     """`host:port` of the control API; empty where it is not served."""
 
-    def __init__(self, settings: Settings, *, data_dir: Path, demo: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        data_dir: Path,
+        demo: bool = False,
+        load: Callable[[], LoadedSettings] | None = None,
+        config: Path | None = None,
+    ) -> None:
+        """`load` reads all sources of settings anew; without it they stay as they are. `config` is the file to watch."""
         self._settings = settings
+        self._load = load
+        self._config = config
         self._data_dir = data_dir
         self._demo = demo
         self._started_at = time.time()
@@ -94,6 +98,7 @@ class GatewayRuntime:
                     self.plane, settings=settings.control, token=control_token(self._data_dir), listener=control_listener
                 )
             await self._remember_sessions()
+            await self._policies.restore()
             self._serving = spawn(self._server.run_embedded(listener), name="gateway")
             ready = spawn(self._server.ready.wait(), name="wait for the gateway")
             await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -106,9 +111,18 @@ class GatewayRuntime:
             raise
         if self._control is not None:
             self._control.start()
+        if self._watch is not None:
+            self._watch.start()
         self._lag.start()
         self._warming = spawn(self._prices.load(), name="load prices")
         self._closing = spawn(self._close_after_serving(), name="close the gateway")
+
+    async def reload(self) -> bool:
+        """Read the configuration anew and put in force what can be. Returns whether it was valid; the log says the rest."""
+        if self._watch is None:
+            log.warning("there is no configuration to read again")
+            return False
+        return await self._watch.reload()
 
     def begin_shutdown(self) -> None:
         """Stop accepting and drain; called again, stop at once."""
@@ -143,7 +157,8 @@ class GatewayRuntime:
         self._holds = HoldQueue(
             settings.holds, clock=loop, wall=time.time, new_id=new_ulid, publish=self._tell_of_hold, record=self._journal.append
         )
-        self._policies = _FixedChains(build_chains(settings))
+        stats = PolicyStats()
+        self._policies = PolicyBook(settings, journal=self._journal, feed=self._feed, stats=stats)
         self._gateway = Gateway(
             settings=settings,
             upstreams=self._upstreams,
@@ -162,9 +177,17 @@ class GatewayRuntime:
             journal=self._journal,
             feed=self._feed,
             state=self._state,
+            policies=self._policies,
             holds=self._holds,
             kill=self._gateway.kill,
         )
+        self._watch: ConfigWatch | None = None
+        if self._load is not None:
+            self._watch = ConfigWatch(
+                load=self._load, book=self._policies, apply=self._take, file=self._config, started_with=settings
+            )
+        labels = ("policy", "action", "mode")
+        self._metrics.watch_labelled("luthien_policy_decisions", "What policies decided.", labels, stats.decisions)
         self._metrics.watch("luthien_holds_pending", "Things that wait for a person.", lambda: self._holds.pending_count)
         writer = self._journal.writer
         self._metrics.watch("luthien_journal_queue_depth", "Records waiting for their commit.", lambda: writer.depth)
@@ -196,6 +219,12 @@ class GatewayRuntime:
             settings.server,
         )
 
+    def _take(self, settings: Settings) -> None:
+        """Put in force what changes beside the policies, in the same moment as they."""
+        self._holds.settings = settings.holds
+        self._gateway.take(settings)
+        logs.set_level(settings.logging.level)
+
     def _tell_of_hold(self, kind: FeedKind, hold: HoldInfo) -> None:
         running = self._gateway.running.get(hold.transaction_id)
         self._feed.publish(kind, running.row if running is not None else None, hold.id)
@@ -225,6 +254,8 @@ class GatewayRuntime:
             if last_words := set(self._server.server_state.tasks):
                 # Transactions that were stopped still tell their clients and leave their records.
                 await asyncio.wait(last_words, timeout=LAST_WORDS_S)
+            if self._watch is not None:
+                await self._watch.stop()
             if self._control is not None:
                 await self._control.close()
             await self._journal.close()

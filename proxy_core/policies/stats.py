@@ -44,7 +44,7 @@ class PolicyStats:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._policies: dict[str, _Counted] = {}
-        self._decisions: dict[tuple[str, str, str], int] = {}
+        self._decisions: dict[tuple[str, ...], int] = {}
         self._transactions = 0
 
     def note(self, verdicts: Sequence[Verdict]) -> None:
@@ -109,7 +109,7 @@ class PolicyStats:
             recent_scores=tuple(counted.scores),
         )
 
-    def decisions(self) -> Mapping[tuple[str, str, str], int]:
+    def decisions(self) -> Mapping[tuple[str, ...], int]:
         """How often each policy said what since the start: by policy, action and mode."""
         return self._decisions
 
