@@ -45,7 +45,7 @@ def _number(name: str, kind: Kind, meaning: str, example: str, get: Callable[[Tr
 
 _text("verdict", "what policies decided: allow, flag, modify, route, hold, deny", "verdict:deny", lambda row: row.verdict)
 _text("outcome", "how it ended: ok, error, truncated, cancelled, refused", "outcome:truncated", lambda row: row.outcome)
-_text("state", "where it is: receiving, waiting, streaming, done", "state:streaming", lambda row: row.state)
+_text("state", "where it is: receiving, waiting, held, streaming, done", "state:streaming", lambda row: row.state)
 _text("model", "model as the client named it", "model:claude*", lambda row: row.model)
 _text("session", "session id", "session:refactor*", lambda row: row.session_id)
 _text("agent", "agent", "agent:codex", lambda row: row.agent)
@@ -72,10 +72,11 @@ _number("cached", "count", "cached input tokens", "cached>0", lambda row: row.ca
 _number("bytes", "bytes", "response bytes so far", "bytes>1M", lambda row: row.response_bytes)
 _number("chunks", "count", "response chunks so far", "chunks>10", lambda row: row.chunks)
 _number("tools", "count", "tool calls in the answer", "tools>0", lambda row: row.tool_calls)
-FIELDS["is"] = FilterField("is", "is", "running, stream, error (failed in any way), done, tool", "is:running")
+FIELDS["is"] = FilterField("is", "is", "running, held, stream, error (failed in any way), done, tool", "is:running")
 
 _IS: dict[str, Test] = {
     "running": lambda row: row.state != "done",
+    "held": lambda row: row.state == "held",
     "done": lambda row: row.state == "done",
     "stream": lambda row: row.stream,
     "error": lambda row: row.outcome in ("error", "truncated", "refused"),

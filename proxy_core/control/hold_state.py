@@ -83,6 +83,12 @@ class Hold:
     def is_pending(self) -> bool:
         return self.status == "pending"
 
+    def stop_timers(self) -> None:
+        for timer in (self.timer, self.grace):
+            if timer is not None:
+                timer.cancel()
+        self.timer = self.grace = None
+
     def info(self, deadline: float) -> HoldInfo:
         """How it stands, for an operator; `deadline` in Unix time."""
         subject = self.subject

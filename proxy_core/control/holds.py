@@ -71,6 +71,8 @@ class HoldQueue:
         self._joinable: dict[JoinKey, list[Hold]] = {}
         """Holds that a retry may join: those that wait, and those decided while nobody was there to hear it."""
         self._per_key: Counter[str] = Counter()
+        self._unrecorded: dict[str, asyncio.Future[None]] = {}
+        """The last record of each hold that is not durable yet."""
         self._closed = False
 
     # --- from the policies ---
@@ -162,6 +164,11 @@ class HoldQueue:
         info = self._info(held)
         self._publish("held", info)
         return info
+
+    async def recorded(self, hold_id: str) -> None:
+        """Wait until what was last done with the hold is durable."""
+        if (writing := self._unrecorded.get(hold_id)) is not None:
+            await asyncio.wait([writing])
 
     # --- life ---
 
@@ -274,26 +281,21 @@ class HoldQueue:
         """The one place where a hold stops waiting. An approval by a person is released when its record is durable."""
         held.status, held.outcome, held.edited = status, outcome, outcome.edited
         held.decided_by, held.message = outcome.who or GATEWAY, outcome.message
-        for timer in (held.timer, held.grace):
-            if timer is not None:
-                timer.cancel()
-        held.timer = held.grace = None
+        held.stop_timers()
         self._per_key[held.subject.key] -= 1
         if not self._per_key[held.subject.key]:
             del self._per_key[held.subject.key]
         info = self._info(held)
         durable = self._note(held)
         if durable is not None and outcome.who and outcome.decision != "deny":
-            durable.add_done_callback(lambda done: self._release(held, info, done))
+            durable.add_done_callback(lambda _: self._release(held, info))
         else:
             self._release(held, info)
         return info
 
-    def _release(self, held: Hold, info: HoldInfo, recorded: asyncio.Future[None] | None = None) -> None:
+    def _release(self, held: Hold, info: HoldInfo) -> None:
         if held.id not in self._pending:
             return
-        if recorded is not None and (recorded.cancelled() or recorded.exception() is not None):
-            log.error("hold %s: the decision could not be recorded", held.id)
         del self._pending[held.id]
         self._recent.append(shortened(info))
         self._publish("released", info)
@@ -383,4 +385,14 @@ class HoldQueue:
         record = held.record(
             at=self._wall(), deadline=self._deadline(held), first=first, transaction_id=transaction_id, message=message
         )
-        return self._record(record)
+        writing = self._record(record)
+        if writing is not None:
+            self._unrecorded[held.id] = writing
+            writing.add_done_callback(lambda done: self._written(held.id, done))
+        return writing
+
+    def _written(self, hold_id: str, done: asyncio.Future[None]) -> None:
+        if self._unrecorded.get(hold_id) is done:
+            del self._unrecorded[hold_id]
+        if done.cancelled() or done.exception() is not None:
+            log.error("hold %s: a record of it could not be written", hold_id)

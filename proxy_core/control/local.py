@@ -39,6 +39,10 @@ class HoldSource(Protocol):
 
     def extend(self, hold_id: str, seconds: float, *, who: str) -> HoldInfo: ...
 
+    async def recorded(self, hold_id: str) -> None:
+        """Wait until what was last done with the hold is durable."""
+        ...
+
 
 class LocalControlPlane:
     """ControlPlane over the parts of a running gateway. `kill` takes a transaction's id and who asks."""
@@ -104,10 +108,16 @@ class LocalControlPlane:
     async def decide_hold(
         self, hold_id: str, *, decision: str, shown: str, edited: str | None = None, reason: str = "", who: str = "operator"
     ) -> HoldInfo:
-        return self._held(hold_id).decide(hold_id, decision=decision, shown=shown, edited=edited, reason=reason, who=who)
+        held = self._held(hold_id)
+        decided = held.decide(hold_id, decision=decision, shown=shown, edited=edited, reason=reason, who=who)
+        await held.recorded(hold_id)
+        return decided
 
     async def extend_hold(self, hold_id: str, seconds: float, *, who: str = "operator") -> HoldInfo:
-        return self._held(hold_id).extend(hold_id, seconds, who=who)
+        held = self._held(hold_id)
+        extended = held.extend(hold_id, seconds, who=who)
+        await held.recorded(hold_id)
+        return extended
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
         return self._kill is not None and self._kill(transaction_id, who)

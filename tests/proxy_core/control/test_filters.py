@@ -88,6 +88,11 @@ def test_an_unknown_status_matches_no_glob() -> None:
     assert not parse("status!=4*").matches(row(status=None))
 
 
+def test_what_waits_for_a_person_is_held() -> None:
+    assert parse("is:held is:running").matches(row(state="held"))
+    assert not parse("is:held").matches(row())
+
+
 def test_failed_in_any_way_is_an_error() -> None:
     for outcome in ("error", "truncated", "refused"):
         assert parse("is:error").matches(row(outcome=outcome))

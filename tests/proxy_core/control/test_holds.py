@@ -482,6 +482,20 @@ async def test_an_approval_takes_effect_when_it_is_recorded(bench: HoldBench) ->
     assert (await client).decision == (await retry).decision == "approve"
 
 
+async def test_whoever_decided_hears_of_it_when_it_is_recorded(bench: HoldBench) -> None:
+    bench.unwritten = []
+    client = await bench.client(tool_call())
+    bench.unwritten[0].set_result(None)
+    hold = bench.decide("deny")
+    recorded = asyncio.ensure_future(bench.queue.recorded(hold.id))
+    await settled()
+    assert not recorded.done()
+    bench.unwritten[1].set_result(None)
+    await recorded
+    await bench.queue.recorded(hold.id)
+    assert (await client).decision == "deny"
+
+
 async def test_a_denial_waits_for_no_record(bench: HoldBench) -> None:
     bench.unwritten = []
     client = await bench.client(tool_call())
