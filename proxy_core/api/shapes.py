@@ -32,7 +32,7 @@ class Forms(Struct, kw_only=True):
     encoding: Literal["utf-8", "base64"]
     """How the two are written here: `base64` where one of them is not UTF-8."""
     changed: bool
-    """Whether policies changed anything in it."""
+    """Whether policies changed anything in it; true too where the two forms differ only in what is redacted here."""
     diff: tuple[Change, ...]
     """What they changed, in canonical form; empty with `changed` where only the way it is written differs."""
     diff_truncated: bool = False
@@ -150,6 +150,7 @@ def forms(
     headers: tuple[tuple[str, str], ...],
     original: bytes,
     final: bytes,
+    changed: bool,
     changes: tuple[Change, ...] = (),
     truncated: bool = False,
 ) -> Forms:
@@ -167,7 +168,7 @@ def forms(
         original=first,
         final=last,
         encoding=encoding,
-        changed=final != original,
+        changed=changed,
         diff=changes,
         diff_truncated=truncated,
     )

@@ -20,7 +20,8 @@ from proxy_core.wire.dialects import Operation
 MAX_LIMIT = 1_000
 MAX_SCANNED = 20_000
 """Transactions that one request looks at for its filter; `next` goes on from there."""
-PAGE = 1_000
+PAGE = 200
+"""Rows that are read at once, so that the loop is free in between."""
 THREAD_FROM_BYTES = 64 * 1024
 
 TransactionId = Annotated[str, Path(max_length=64, description="The transaction's id.")]
@@ -75,7 +76,7 @@ async def _page(plane: ControlPlane, expression: str, limit: int, cursor: str | 
     scanned = 0
     place = cursor
     while len(found) < limit and scanned < MAX_SCANNED:
-        wanted = min(PAGE if only else limit, MAX_SCANNED - scanned)
+        wanted = PAGE if only else min(PAGE, limit - len(found))
         rows = await plane.history(wanted, place)
         for row in rows:
             place = row.transaction_id
@@ -119,6 +120,7 @@ def details(detail: TransactionDetail) -> TransactionDetails:
             headers=detail.request_headers,
             original=detail.request_body,
             final=sent,
+            changed=detail.sent_body is not None,
             changes=asked.changes,
             truncated=asked.truncated,
         ),
@@ -126,6 +128,7 @@ def details(detail: TransactionDetail) -> TransactionDetails:
             headers=detail.response_headers,
             original=came,
             final=detail.response_body,
+            changed=detail.upstream_body is not None,
             changes=answered.changes,
             truncated=answered.truncated,
         ),
