@@ -297,8 +297,6 @@ class MessagesStreamDecoder(SseStreamDecoder):
             part.call_id, part.name = as_text(block.get("id")), as_text(block.get("name"))
             self._started[index] = block
             self._events.append(ToolCallStart(index, part.call_id, part.name, raw))
-            if block.get("input"):
-                self._events.append(ToolCallDelta(index, encode(block["input"]).decode("utf-8", "replace")))
         else:
             self._part(index, kind or "content block").whole = encode(block)
             self._started[index] = block
@@ -332,7 +330,12 @@ class MessagesStreamDecoder(SseStreamDecoder):
             self._events.append(OpaqueEvent("content_block_stop", raw))
             return
         part.ended = True
-        self._settle(part, self._started.pop(index, None))
+        started = self._started.pop(index, None)
+        unsaid = part.kind == "tool_call" and not part.pieces and started is not None and started.get("input")
+        self._settle(part, started)
+        if unsaid:
+            self._events.append(ToolCallDelta(index, "".join(part.pieces), raw))
+            raw = b""
         self._events.append(ToolCallEnd(index, raw) if part.kind == "tool_call" else OpaqueEvent("content_block_stop", raw))
 
     def _settle(self, part: Part, started: JsonObject | None) -> None:

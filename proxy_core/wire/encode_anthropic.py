@@ -40,7 +40,7 @@ from proxy_core.wire.encode_events import (
     sse_object,
     to_json,
 )
-from proxy_core.wire.tolerant_json import as_index, as_object, as_text
+from proxy_core.wire.tolerant_json import JsonObject, as_index, as_object, as_text
 
 _PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _END = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
@@ -132,7 +132,7 @@ class MessagesEncoder(EventEncoder):
             name = as_text(block.get("type"))
             self._closed.discard(index)
             self._next = max(self._next, index + 1)
-            if name in _HOLDABLE and not block.get(_HOLDABLE[name]):
+            if _waits(name, block):
                 self._open[index] = _Block(name, None, raw)
                 self._held.append((raw, True))
                 return
@@ -141,6 +141,7 @@ class MessagesEncoder(EventEncoder):
                 self._calls_sent += 1
                 self._last_call = max(self._last_call, index)
         elif kind == "content_block_stop":
+            self._release_held()
             self._open.pop(index, None)
             self._closed.add(index)
         elif kind == "message_start":
@@ -165,6 +166,9 @@ class MessagesEncoder(EventEncoder):
             for index, block in self._open.items():
                 if block.number is None:
                     block.number, block.start = index, b""
+                    if block.kind == "tool_use":
+                        self._calls_sent += 1
+                        self._last_call = max(self._last_call, index)
             self._out += [raw for raw, _ in self._held]
             self._held.clear()
 
@@ -241,14 +245,12 @@ class MessagesEncoder(EventEncoder):
 
     def _place_wire(self, wire: WireEvent, came: list[StreamEvent], whole: bool) -> None:
         first = wire.events[0]
-        if isinstance(first, ToolCallStart):
-            for event in came:
-                if isinstance(event, ToolCallStart):
-                    self._start(event.index, "tool_use", wire.raw if whole else _without_input(wire.raw))
-                elif not whole:
-                    self._put(event)
-            return
-        if isinstance(first, TextDelta | ThinkingDelta):
+        if isinstance(first, ToolCallDelta):
+            block = self._open.get(first.index)
+            if whole and block is not None and block.kind == "tool_use":
+                self._opened(first.index, block)
+                self._stop(first.index, wire.raw)
+                return
             for event in came:
                 self._put(event)
             return
@@ -331,7 +333,7 @@ class MessagesEncoder(EventEncoder):
         if index in self._open or index in self._closed:
             raise illegal("block_start_monotonic", f"block {index} starts twice")
         block = self._open[index] = _Block(kind, None, raw)
-        if kind not in _HOLDABLE or as_object(sse_object(raw).get("content_block")).get(_HOLDABLE[kind]):
+        if not _waits(kind, as_object(sse_object(raw).get("content_block"))):
             self._opened(index, block)
 
     def _opened(self, index: int, block: _Block) -> _Block:
@@ -377,7 +379,10 @@ class MessagesEncoder(EventEncoder):
         """The open tool call of `index`."""
         self._check_open_end()
         block = self._open.get(index)
-        if block is None or block.kind != "tool_use" or block.number is None:
+        if block is not None and block.kind == "tool_use" and block.number is None:
+            block.start = _without_input(block.start)
+            return self._opened(index, block)
+        if block is None or block.kind != "tool_use":
             if index in self._closed:
                 rule = "block_stopped_once" if ending else "delta_before_stop"
                 raise illegal(rule, f"tool call {index} has ended already")
@@ -524,6 +529,13 @@ class MessagesEncoder(EventEncoder):
 
     def _send(self, value: Fields) -> None:
         self._out.append(event_bytes(value, value["type"]))
+
+
+def _waits(kind: str, block: JsonObject) -> bool:
+    """Whether a start waits: for content, because it has none, or because the input of a call may yet be changed."""
+    if kind == "tool_use":
+        return bool(block.get("input"))
+    return kind in _HOLDABLE and not block.get(_HOLDABLE[kind])
 
 
 def _without_input(raw: bytes) -> bytes:

@@ -62,12 +62,18 @@ def encoder_for(operation: Operation, *, model: str = "", transaction_id: str = 
 
     `model` and `transaction_id` stand in a stream that begins here, because nothing of the upstream's was seen.
     """
-    from proxy_core.wire import encode_anthropic, encode_chat
+    from proxy_core.wire import encode_anthropic, encode_chat, encode_ollama, encode_responses
 
     if operation is Operation.CHAT:
         return encode_chat.ChatEncoder(model, transaction_id)
     if operation is Operation.COMPLETIONS:
         return encode_chat.CompletionsEncoder(model, transaction_id)
+    if operation is Operation.RESPONSES:
+        return encode_responses.ResponsesEncoder(model, transaction_id)
     if operation is Operation.MESSAGES:
         return encode_anthropic.MessagesEncoder(model, transaction_id)
+    if operation is Operation.OLLAMA_CHAT:
+        return encode_ollama.OllamaEncoder(model, transaction_id)
+    if operation is Operation.OLLAMA_GENERATE:
+        return encode_ollama.OllamaEncoder(model, transaction_id, chat=False)
     return None

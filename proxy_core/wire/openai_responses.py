@@ -58,6 +58,7 @@ class _Event(msgspec.Struct):
     output_index: Any = None
     content_index: Any = None
     delta: Any = None
+    text: Any = None
     arguments: Any = None
     input: Any = None
     error: Any = None
@@ -170,6 +171,10 @@ class ResponsesStreamDecoder(SseStreamDecoder):
             text = as_text(fields.arguments) or as_text(fields.input)
             if text and (part is None or not part.pieces):
                 self._add_arguments(index, text, raw)
+            elif part is not None:
+                events.append(ToolCallDelta(index, "", raw))
+        elif kind == "response.output_text.done":
+            self._add_unsaid(index, as_text(fields.text), kind, raw)
         elif kind == "response.refusal.delta":
             self._part(index, "refusal").pieces.append(as_text(fields.delta))
             events.append(OpaqueEvent("refusal", raw))
@@ -194,6 +199,15 @@ class ResponsesStreamDecoder(SseStreamDecoder):
         self._part(index, "tool_call").pieces.append(text)
         self._events.append(ToolCallDelta(index, text, raw))
 
+    def _add_unsaid(self, index: int, text: str, kind: str, raw: bytes) -> bool:
+        """Give events for text that came whole without having come in pieces; False where there is none."""
+        part = self._by_index.get((index, "text"))
+        if not text or (part is not None and part.pieces):
+            return False
+        self._part(index, "text").pieces.append(text)
+        self._events += [TextDelta(index, text, raw), OpaqueEvent(kind)]
+        return True
+
     def _begin_item(self, index: int, item_raw: bytes, raw: bytes) -> None:
         item = read_item(item_raw)
         call = call_of(item, item_raw)
@@ -210,6 +224,10 @@ class ResponsesStreamDecoder(SseStreamDecoder):
             self._whole_items[index] = item_blocks(item_raw)
         call = call_of(item, item_raw)
         if call is None:
+            if item.type == "message":
+                text = "".join(block.text for block in self._whole_items[index] if isinstance(block, TextBlock))
+                if self._add_unsaid(index, text, "message", raw):
+                    return
             self._events.append(OpaqueEvent(as_text(item.type) or "response.output_item.done", raw))
             return
         part = self._by_index.get((index, "tool_call"))

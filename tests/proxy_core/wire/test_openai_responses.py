@@ -112,7 +112,7 @@ def test_the_golden_stream() -> None:
     decoder = CODEC.stream_decoder()
     events = decoder.feed(RESPONSES)
     calls = [event for event in events if isinstance(event, ToolCallStart | ToolCallDelta | ToolCallEnd)]
-    assert [type(event) for event in calls] == [ToolCallStart, ToolCallDelta, ToolCallDelta, ToolCallEnd]
+    assert [type(event) for event in calls] == [ToolCallStart, *[ToolCallDelta] * 3, ToolCallEnd]
     answer = decoder.finish()
     assert [type(block) for block in answer.blocks] == [ThinkingBlock, TextBlock, ToolCallBlock]
     assert answer.text == "event: response.completed"
