@@ -79,6 +79,8 @@ async def reply(context: TransactionContext, spec: ModelSpec, *, system: str, us
         answered = await context.services.send(context, upstream=spec.upstream, target=target, body=body)
     except UpstreamError as error:
         raise ModelUnavailable(f"{spec.model} at {spec.upstream}: {error}") from error
+    except UnknownUpstream as error:
+        raise ModelUnavailable(str(error), final=True) from error
     if answered.status != 200:
         raise ModelUnavailable(
             f"{spec.model} at {spec.upstream} answered with status {answered.status}", final=answered.status in _FINAL
