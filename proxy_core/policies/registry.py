@@ -151,7 +151,11 @@ def known_names(settings: Settings | None = None) -> list[str]:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was most likely meant to be."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+    words = list(known)
+    if close := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
+        return close[0]
+    begun = [one for one in words if len(word) > 2 and one.lower().startswith(word.lower())]
+    return min(begun, key=len, default=None)
 
 
 # -- where classes come from ------------------------------------------------------------------------------------------
