@@ -114,6 +114,12 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
             one["api_key"] = "[set]"
         if one["proxy"]:
             one["proxy"] = "[set]"
+    for one in tree["keys"].values():
+        one.update({name: "[set]" for name in ("key", "sha256") if one[name] is not None})
+    for chain in (tree["policies"], *(one["policies"] for one in tree["chains"])):
+        for policy in chain:
+            # a parameter may be a secret, or hold one at any depth; the control API shows those that are none
+            policy["params"] = dict.fromkeys(policy["params"], "[set]")
     if tree["journal"]["database_url"]:
         from sqlalchemy.engine import make_url
 

@@ -128,6 +128,24 @@ def _secret_names(model: type[BaseModel]) -> frozenset[str]:
     )
 
 
+@lru_cache(maxsize=256)
+def _holding_secrets(model: type[BaseModel]) -> frozenset[str]:
+    """Parameters that are secrets or have one inside: of a nested policy nobody but their declaration tells."""
+    inside = {info.alias or name for name, info in model.model_fields.items() if _has_secret(info.annotation, {model})}
+    return _secret_names(model) | inside
+
+
+def _has_secret(annotation: Any, seen: set[Any]) -> bool:
+    if annotation in (SecretStr, SecretBytes):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in seen:
+            return False
+        seen.add(annotation)
+        return any(_has_secret(info.annotation, seen) for info in annotation.model_fields.values())
+    return any(_has_secret(part, seen) for part in get_args(annotation) if get_origin(annotation) is not Literal)
+
+
 def _param(name: str, info: FieldInfo) -> ParamInfo:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     parts = [part for part in _plain_types(info.annotation) if part is not type(None)]
@@ -262,7 +280,7 @@ def _nested_secrets(value: dict[str, Any]) -> frozenset[str] | None:
     if not isinstance(use, str) or not isinstance(params, dict):
         return None
     try:
-        return _secret_names(policy_class(use).params_model)
+        return _holding_secrets(policy_class(use).params_model)
     except ConfigurationError:  # one of a file: its names must do
         return frozenset(name for name in params if _names_a_secret(str(name)))
 

@@ -338,7 +338,13 @@ async def test_no_key_is_in_any_answer(start_gateway: StartGateway, upstream: Fa
     canary = "sk-proj-" + "c4nary" * 8
     gateway = await start_gateway(
         upstreams={"openai": {"api": "openai", "base_url": upstream.url, "api_key": canary + "-configured"}},
-        policies=[SHOUT],
+        policies=[
+            {"use": "add_api_key", "params": {"api_key": canary + "-policy"}},
+            {"use": "strip_secrets", "params": {"literals": ["a plain c4nary"]}},
+            {"use": "serial", "params": {"policies": [{"use": "strip_secrets", "params": {"literals": ["a deep c4nary"]}}]}},
+            SHOUT,
+        ],
+        keys={"ann": {"key": canary + "-client"}},
     )
     operator = Operator(gateway)
     headers = {"authorization": f"Bearer {canary}", "x-api-key": canary}
@@ -357,6 +363,7 @@ async def test_no_key_is_in_any_answer(start_gateway: StartGateway, upstream: Fa
         paths += [f"/api/transactions/{row['transaction_id']}" for row in listed]
         for path in paths:
             seen += (await operator.ask("GET", path)).body.decode()
+        seen += (await gateway.ask("GET", "/config")).body.decode()
     assert len(listed) == 3
     assert "c4nary" not in seen
     assert operator.token not in seen
