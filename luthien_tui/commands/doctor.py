@@ -70,7 +70,8 @@ async def examine(given: Given) -> list[Finding]:
     findings += settings_findings(loaded)
     folder_findings = folder(settings)
     findings += folder_findings
-    findings += [await port(settings)]
+    data_port = await port(settings)
+    findings += [data_port, await control_port(settings, running=data_port.says.startswith("luthien is running"))]
     if not any(finding.status == "fail" for finding in folder_findings):
         findings.append(await store(settings))
     findings += terminal(os.environ)
@@ -163,6 +164,28 @@ async def port(settings: Settings) -> Finding:
         fix = "leave out --host unless other machines have to reach it"
         return Finding("port", "warn", f"{host}:{number} is free; others in the network can use your keys through it", fix)
     return Finding("port", "ok", f"{host}:{number} is free")
+
+
+async def control_port(settings: Settings, *, running: bool) -> Finding:
+    """Whether the control API can be served; `running`: luthien is there already, and this is its port."""
+    host, number = settings.control.host, settings.control.port
+    if not settings.control.enabled:
+        return Finding("control port", "ok", "the control API is switched off")
+    if number == 0:
+        return Finding("control port", "ok", "any free port will be taken")
+    try:
+        server = await asyncio.start_server(lambda reader, writer: None, host, number)
+    except OSError as fault:
+        if running:
+            return Finding("control port", "ok", f"taken on {host}:{number}, by the luthien that is running")
+        fix = "stop what is there, or choose another with --control-port"
+        return Finding("control port", "fail", f"cannot listen on {host}:{number}: {fault.strerror or fault}", fix)
+    server.close()
+    await server.wait_closed()
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        fix = "leave control.host out unless other machines have to reach it"
+        return Finding("control port", "warn", f"{host}:{number} is free; its token goes over the network unencrypted", fix)
+    return Finding("control port", "ok", f"{host}:{number} is free")
 
 
 async def store(settings: Settings) -> Finding:

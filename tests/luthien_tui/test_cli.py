@@ -156,10 +156,26 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert found["port"]["status"] == "fail"
     assert "--port" in found["port"]["fix"]
+    assert found["control port"]["status"] == "ok"
     assert found["upstream openai"]["status"] == "fail"
     assert found["store"]["status"] == "ok"
     assert found["data folder"]["status"] == "ok"
     assert found["terminal"]["status"] == "warn"
+
+
+def test_doctor_and_the_start_name_a_taken_control_port(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        told = luthien(tmp_path, "doctor", "--json", "--port", "0", LUTHIEN_CONTROL__PORT=port)
+        started = luthien(tmp_path, "--no-ui", "--port", "0", "--control-port", port)
+    found = {finding["check"]: finding for finding in json.loads(told.stdout)["findings"]}
+    assert found["control port"]["status"] == "fail"
+    assert started.returncode == ExitCode.CANNOT_START
+    assert started.stderr.count("\n") == 1
+    assert "--control-port" in started.stderr
+    assert "--control-port" in found["control port"]["fix"]
 
 
 def test_doctor_is_content_where_upstreams_answer(tmp_path: Path, answering_port: int) -> None:
