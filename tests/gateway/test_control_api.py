@@ -172,10 +172,12 @@ async def test_what_policies_changed_is_shown_for_streams_too(start_gateway: Sta
 # --- kill ---
 
 
+@pytest.mark.parametrize("policies", [[], [SHOUT]], ids=["untouched", "through policies"])
 @pytest.mark.parametrize("asking", EVERY, ids=name_of)
 async def test_a_stream_that_is_killed_ends_in_its_dialects_error(
-    gateway: RunningGateway, upstream: FaultUpstream, asking: Asking
+    start_gateway: StartGateway, upstream: FaultUpstream, asking: Asking, policies: list[dict[str, Any]]
 ) -> None:
+    gateway = await start_gateway(policies=policies)
     operator = Operator(gateway)
     async with gateway.connect() as client:
         client.request("POST", asking.path, asking.bytes(stream=True), {**asking.headers, **Fault(stall_after=2).header()})
@@ -207,6 +209,21 @@ async def test_a_request_that_waits_is_killed(gateway: RunningGateway, upstream:
     assert answer.status == 400
     assert answer.header("x-should-retry") == "false"
     assert answer.json()["type"] == "error"
+
+
+async def test_a_held_request_is_killed(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    gateway = await start_gateway(policies=[HOLD_REQUESTS])
+    operator = Operator(gateway)
+    async with gateway.connect() as client:
+        client.request("POST", CHAT.path, CHAT.bytes())
+        hold = await operator.held()
+        answer = await operator.ask("POST", f"/api/transactions/{hold['transaction_id']}/kill")
+        assert answer.status == 200, answer.body
+        assert (await client.response()).status == 400
+    given = {"decision": "approve", "shown": hold["shown"]}
+    assert not upstream.exchanges
+    assert (await operator.get("/api/holds"))["holds"] == []
+    assert (await operator.ask("POST", f"/api/holds/{hold['id']}", given)).status in (404, 409)
 
 
 async def _rest(client: RawClient) -> bytes:
