@@ -99,6 +99,7 @@ class GatewayRuntime:
                 )
             await self._remember_sessions()
             await self._policies.restore()
+            self._holds.restore(await self._journal.store.holds(settings.holds.max_total, pending=True))
             self._serving = spawn(self._server.run_embedded(listener), name="gateway")
             ready = spawn(self._server.ready.wait(), name="wait for the gateway")
             await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -179,7 +180,7 @@ class GatewayRuntime:
             state=self._state,
             policies=self._policies,
             holds=self._holds,
-            kill=self._gateway.kill,
+            kill=self._kill,
         )
         self._watch: ConfigWatch | None = None
         if self._load is not None:
@@ -224,6 +225,10 @@ class GatewayRuntime:
         self._holds.settings = settings.holds
         self._gateway.take(settings)
         logs.set_level(settings.logging.level)
+
+    def _kill(self, transaction_id: str, who: str) -> bool:
+        self._holds.no_retry(transaction_id)
+        return self._gateway.kill(transaction_id, who)
 
     def _tell_of_hold(self, kind: FeedKind, hold: HoldInfo) -> None:
         running = self._gateway.running.get(hold.transaction_id)

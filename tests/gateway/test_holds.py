@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from tests.fault_payloads import TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.fault_upstream import FaultUpstream
 from tests.gateway.asking import CHAT, ONE_OF_EACH_DIALECT, Asking, error_message, name_of
 from tests.gateway.holding import EACH_TOOL_ASKING, OTHER_ARGUMENTS, Operator, ToolAsking, holding, same_json
-from tests.gateway_fixtures import RunningGateway
+from tests.gateway_fixtures import RunningGateway, running_gateway
 from tests.raw_http import RawResponse
 
 each_tool_asking = pytest.mark.parametrize("asked", EACH_TOOL_ASKING, ids=lambda one: one.asking.name)
@@ -357,3 +360,61 @@ async def test_in_shadow_mode_nobody_waits(start_gateway: StartGateway, upstream
     detail = await gateway.detail()
     assert [(one.action, one.reason, one.mode) for one in detail.verdicts] == [("hold", Reason.HELD, "shadow")]
     assert detail.row.verdict == "allow"
+
+
+# --- a gateway that died ---
+
+
+@asynccontextmanager
+async def after_a_crash(gateway: RunningGateway, folder: Path) -> AsyncIterator[tuple[RunningGateway, Operator]]:
+    """A gateway that starts from what this one has on disk now, as if it had been killed."""
+    shutil.copytree(gateway.data_dir, folder)
+    async with running_gateway(gateway.settings, folder) as again:
+        yield again, Operator(again)
+
+
+async def test_after_a_crash_a_retry_finds_its_hold(start_holding: StartHolding, upstream: FaultUpstream, tmp_path: Path) -> None:
+    gateway, operator = await start_holding(stage="request")
+    client = ask(gateway, CHAT, CHAT.bytes())
+    before = await operator.only()
+    async with after_a_crash(gateway, tmp_path / "again") as (again, other):
+        after = await other.only()
+        assert (after.id, after.content, after.shown, after.waiting) == (before.id, before.content, before.shown, 0)
+        assert after.deadline == pytest.approx(before.deadline, abs=1.0)
+        retry = ask(again, CHAT, CHAT.bytes())
+        (joined,) = await other.sees(lambda holds: holds[0].waiting == 1)
+        assert joined.id == before.id
+        await other.approve(joined)
+        assert (await retry).status == 200
+    await operator.deny()
+    await client
+
+
+async def test_after_a_crash_what_nobody_comes_back_for_is_withdrawn(start_holding: StartHolding, tmp_path: Path) -> None:
+    gateway, operator = await start_holding(stage="request", holds={"retry_grace_s": 0.2})
+    client = ask(gateway, CHAT, CHAT.bytes())
+    before = await operator.only()
+    async with after_a_crash(gateway, tmp_path / "again") as (again, other):
+        withdrawn = await other.decided()
+        assert (withdrawn.id, withdrawn.status) == (before.id, "withdrawn")
+        assert "left" in withdrawn.message
+        with pytest.raises(ControlConflict, match="already withdrawn"):
+            await other.approve(before)
+        await again.restart()
+        assert again.plane.holds() == []
+    await operator.deny()
+    await client
+
+
+async def test_what_was_decided_is_in_the_journal_when_the_operator_hears_of_it(
+    start_holding: StartHolding, tmp_path: Path
+) -> None:
+    gateway, operator = await start_holding(stage="request")
+    client = ask(gateway, CHAT, CHAT.bytes())
+    await operator.deny("No.")
+    async with after_a_crash(gateway, tmp_path / "again") as (again, _):
+        assert again.plane.holds() == []
+        (record,) = await again.runtime._journal.store.holds(10)
+        assert (record.status, record.decided_by, record.message) == ("denied", "ada", "No.")
+        assert record.content == CHAT.bytes().decode()
+    await client
