@@ -58,10 +58,7 @@ def print_policy(settings: Settings, name: str, *, as_json_text: bool) -> int:
     print(f"\n{one.source}; {'; '.join(_facts(one))}")
     if one.params:
         print("\nParameters")
-    for param in one.params:
-        print(f"  {escaped(_param_line(param))}")
-        if param.meaning:
-            print(f"      {escaped(param.meaning)}")
+    _print_params(one.params, "  ")
     print(f"\npolicies:\n  - use: {one.name}")
     needed = {param.name: f"<{param.kind}>" for param in one.params if param.required}
     if needed:
@@ -70,18 +67,30 @@ def print_policy(settings: Settings, name: str, *, as_json_text: bool) -> int:
 
 
 def _facts(one: PolicyDescription) -> list[str]:
-    stages = " and ".join(one.stages) if one.stages else "request before the send, response after it"
+    stages = {
+        "class": f"acts on {' and '.join(one.stages)}",
+        "place": "acts on requests before the send, on answers after it",
+        "params": "acts where its parameters say",
+    }[one.acts_by]
     release = {
         "pass": "streams pass as they come",
         "tail": "holds back the end of a stream",
         "block": "holds back one block of a stream",
         "full": "holds a stream back whole",
     }[one.release]
-    facts = [f"acts on {stages}", release if "request" not in one.stages or len(one.stages) > 1 else ""]
-    facts.append("sends" if one.sends else "")
-    facts.append("may wait for a person" if one.waits_for_people else f"has {one.deadline_s:g} s")
-    facts.append(f"on error: {one.on_error}")
+    asks_only = one.acts_by == "class" and "response" not in one.stages
+    facts = [stages, "" if asks_only or one.sends else release, "sends" if one.sends else ""]
+    facts.append("may wait for a person" if one.waits_for_people else f"deadline {one.deadline_s:g} s")
+    facts.append(f"on error {one.on_error}")
     return [fact for fact in facts if fact]
+
+
+def _print_params(params: tuple[ParamDescription, ...], indent: str) -> None:
+    for param in params:
+        print(f"{indent}{escaped(_param_line(param))}")
+        if param.meaning:
+            print(f"{indent}    {escaped(param.meaning)}")
+        _print_params(param.fields, f"{indent}    ")
 
 
 def _param_line(param: ParamDescription) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import typing
 from typing import Any
 
 from msgspec import Struct
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from proxy_core.policies.base import ControlPolicy, PolicyParams, Release
+from proxy_core.policies.base import ControlPolicy, Release
 
 
 class ParamDescription(Struct, frozen=True, kw_only=True):
@@ -31,6 +32,8 @@ class ParamDescription(Struct, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     step: float | None = None
+    fields: tuple[ParamDescription, ...] = ()
+    """Where it is an object, or a list or mapping of objects of one kind: what stands in each."""
 
 
 class PolicyDescription(Struct, frozen=True, kw_only=True):
@@ -44,7 +47,9 @@ class PolicyDescription(Struct, frozen=True, kw_only=True):
     source: str
     """`built in`, `package NAME` or `file PATH`."""
     stages: tuple[str, ...]
-    """`request`, `response`; empty where the place in the chain decides."""
+    """`request`, `response`; empty where `acts_by` is not `class`."""
+    acts_by: str
+    """What says on which stages it acts: the `class`, its `place` in the chain, or its `params`."""
     operations: tuple[str, ...]
     """The operations that it reads; empty for all."""
     release: str
@@ -62,12 +67,15 @@ class PolicyDescription(Struct, frozen=True, kw_only=True):
 def described(policy: type[ControlPolicy[Any]], source: str) -> PolicyDescription:
     """The description of a policy's class."""
     text = inspect.cleandoc(policy.__doc__ or "")
+    own = policy.acts_on is not ControlPolicy.acts_on
+    acts_by = "params" if own else "place" if policy.stages is None else "class"
     return PolicyDescription(
         name=policy.registry_name(),
         summary=policy.summary or " ".join(text.partition("\n\n")[0].split()),
         text=text,
         source=source,
-        stages=tuple(sorted(stage.value for stage in policy.stages or ())),
+        stages=tuple(sorted(stage.value for stage in policy.stages or ())) if acts_by == "class" else (),
+        acts_by=acts_by,
         operations=tuple(sorted(operation.value for operation in policy.operations or ())),
         release=_release(policy).name.lower(),
         sends=policy.sends,
@@ -86,6 +94,7 @@ def broken(name: str, source: str, problem: str) -> PolicyDescription:
         text="",
         source=source,
         stages=(),
+        acts_by="",
         operations=(),
         release="",
         sends=False,
@@ -107,8 +116,8 @@ def _release(policy: type[ControlPolicy[Any]]) -> Release:
         return Release.PASS if policy.streams() else Release.FULL
 
 
-def params_of(model: type[PolicyParams]) -> tuple[ParamDescription, ...]:
-    """The parameters in the order in which the model declares them."""
+def params_of(model: type[BaseModel], depth: int = 3) -> tuple[ParamDescription, ...]:
+    """The parameters in the order in which the model declares them, objects inside objects down to `depth`."""
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
     required = set(schema.get("required", ()))
@@ -117,6 +126,7 @@ def params_of(model: type[PolicyParams]) -> tuple[ParamDescription, ...]:
         field = schema["properties"][info.alias or name]
         default = info.get_default(call_default_factory=True) if not info.is_required() else None
         low, high = field.get("minimum"), field.get("maximum")
+        inside = models_in(info.annotation)
         found.append(
             ParamDescription(
                 name=info.alias or name,
@@ -128,9 +138,17 @@ def params_of(model: type[PolicyParams]) -> tuple[ParamDescription, ...]:
                 low=low,
                 high=high,
                 step=field.get("step"),
+                fields=params_of(inside[0], depth - 1) if len(inside) == 1 and depth > 1 else (),
             )
         )
     return tuple(found)
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation names, however deep: `list[M] | None` names M."""
+    if arguments := typing.get_args(annotation):
+        return [model for argument in arguments for model in models_in(argument)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
 def _json_value(value: Any) -> Any:
@@ -152,6 +170,8 @@ def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
         return "one of " + ", ".join(str(option) for option in field["enum"])
     if "const" in field:
         return f"{field['const']}"
+    if "discriminator" in field and (kinds := field["discriminator"].get("mapping")):
+        return f"object whose type is one of {', '.join(kinds)}"
     if options := field.get("anyOf") or field.get("oneOf"):
         words = dict.fromkeys(_kind(option, definitions) for option in options if option.get("type") != "null")
         return " or ".join(words)

@@ -92,7 +92,9 @@ def _executed(file: Path) -> ModuleType:
         raise ConfigurationError(f"{file}:{fault.lineno or 1}: {fault.msg}") from fault
     except OSError as fault:
         raise ConfigurationError(f"cannot read {file}: {fault.strerror or fault}") from fault
-    except Exception as fault:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # one that would end the process too: a file may not do that
         raise ConfigurationError(
             f"{file}:{_line(fault, file)}: {type(fault).__name__}: {' '.join(str(fault).split())}"
         ) from fault

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from proxy_core.errors import ConfigurationError
 from proxy_core.policies import local_files
 from proxy_core.policies.base import ControlPolicy
-from proxy_core.policies.described import PolicyDescription, broken, described
+from proxy_core.policies.described import PolicyDescription, broken, described, models_in
 from proxy_core.settings import Settings
 
 AnyPolicy = ControlPolicy[Any]
@@ -246,16 +246,10 @@ def _walked(
             models = tagged
             continue
         if fields:
-            models = [inner for info in fields for inner in _models_in(info.annotation)]
+            models = [inner for info in fields for inner in models_in(info.annotation)]
     return place, models
 
 
 def _is_tagged(model: type[BaseModel], tag: str) -> bool:
     info = model.model_fields.get("type")
     return info is not None and tag in typing.get_args(info.annotation)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if arguments := typing.get_args(annotation):
-        return [model for argument in arguments for model in _models_in(argument)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
