@@ -17,7 +17,7 @@ from proxy_core.policies.registry import nearest
 from proxy_core.policies.sample_bodies import STREAMED, answer_stream
 from proxy_core.policies.testing import FakeServices, Outcome, context_for, run_request, run_response
 from proxy_core.transaction import WholeResponse
-from proxy_core.verdicts import Verdict
+from proxy_core.verdicts import Stage, Verdict
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import TextBlock
 from proxy_core.wire.dialects import Operation
@@ -86,25 +86,25 @@ async def run_trial(policy: ControlPolicy[Any], sample: Sample) -> Trial:
             outcome = await run_request(policy, context)
         except UpstreamUnreachable:
             raise ConfigurationError("this policy gets the answer itself; give a file with a request and a response") from None
-        phases.append(_phase("request", before, outcome.body, outcome, 0))
         context = outcome.context
+        asked = [verdict for verdict in outcome.verdicts if verdict.stage is Stage.REQUEST]
+        phases.append(_phase("request", before, outcome.body, asked, outcome))
         if context.response_status is not None and sample.response is not None:
-            phases.append(_phase("response", sample.response, context.response_body, outcome, len(outcome.verdicts)))
+            said = [verdict for verdict in outcome.verdicts if verdict.stage is not Stage.REQUEST]
+            phases.append(_phase("response", sample.response, context.response_body, said, outcome))
         if outcome.denied is not None or context.response_status is not None:
             return Trial(sample.operation, phases)
     if sample.response is not None:
-        heard = len(context.verdicts)
         try:
             outcome = await run_response(policy, context, body=sample.response, stream=sample.stream, chunk_bytes=64)
         except LuthienError as error:
             raise ConfigurationError(f"the response cannot be tried: {error}") from error
-        phases.append(_phase("response", sample.response, outcome.body, outcome, heard, stream=sample.stream))
+        phases.append(_phase("response", sample.response, outcome.body, outcome.verdicts, outcome, stream=sample.stream))
     return Trial(sample.operation, phases)
 
 
-def _phase(stage: str, before: bytes, after: bytes, outcome: Outcome, heard: int, *, stream: bool = False) -> Phase:
-    denied = str(outcome.denied) if outcome.denied is not None else ""
-    return Phase(stage, before, after, outcome.verdicts[heard:], stream, denied)
+def _phase(stage: str, before: bytes, after: bytes, verdicts: list[Verdict], outcome: Outcome, *, stream: bool = False) -> Phase:
+    return Phase(stage, before, after, verdicts, stream, str(outcome.denied) if outcome.denied is not None else "")
 
 
 # -- reading samples --------------------------------------------------------------------------------------------------
