@@ -82,7 +82,7 @@ class Subject:
     def verdicts(self) -> tuple[Verdict, ...]:
         """What other policies said of it: in force, or in shadow mode where the asking policy is in shadow mode itself.
 
-        The route counts as a verdict of `routing`. What was said of another tool call of the same answer is left out.
+        The route counts as a verdict of `routing`; a policy that said nothing has allowed. What was said of another tool call of the same answer is left out.
         """
         context = self.context
         said = [
@@ -95,7 +95,13 @@ class Subject:
         route = Verdict(
             policy="routing", stage=Stage.REQUEST, mode="enforce", action="route", reason=cast(Reason, context.route.reason)
         )
-        return (route, *said)
+        heard = {one.policy for one in said}
+        silent = [
+            Verdict(policy=name, stage=context.stage, mode="enforce")
+            for name in context.passed
+            if name not in heard and name != context.policy
+        ]
+        return (route, *silent, *said)
 
     @cached_property
     def lowered_arguments(self) -> str:

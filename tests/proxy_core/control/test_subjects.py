@@ -102,6 +102,14 @@ def test_which_verdicts_count() -> None:
     assert parse_subject("policy:tool_allow_deny").matches(call(ARGUMENTS, other_call, call_id="call_2"))
 
 
+def test_a_policy_that_said_nothing_has_allowed() -> None:
+    subject = call(ARGUMENTS, FLAGGED)
+    subject.context.passed = {"strip_secrets": 0.1, "block_dangerous_commands": 0.1, "hold_for_approval": 0.1}
+    assert parse_subject("policy:strip_secrets verdict:allow reason:passed").matches(subject)
+    assert not parse_subject("policy:block_dangerous_commands verdict:allow").matches(subject)
+    assert not parse_subject("policy:hold_for_approval").matches(subject)
+
+
 def test_a_policy_in_shadow_mode_hears_the_others() -> None:
     context = context_for()
     context.verdicts.append(said("tool_call_judge", "deny", mode="shadow"))

@@ -132,7 +132,7 @@ async def test_by_another_policys_verdict() -> None:
         detail={"call_id": "call_1"},
     )
     context, services = with_tools(APPROVED)
-    context.verdicts.append(flag)
+    context.earlier = (flag,)
     await run_response(rule, context, body=calling(RM, LS))
     (held,) = services.held
     assert held["call_id"] == "call_1"
