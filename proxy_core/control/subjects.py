@@ -82,7 +82,8 @@ class Subject:
     def verdicts(self) -> tuple[Verdict, ...]:
         """What other policies said of it: in force, or in shadow mode where the asking policy is in shadow mode itself.
 
-        The route counts as a verdict of `routing`; a policy that said nothing has allowed. What was said of another tool call of the same answer is left out.
+        The route counts as a verdict of `routing`; a policy that said nothing has allowed. What was said of another tool
+        call of the same answer is left out.
         """
         context = self.context
         said = [
