@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,6 +72,7 @@ class Outcome(Struct, frozen=True):
     body: bytes
     """The request as it would be sent, or the answer as the client gets it."""
     verdicts: list[Verdict]
+    """What the policy said; one that said nothing has `passed`, one that does not act here was `skipped`."""
     denied: PolicyDenied | None = None
     answer: Answer | None = None
     """The answer as the client reads it; None of a request."""
@@ -185,14 +186,14 @@ async def run_request(
 ) -> Outcome:
     """Run the policy on a request, as the gateway does before it sends."""
     chain, denied = Chain([_entry(policy, mode, on_error)]), None
-    late: list[Verdict] = []
-    shadows = Shadows(late.extend)
+    earlier, late = _fresh(context), list[Verdict]()
+    shadows = _Shadows(late.extend)
     try:
         context = await chain.run_request(context, shadows)
     except PolicyDenied as error:
         denied = error
-    await shadows.settle()
-    return Outcome(context, context.request_body, context.verdicts + late, denied)
+    verdicts = await _verdicts(chain, context, shadows, earlier, late)
+    return Outcome(context, context.request_body, verdicts, denied)
 
 
 async def run_response(
@@ -223,10 +224,9 @@ async def run_response(
         content_type = b"application/x-ndjson" if context.operation in OLLAMA else b"text/event-stream"
     context.stream = stream
     context.stage = Stage.RESPONSE
-    entry = _entry(policy, mode, on_error)
-    chain = Chain([entry])
-    late: list[Verdict] = []
-    shadows = Shadows(late.extend)
+    chain = Chain([_entry(policy, mode, on_error)])
+    earlier, late = _fresh(context), list[Verdict]()
+    shadows = _Shadows(late.extend)
     headers: RawHeaders = [(b"content-type", content_type)]
     if stream and policy.streams() and chain.release < Release.FULL:
         context.set_response(status, headers, b"")
@@ -239,8 +239,43 @@ async def run_response(
             context = await chain.run_response(context, shadows)
         except PolicyDenied as error:
             denied = error
-    await shadows.settle()
-    return Outcome(context, context.response_body, context.verdicts + late, denied, context.answer)
+    verdicts = await _verdicts(chain, context, shadows, earlier, late)
+    return Outcome(context, context.response_body, verdicts, denied, context.answer)
+
+
+class _Shadows(Shadows):
+    """Runs in shadow mode that are waited for, so that a test sees their verdicts."""
+
+    def __init__(self, late: Callable[[list[Verdict]], None]) -> None:
+        super().__init__(late)
+        self._begun: list[asyncio.Task[None]] = []
+
+    def add(self, *what: Any, **more: Any) -> asyncio.Task[None]:
+        task = super().add(*what, **more)
+        self._begun.append(task)
+        return task
+
+    async def finish(self) -> None:
+        await asyncio.gather(*self._begun)
+        await self.settle()
+
+
+def _fresh(context: TransactionContext) -> list[Verdict]:
+    """Begin a new list of verdicts; give those that were said before."""
+    earlier, context.verdicts, context.passed = context.verdicts, [], {}
+    return earlier
+
+
+async def _verdicts(
+    chain: Chain, context: TransactionContext, shadows: _Shadows, earlier: list[Verdict], late: list[Verdict]
+) -> list[Verdict]:
+    """What was said of this run, as the gateway completes it."""
+    await shadows.finish()
+    context.verdicts += late
+    chain.close(context)
+    new = context.verdicts
+    context.verdicts = earlier + new
+    return new
 
 
 async def _run_stream(
