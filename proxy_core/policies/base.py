@@ -143,6 +143,10 @@ class ControlPolicy(Generic[Params]):
             return self.release
         return Release.PASS if self.streams() else Release.FULL
 
+    def placed(self, *, before_send: bool) -> None:
+        """Hear from the chain where it stands. One that holds others passes it on."""
+        return
+
     def acts_on(self, stage: Stage, *, before_send: bool) -> bool:
         """Whether it has something to do at REQUEST or RESPONSE, standing before the send or after it."""
         if self.stages is None:

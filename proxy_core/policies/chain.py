@@ -73,6 +73,8 @@ class Chain:
         self.sender = sender if sender is not None and sender.use != SENDER else None
         """The policy that gets the answer in place of the gateway; None where the gateway sends."""
         before, after = live[:send_at], live[send_at + 1 :]
+        for at, one in enumerate(live):
+            one.policy.placed(before_send=at < send_at)
         self.request = tuple(one for one in before if one.policy.acts_on(Stage.REQUEST, before_send=True))
         self.response = tuple(
             one

@@ -90,7 +90,7 @@ class Composite(ControlPolicy[Params]):
         super().__init__(params)
         self.children = tuple(children)
         self.before_send = True
-        """Where it stands; the chain says so when it asks what it acts on."""
+        """Where it stands, as the chain said."""
         policies = [child.policy for child in self.children]
         strict = any(one.default_on_error != "allow" for one in policies)
         # of this one, where the base says it of the class
@@ -102,11 +102,13 @@ class Composite(ControlPolicy[Params]):
         )
         self.on_error = self.default_on_error
 
-    def acts_on(self, stage: Stage, *, before_send: bool) -> bool:
+    def placed(self, *, before_send: bool) -> None:
         self.before_send = before_send
-        # every one is asked, because those that hold others learn here where they stand
-        acting = [child.name for child in self.children if child.policy.acts_on(stage, before_send=before_send)]
-        return bool(acting)
+        for child in self.children:
+            child.policy.placed(before_send=before_send)
+
+    def acts_on(self, stage: Stage, *, before_send: bool) -> bool:
+        return any(child.policy.acts_on(stage, before_send=before_send) for child in self.children)
 
     def streams(self) -> bool:  # type: ignore[override]
         return self.release_mode() is not Release.FULL

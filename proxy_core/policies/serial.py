@@ -48,6 +48,12 @@ class SerialPolicy(Composite[SerialParams]):
         except ConfigurationError as fault:
             raise ConfigurationError(f"{around}params.policies: {fault}") from None
 
+    def placed(self, *, before_send: bool) -> None:
+        super().placed(before_send=before_send)
+        if self.send_at is not None:
+            for at, child in enumerate(self.children):
+                child.policy.placed(before_send=at < self.send_at)
+
     async def apply(self, context: TransactionContext) -> TransactionContext:
         if self.send_at is not None:
             return await self._send(context, self.send_at)
