@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,6 +176,14 @@ def test_every_field_of_a_row_is_one_of_a_subject() -> None:
         parse_subject(field.example)
     assert parse_subject("  ") is ANYTHING
     assert not ANYTHING
+
+
+def test_the_page_on_holds_has_every_field_of_its_own() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "holds.md").read_text("utf-8")
+    own = [field for name, field in SUBJECT_FIELDS.items() if name not in FIELDS or field.meaning != FIELDS[name].meaning]
+    assert len(own) > len(ROWS.other_fields)
+    for field in own:
+        assert f"| `{field.name}` | {field.meaning} | `{field.example}` |" in page
 
 
 def test_a_filter_over_rows_says_what_only_policies_can_ask() -> None:
