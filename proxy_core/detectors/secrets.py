@@ -48,7 +48,7 @@ _COMPILED = tuple(re.compile(pattern.encode("ascii"), re.DOTALL) for _, pattern 
 _HINT = re.compile(
     rb"-(?:(?<=\bsk-)|(?<=glpat-)|(?<=pypi-)|(?<=xox[abeoprs]-)|(?<=-----)(?=BEGIN ))"
     rb"|_(?:(?<=gh[pousr]_)|(?<=hf_)|(?<=npm_)|(?<=gsk_)|(?<=_pat_)|(?<=k_live_))"
-    rb"|IA(?:(?<=AKIA)|(?<=ASIA))|Iza|SG\."
+    rb"|IA(?:(?<=\bAKIA)|(?<=\bASIA))|Iza|SG\."
 )
 """What every format has near its beginning, found by its rarest byte: one search tells for nearly every text that there is
 nothing to take out."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from proxy_core.detectors.secret_scanner import SecretScanner
 from proxy_core.policies.add_api_key import CREDENTIAL_HEADERS
@@ -51,13 +51,13 @@ class StripSecretsParams(PolicyParams):
 
     @field_validator("header_patterns", "patterns")
     @classmethod
-    def _compile(cls, patterns: list[str]) -> list[str]:
+    def _compile(cls, patterns: list[str], info: ValidationInfo) -> list[str]:
         for pattern in patterns:
             try:
-                matches_nothing = re.compile(pattern).search("") is not None
+                everywhere = re.compile(pattern).search("") is not None
             except (re.error, RecursionError, OverflowError) as error:
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-            if matches_nothing:
+            if everywhere and info.field_name == "patterns":
                 raise ValueError(f"{pattern!r} matches the empty text, so it would match everywhere")
         return patterns
 
