@@ -129,10 +129,10 @@ class ChatEncoder(EventEncoder):
     def _pass(self, event: StreamEvent) -> None:
         self._out.append(event.raw)
         kind = type(event)
-        if kind is not TextDelta and kind is not ToolCallDelta:
-            self._follow(event)
-        else:
+        if kind is ToolCallDelta or (kind is TextDelta and not event.index):  # type: ignore[union-attr]
             self._begun = True
+        else:
+            self._follow(event)
 
     def _pass_wire(self, events: list[StreamEvent], raw: bytes) -> None:
         self._out.append(raw)
@@ -155,7 +155,7 @@ class ChatEncoder(EventEncoder):
             self._ended = True
         if kind is not OpaqueEvent or event.kind != "comment":  # type: ignore[union-attr]
             self._begun = True
-        if kind is TextDelta and event.index:  # type: ignore[union-attr]
+        if kind is TextDelta or kind is ThinkingDelta:
             self._choices.add(event.index)  # type: ignore[union-attr]
 
     def _begin_call(self, event: ToolCallStart, seen: _Seen | None) -> _Call:
@@ -249,7 +249,7 @@ class ChatEncoder(EventEncoder):
         """Encode one event; `fields` are those of the wire event that it came in."""
         self._check_end(event)
         if isinstance(event, TextDelta):
-            choice = max(event.index, 0) if event.index != INSERTED else 0
+            choice = self._place_of_ours() if event.index == INSERTED else max(event.index, 0)
             if event.text:
                 self._check_choice(choice)
                 self._send_delta(choice, {"content": clean(event.text)})
@@ -296,6 +296,10 @@ class ChatEncoder(EventEncoder):
             raise illegal("delta_before_finish", f"choice {choice} goes on after its finish_reason")
         self._choices.add(max(choice, 0))
 
+    def _place_of_ours(self) -> int:
+        """The choice that our own text goes to: the first that goes on."""
+        return min(self._choices - self._finished, default=0)
+
     def _start(self, event: ToolCallStart) -> _Call:
         self._check_choice(event.choice)
         if event.index in self._calls:
@@ -336,9 +340,8 @@ class ChatEncoder(EventEncoder):
 
     def _end(self, raw: bytes) -> None:
         for choice in sorted(self._choices - self._finished):
-            reason = self._reasons_seen.get(choice)
-            if reason is not None:
-                self._stop(StopEvent(reason, b"", choice), b"")
+            if self._reasons_seen or not self._first_chunks:
+                self._stop(StopEvent(self._reasons_seen.get(choice, "stop"), b"", choice), b"")
         self._out.append(raw)
         self._ended = True
 

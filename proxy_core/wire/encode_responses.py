@@ -278,7 +278,7 @@ class ResponsesEncoder(EventEncoder):
             self._ensure_begun()
             self._send_raw(raw, fields)
         elif kind == "response.output_item.added":
-            self._start(index, item_of(fields), raw, fields)
+            self._start(index, item_of(fields), raw)
         elif kind in _PARTS_ADDED:
             item = self._items.get(index)
             if item is not None:
@@ -301,7 +301,7 @@ class ResponsesEncoder(EventEncoder):
             if kind in _ARGUMENTS_DONE:
                 if event.arguments:
                     item.arguments[:] = [event.arguments]
-                self._arguments_done(item, raw, fields)
+                item.arguments_raw = raw
             elif event.arguments:
                 item.arguments.append(event.arguments)
                 self._send_of(item, raw, fields)
@@ -327,15 +327,17 @@ class ResponsesEncoder(EventEncoder):
         if kind == "response.output_item.done" and isinstance(wire.events[-1], ToolCallEnd):
             item = self._items.get(index)
             if whole and (item is None or item.is_call):
-                if item is None:
-                    item = self._start(index, item_of(fields), b"", {})
+                if item is None and isinstance(wire.events[0], ToolCallStart):
+                    item = self._start(index, item_of(fields), b"")
+                elif item is None:
+                    item = self._call(index)
                 delta = next(event for event in came if isinstance(event, ToolCallDelta))
                 item.arguments[:] = [delta.arguments]
                 self._item_done(index, wire.raw, fields)
                 return
             for event in came:
                 if isinstance(event, ToolCallEnd) and index in self._items:
-                    self._call(index)
+                    self._call(index).changed = True
                     self._item_done(index, wire.raw, fields)
                 else:
                     self._put(event)
@@ -393,7 +395,7 @@ class ResponsesEncoder(EventEncoder):
         template = item_of(sse_fields(self._calls_seen.get(event.index, b"")))
         if not template:
             template = {"type": "function_call"}
-        item = self._start(event.index, template, b"", {})
+        item = self._start(event.index, template, b"")
         item.item_id = item.item_id or self._own_id("fc")
         item.call_id = clean(event.call_id) or item.item_id
         if "name" in template or item.kind in ARGUMENTS:
@@ -435,7 +437,7 @@ class ResponsesEncoder(EventEncoder):
     def _own_id(self, prefix: str) -> str:
         return f"{prefix}_{self._transaction_id or 'luthien'}_{self._next}"
 
-    def _start(self, index: int, template: Fields, raw: bytes, fields: Fields) -> Item:
+    def _start(self, index: int, template: Fields, raw: bytes) -> Item:
         """An item begins; messages and calls whose arguments came with them wait."""
         if index in self._items or index in self._closed:
             raise illegal("item_added_once", f"output item {index} begins twice")
@@ -555,13 +557,16 @@ class ResponsesEncoder(EventEncoder):
         self._send_item_event(item, part.form.text_done, **more)
         part.stage = 1
 
-    def _arguments_done(self, item: Item, raw: bytes, fields: Fields) -> None:
-        if item.kind not in ARGUMENTS or item.arguments_done:
+    def _arguments_done(self, item: Item, *, anyway: bool) -> None:
+        """Say all arguments of a call: where the upstream does, or `anyway`."""
+        raw = item.arguments_raw
+        if item.kind not in ARGUMENTS or item.arguments_done or not (raw or anyway):
             return
         item.arguments_done = True
         field, events = ARGUMENTS[item.kind]
         said = "".join(item.arguments)
         if raw:
+            fields = sse_fields(raw)
             more: Fields = {} if as_text(decoded(fields.get(field))) == said else {field: said}
             self._send_of(item, raw, fields, **more)
         else:
@@ -579,16 +584,9 @@ class ResponsesEncoder(EventEncoder):
                 return
             if item.is_call and item.changed and not raw:
                 item.template = {**item.template, **without(given, ("status",))}
-            if item.kind in ARGUMENTS or item.raw or not item.is_call:
-                self._opened(item)
-            elif raw and not item.changed:
-                item.number, self._next = self._next, self._next + 1
-                self._ensure_begun()
-                self._close_own()
-            else:
-                self._opened(item)
+            self._opened(item)
+        self._arguments_done(item, anyway=item.changed or not raw)
         if item.changed or not raw:
-            self._arguments_done(item, b"", {})
             for part in item.parts.values():
                 if part.number is not None and part.stage < 2:
                     if part.stage == 0:

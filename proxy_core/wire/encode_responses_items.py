@@ -83,6 +83,7 @@ class Item:
     __slots__ = (
         "arguments",
         "arguments_done",
+        "arguments_raw",
         "call_id",
         "changed",
         "current",
@@ -109,6 +110,9 @@ class Item:
         self.current: Key | None = None
         self.arguments: list[str] = []
         self.arguments_done = False
+        """Whether the event that says all of them was sent."""
+        self.arguments_raw = b""
+        """That event, which waits for the end of the item, because pieces may still come."""
         self.call_id = ""
         self.name = ""
         self.changed = False
@@ -154,23 +158,24 @@ class Item:
             name = ARGUMENTS[self.kind][0]
             if decoded(fields.get(name)) != said:
                 fields[name] = said
-        elif said:
-            first, second = _OBJECTS[self.kind]
-            name = second if second in fields and first not in fields else first
-            value = said if not isinstance(fields.get(name), Raw) else bytes(fields[name]).decode("utf-8", "replace")
-            if name in fields and value == said:
-                return
-            given, problem = read(said.encode("utf-8", "replace"), plain)
-            if not isinstance(given, dict):
-                raise illegal(
-                    "arguments_are_object", f"the arguments of a {self.kind} are no JSON object: {problem or 'a value'}"
-                )
-            if given != decoded(fields.get(name)):
-                fields[name] = given
+        else:
+            self._set_object(fields, said)
         if self.call_id and decoded(fields.get("call_id")) != self.call_id and decoded(fields.get("id")) != self.call_id:
             fields["call_id"] = self.call_id
         if self.name and "name" in fields and decoded(fields["name"]) != self.name:
             fields["name"] = self.name
+
+    def _set_object(self, fields: Fields, said: str) -> None:
+        first, second = _OBJECTS[self.kind]
+        name = second if second in fields and first not in fields else first
+        before = fields.get(name)
+        if (before is None and not said) or (isinstance(before, Raw) and bytes(before) == said.encode("utf-8", "replace")):
+            return
+        given, problem = read(said.encode("utf-8", "replace") or b"{}", plain)
+        if not isinstance(given, dict):
+            raise illegal("arguments_are_object", f"the arguments of a {self.kind} are no JSON object: {problem or 'a value'}")
+        if given != decoded(before):
+            fields[name] = given
 
     def begun_fields(self) -> Fields:
         """The item's JSON fields when it begins, without content and arguments."""
