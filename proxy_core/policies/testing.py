@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from proxy_core.errors import UnknownUpstream, UpstreamUnreachable
-from proxy_core.policies.base import ControlPolicy, PolicyDenied, Release
+from proxy_core.policies.base import ControlPolicy, PolicyDenied, PolicyParams, Release
 from proxy_core.policies.chain import Chain, Entry, Shadows
 from proxy_core.policies.sample_bodies import ANTHROPIC, OLLAMA, STREAMED, answer_body, answer_stream, request_body
+from proxy_core.policies.send_backend_request import SendBackendRequestPolicy
 from proxy_core.policies.streaming import StreamPipeline
 from proxy_core.routing.reasons import Reason
 from proxy_core.transaction import HoldOutcome, RawHeaders, Route, TransactionContext, WholeResponse
@@ -224,7 +225,8 @@ async def run_response(
         content_type = b"application/x-ndjson" if context.operation in OLLAMA else b"text/event-stream"
     context.stream = stream
     context.stage = Stage.RESPONSE
-    chain = Chain([_entry(policy, mode, on_error)])
+    place = [] if policy.acts_on(Stage.RESPONSE, before_send=True) else [_entry(SendBackendRequestPolicy(PolicyParams()))]
+    chain = Chain([*place, _entry(policy, mode, on_error)])
     earlier, late = _fresh(context), list[Verdict]()
     shadows = _Shadows(late.extend)
     headers: RawHeaders = [(b"content-type", content_type)]
@@ -311,7 +313,7 @@ async def _run_stream(
     return out, pipeline.denied
 
 
-def _entry(policy: ControlPolicy[Any], mode: Mode, on_error: OnError | None) -> Entry:
+def _entry(policy: ControlPolicy[Any], mode: Mode = "enforce", on_error: OnError | None = None) -> Entry:
     policy.on_error = on_error or policy.default_on_error
     return Entry(policy.registry_name(), policy.registry_name(), policy, mode, policy.on_error, policy.default_deadline_s)
 
