@@ -77,7 +77,10 @@ def _find(run: Run) -> Iterator[tuple[str, float]]:
     if "-delete" in run.arguments:
         start = next((word for word in run.arguments if not word.startswith("-")), ".")
         narrow = "-name" in run.arguments and any(_ARTEFACT.search(word.strip("*")) for word in run.arguments)
-        yield "delete_recursively", 0.3 if narrow or _SCRATCH.match(start) else 0.8 if _WHOLE.match(start) else 0.6
+        yield (
+            "delete_recursively",
+            0.3 if _SCRATCH.match(start) else 0.8 if _WHOLE.match(start) and start[:1] in "/~$" else 0.3 if narrow else 0.6,
+        )
 
 
 def _dd(run: Run) -> Iterator[tuple[str, float]]:

@@ -42,7 +42,7 @@ _DOCKER = _rules(
     ("docker_stop", 0.6, r"^(?:compose\b.*?\s|container\s+)?(?:down|stop|rm|kill)(?:\s|$)"),
     ("docker_remove", 0.6, r"^(?:rmi|(?:image|network|context|stack|service|secret|config|swarm|node)\s+(?:rm|remove|leave))\b"),
     ("docker_privileged", 0.7, r"^(?:run|create|exec)\b.*(?:--privileged(?!=false)|--pid[= ]host|--cap-add[= ](?:SYS_ADMIN|ALL))"),
-    ("docker_host_mount", 0.8, r"^(?:run|create)\b.*(?:-v|--volume|--mount)[= ]\S*(?:^|[ =,])(?:source=|src=)?/(?:etc|root|var/run/docker\.sock)?(?::|,)"),
+    ("docker_host_mount", 0.8, r"^(?:run|create)\b.*(?:-v|--volume|--mount)[= ](?:\S*(?:source|src)=)?/(?:etc|root|var/run/docker\.sock|home)?/?(?::|,|\s)"),
 )
 
 _SYSTEMCTL = _rules(

@@ -22,7 +22,7 @@ from proxy_core.detectors.command_rules import (
     SQL,
     SQL_PROGRAMS,
 )
-from proxy_core.detectors.shell_runs import SHELLS, Reading, Run, read_code, read_shell, read_words
+from proxy_core.detectors.shell_runs import MAX_PIPED, SHELLS, Reading, Run, read_code, read_shell, read_words
 from proxy_core.detectors.tool_arguments import Arguments, plain_letters, read_arguments, texts
 
 UNREADABLE = 0.5
@@ -281,7 +281,7 @@ def _by_pipe(run: Run) -> Iterator[tuple[str, float]]:
         return
     takes_input = all(word.startswith("-") or word == "/dev/stdin" for word in run.arguments)
     if run.fed_by and takes_input:
-        if any(name in _FETCHERS for name in run.fed_by):
+        if len(run.fed_by) >= MAX_PIPED or any(name in _FETCHERS for name in run.fed_by):
             yield "fetched_program", 0.8
         elif run.decoded:
             yield "encoded_program", 0.8

@@ -17,6 +17,8 @@ from proxy_core.detectors.shell import Command, Redirect, is_decoder, output_of,
 
 MAX_DEPTH = 8
 MAX_RUNS = 20_000
+MAX_PIPED = 16
+"""Commands of a pipe that are looked at together."""
 
 
 class Run(Struct, frozen=True):
@@ -136,7 +138,7 @@ def _read(text: str, reading: Reading, depth: int, span: tuple[int, int] | None)
     reading.problem = reading.problem or script.problem
     for pipeline in script.pipelines:
         for number, command in enumerate(pipeline):
-            _unwrap(command, reading, depth, span or command.span, pipeline[:number], None)
+            _unwrap(command, reading, depth, span or command.span, pipeline[max(0, number - MAX_PIPED) : number], None)
 
 
 def _unwrap(
@@ -344,8 +346,10 @@ _LITERAL = re.compile(
 )
 _SHELL_LINE = re.compile(r"^\s{0,40}[!%](?:sh\b|bash\b)?\s?([^\n=].{0,4000})$", re.MULTILINE)
 _BACKTICKS = re.compile(r"`([^`\n]{1,4000})`|%x[({\[]([^)}\]\n]{1,4000})[)}\]]")
-_WINDOW_CHARS = 4_000
-_MAX_CALLS = 500
+_MARK = re.compile(r"[()\[\]{}'\"`\n]")
+_FIRST_NAME = re.compile(r"\s{0,40}[\[(]?\s{0,40}([A-Za-z_]\w{0,80})")
+_WINDOW_CHARS = 2_000
+_MAX_CALLS = 200
 
 
 def _take_code(language: str, text: str, reading: Reading, depth: int, span: tuple[int, int]) -> None:
@@ -366,27 +370,26 @@ def _take_code(language: str, text: str, reading: Reading, depth: int, span: tup
 
 def _given(text: str, at: int) -> list[str]:
     """The shell texts that a call's arguments may be: the first string, and all strings as words."""
-    window = text[at : at + _WINDOW_CHARS]
+    end = min(len(text), at + _WINDOW_CHARS)
     literals: list[str] = []
-    position = 0
+    position = at
     nesting = 1
-    while position < len(window) and nesting > 0:
-        literal = _LITERAL.match(window, position)
-        if literal is not None and literal.end() > position:
-            literals.append(next((group for group in literal.groups() if group is not None), ""))
-            position = literal.end()
-            continue
-        letter = window[position]
+    while nesting > 0 and (mark := _MARK.search(text, position, end)):
+        letter = mark.group()
+        position = mark.end()
         if letter in "([{":
             nesting += 1
         elif letter in ")]}":
             nesting -= 1
-        elif letter == "\n" and nesting <= 1 and literals:
-            break
-        position += 1
+        elif letter == "\n":
+            if nesting <= 1 and literals:
+                break
+        elif literal := _LITERAL.match(text, mark.start()):
+            literals.append(next((group for group in literal.groups() if group is not None), ""))
+            position = literal.end()
     if not literals:
-        name = re.match(r"\s*[\[(]?\s*([A-Za-z_]\w*)", window)
-        assigned = re.search(rf"\b{name[1]}\s*=\s*", text) if name else None
+        name = _FIRST_NAME.match(text, at)
+        assigned = re.search(rf"\b{name[1]}\s{{0,40}}=\s{{0,40}}", text) if name else None
         if assigned:
             literal = _LITERAL.match(text, assigned.end())
             if literal:
