@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
+import itertools
+import json
 import sys
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, SecretStr
@@ -18,6 +22,9 @@ from luthien_tui import cli
 from proxy_core import settings_sources as sources
 from proxy_core.api.reference import api_reference
 from proxy_core.errors import ExitCode
+from proxy_core.policies import registry
+from proxy_core.policies.described import ParamDescription, PolicyDescription
+from proxy_core.routing import reasons
 from proxy_core.settings import Settings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -66,6 +73,15 @@ exports exactly that. In a file or on the command line it is an error. A provide
 address or one that came from the environment, never with an address of a file; there, write `api_key: ${OPENAI_API_KEY}`.
 """
 
+REFERENCE_BEGINS = "<!-- from here on made by scripts/docs.py; change the code instead -->"
+REFERENCE_ENDS = "<!-- made by hand again -->"
+
+REASONS_INTRO = """# Reason codes
+
+Every verdict of a policy and every route says why, with one of these codes. They stand in the journal, in response headers, in
+the metrics and in the API, and are a contract: a code is never renamed or given another meaning. The list is closed; policies
+of your own use `policy_decision` and say the rest in their message."""
+
 CLI_INTRO = """# Command line
 
 `luthien` alone starts gateway and screen. Without a terminal it runs headless and says so. Options of
@@ -91,8 +107,12 @@ def _section(model: type[BaseModel], path: str, *, top: bool = False) -> list[st
     for name, info in model.model_fields.items():
         section, named = sources._model_of(info.annotation)
         here = f"{path}{name}"
+        listed = get_origin(info.annotation) is list
+        if section is not None and (path, name) == ("chains[].", "policies"):
+            rows.append(_row(here, info, "as in `policies[]`"))
+            continue
         if section is not None:
-            inner += _section(section, f"{here}.<name>." if named else f"{here}.")
+            inner += _section(section, f"{here}[]." if listed else f"{here}.<name>." if named else f"{here}.")
             if not top and not named and info.description:
                 rows.append(_row(here, info, "as in `routing.timeouts`" if info.default is None else "see below"))
             continue
@@ -117,24 +137,29 @@ def _default(info: FieldInfo) -> str:
         return "none"
     if isinstance(value, bool):
         return "`true`" if value else "`false`"
-    return f"`{value}`"
+    return f"`{value}`" if value != "" else "empty"
 
 
 def _kind(info: FieldInfo) -> str:
     annotation: Any = info.annotation
+    bounds = _bounds(info.metadata)
     options = [kind for kind in get_args(annotation) if kind is not type(None)]
-    if get_origin(annotation) is not None and options and all(isinstance(option, str) for option in options):
-        return ", ".join(f"`{option}`" for option in options)
-    if len(options) == 1:
-        annotation = options[0]
+    if len(options) == 1 and type(None) in get_args(annotation):
+        annotation = options[0]  # what is optional
+    if get_origin(annotation) is Annotated:
+        annotation, *metadata = get_args(annotation)
+        bounds = bounds or _bounds([one for field in metadata for one in getattr(field, "metadata", [field])])
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{option}`" for option in get_args(annotation))
+    if get_origin(annotation) in (list, dict):
+        return "list of text" if get_origin(annotation) is list else "mapping"
     names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", SecretStr: "secret"}
-    bounds = _bounds(info)
     return names.get(annotation, "text") + (f", {bounds}" if bounds else "")
 
 
-def _bounds(info: FieldInfo) -> str:
+def _bounds(metadata: list[Any]) -> str:
     low = high = ""
-    for bound in info.metadata:
+    for bound in metadata:
         if (value := getattr(bound, "ge", None)) is not None:
             low = f"from {value}"
         if (value := getattr(bound, "gt", None)) is not None:
@@ -192,7 +217,95 @@ def api_page() -> str:
     return f"{GENERATED}\n\n{api_reference()}"
 
 
-PAGES = {"settings.md": settings_page, "cli.md": cli_page, "api.md": api_page}
+def policies_page() -> str:
+    """docs/policies.md: written by hand, but for what stands between the marks."""
+    written = (DOCS / "policies.md").read_text("utf-8")
+    before, _, rest = written.partition(REFERENCE_BEGINS)
+    _, _, after = rest.partition(REFERENCE_ENDS)
+    parts = [REFERENCE_BEGINS, ""]
+    for one in registry.registered():
+        parts += _policy(one)
+    return before + "\n".join(parts) + REFERENCE_ENDS + after
+
+
+def _policy(one: PolicyDescription) -> list[str]:
+    rest = one.text.partition("\n\n")[2]
+    facts = [f"- {fact}" for fact in _facts(one)]
+    parts = [f"### `{one.name}`", "", one.summary, "", *([rest, ""] if rest else []), *facts, ""]
+    if one.params:
+        rows = [row for param in one.params for row in _param_rows(param, "")]
+        parts += ["| parameter | takes | default | meaning |", "|---|---|---|---|", *rows, ""]
+    return parts
+
+
+def _facts(one: PolicyDescription) -> list[str]:
+    stages = {
+        "class": "Acts on " + " and ".join(f"{stage}s" for stage in one.stages) + ".",
+        "place": "Acts on requests where it stands before the send, on responses where it stands after it.",
+        "params": "Acts on requests, responses or both, as its parameters say.",
+    }
+    release = {
+        "pass": "Streams pass as they come.",
+        "tail": "Of a stream it holds back what could still become a match.",
+        "block": "Of a stream it holds back one tool call or text at a time.",
+        "full": "Holds back a stream until the answer is whole.",
+    }
+    operations = ", ".join(f"`{name}`" for name in one.operations)
+    asks_only = one.acts_by == "class" and "response" not in one.stages
+    limit = "It may wait for a person." if one.waits_for_people else f"Deadline {one.deadline_s:g} s."
+    found = [
+        stages[one.acts_by] + ("" if asks_only or one.sends else f" {release[one.release]}"),
+        f"Reads {operations}; on other operations its verdict is `unsupported`." if operations else "",
+        "Gets the answer in place of the gateway." if one.sends and one.name != "send_backend_request" else "",
+        f"{limit} Where it fails: `on_error: {one.on_error}`, if nothing else is configured.",
+    ]
+    return [fact for fact in found if fact]
+
+
+def _param_rows(param: ParamDescription, around: str) -> list[str]:
+    name = f"{around}{param.name}"
+    default = "required" if param.required else _json_cell(param.default)
+    takes = param.kind + (", tunable" if param.tunable else "")
+    row = f"| `{name}` | {_cell(takes)} | {default} | {_cell(param.meaning)} |"
+    inner = f"{name}[]." if param.kind.startswith("list of") else f"{name}.*." if param.kind.startswith("mapping") else f"{name}."
+    return [row, *(found for field in param.fields for found in _param_rows(field, inner))]
+
+
+def _json_cell(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = json.dumps(value, ensure_ascii=False)
+    return f"`{_cell(text)}`" if len(text) <= 80 else "`luthien policies show` prints it"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def reasons_page() -> str:
+    """docs/reasons.md."""
+    lines = inspect.getsource(reasons).splitlines()
+    parts = [GENERATED, "", REASONS_INTRO]
+    body = next(node for node in ast.parse("\n".join(lines)).body if isinstance(node, ast.ClassDef)).body
+    for node, following in itertools.pairwise([*body, ast.Pass()]):
+        if not isinstance(node, ast.Assign):
+            continue
+        above = lines[node.lineno - 2].strip()
+        if above.startswith("# "):
+            heading = above.removeprefix("# ")
+            parts += ["", f"## {heading[:1].upper()}{heading[1:]}", "", "| code | meaning |", "|---|---|"]
+        meaning = ast.literal_eval(following.value) if isinstance(following, ast.Expr) else ""
+        parts.append(f"| `{ast.literal_eval(node.value)}` | {_cell(' '.join(meaning.split()))} |")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "api.md": api_page,
+    "policies.md": policies_page,
+    "reasons.md": reasons_page,
+}
 
 
 def stale_pages() -> list[str]:

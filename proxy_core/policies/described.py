@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import typing
 from typing import Any
 
@@ -43,7 +44,7 @@ class PolicyDescription(Struct, frozen=True, kw_only=True):
     """Registry name, as in `use: name`."""
     summary: str
     text: str
-    """The class's docstring."""
+    """The class's docstring; where that is one paragraph, followed by the rest of its module's."""
     source: str
     """`built in`, `package NAME` or `file PATH`."""
     stages: tuple[str, ...]
@@ -67,6 +68,9 @@ class PolicyDescription(Struct, frozen=True, kw_only=True):
 def described(policy: type[ControlPolicy[Any]], source: str) -> PolicyDescription:
     """The description of a policy's class."""
     text = inspect.cleandoc(policy.__doc__ or "")
+    module = inspect.getdoc(sys.modules.get(policy.__module__)) or ""
+    if "\n\n" not in text and (more := module.partition("\n\n")[2]):
+        text = f"{text}\n\n{more}"
     own = policy.acts_on is not ControlPolicy.acts_on
     acts_by = "params" if own else "place" if policy.stages is None else "class"
     return PolicyDescription(
