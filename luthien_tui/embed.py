@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from luthien_tui.lifeline import Lifeline
 from luthien_tui.loop import QuietCollector, new_loop
 from proxy_core import logs
 from proxy_core.errors import ExitCode, LuthienError
 from proxy_core.settings import Settings
+from proxy_core.settings_sources import LoadedSettings
 from proxy_core.tasks import spawn
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HANG_UP_S = 0.3
+"""A terminal that goes away is gone so long after the signal at the latest."""
 START_GRACE_S = 1.5
 """A signal during the start lets it come to its end for so long; a second one does not."""
 FORCE_AFTER_S = 5.0
@@ -71,6 +75,10 @@ class Launch:
     """Why there is no screen, for the one line that is said."""
     demo: bool = False
     companion: Companion | None = None
+    load: Callable[[], LoadedSettings] | None = None
+    """Reads all sources of settings anew; without it they stay as they are."""
+    config: Path | None = None
+    """The configuration file, to be watched."""
 
 
 def run_headless(launch: Launch) -> int:
@@ -96,6 +104,8 @@ class _Session:
         self.signals: list[str] = []
         self.on_signal: Callable[[str], None] = lambda name: None
         self.screen_left = False
+        self.serving = False
+        self.lifeline = Lifeline()
 
     async def run(self, *, screen: bool) -> int:
         """Start, serve, end; whatever happens after the start, the journal is closed."""
@@ -116,6 +126,7 @@ class _Session:
 
     async def _serve(self, *, screen: bool) -> int:
         self.collector.start()
+        self.serving = True
         if self.launch.companion is not None:
             self.launch.companion.begin(self.runtime.address)
         return await (self._with_ui() if screen else self._headless())
@@ -155,7 +166,13 @@ class _Session:
 
         companion = self.launch.companion
         settings = self.launch.settings if companion is None else await companion.prepare(self.launch.settings)
-        self.runtime: GatewayRuntime = GatewayRuntime(settings, data_dir=self.launch.data_dir, demo=self.launch.demo)
+        self.runtime: GatewayRuntime = GatewayRuntime(
+            settings,
+            data_dir=self.launch.data_dir,
+            demo=self.launch.demo,
+            load=self.launch.load,
+            config=self.launch.config,
+        )
         starting = spawn(self._try_to_start(), name="start")
 
         def give_up(name: str) -> None:
@@ -199,10 +216,21 @@ class _Session:
         self.runtime.begin_shutdown()
 
     def _received(self, number: signal.Signals) -> None:
-        if number is signal.SIGHUP and number.name in self.signals:
-            return  # a window that closes tells its session's leader and its foreground group, which may both be us
+        if number is signal.SIGHUP:
+            # What remains of the terminal may be cleared away only after the signal.
+            asyncio.get_running_loop().call_later(0 if self.lifeline.is_cut() else HANG_UP_S, self._hung_up_or_asked)
+            return
         self.signals.append(number.name)
         self.on_signal(number.name)
+
+    def _hung_up_or_asked(self) -> None:
+        if not self.lifeline.is_cut():
+            if self.serving:
+                spawn(self.runtime.reload(), name="read the configuration again")
+        elif signal.SIGHUP.name not in self.signals:
+            # a window that closes tells its session's leader and its foreground group, which may both be us
+            self.signals.append(signal.SIGHUP.name)
+            self.on_signal(signal.SIGHUP.name)
 
     def _stop_on_signal(self, name: str) -> None:
         log.info("%s: stopping", name)

@@ -31,8 +31,11 @@ def serve(given: Given, *, demo: bool = False) -> int:
     ring, log_file = start_logs(loaded, folder, screen=screen)
     from luthien_tui.embed import Launch, run_headless, run_with_ui
 
-    launch = Launch(loaded.settings, folder, ring, log_file, remark)
-    return run_with_ui(launch) if screen else run_headless(launch)
+    launch = Launch(loaded.settings, folder, ring, log_file, remark, load=given.load, config=given.config_file())
+    try:
+        return run_with_ui(launch) if screen else run_headless(launch)
+    except ConfigurationError as fault:
+        raise ConfigurationError(loaded.placed(str(fault))) from fault
 
 
 def missing_terminal() -> str:

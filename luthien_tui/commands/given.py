@@ -64,10 +64,13 @@ class Given:
             said["screen"] = False
         return replace(outer, **said)
 
+    def config_file(self) -> Path | None:
+        """The file of settings that was named."""
+        named = os.environ.get("LUTHIEN_CONFIG")
+        return self.config or (Path(named) if named else None)
+
     def load(self) -> LoadedSettings:
         """Settings from every source. Raises ConfigurationError."""
-        named = os.environ.get("LUTHIEN_CONFIG")
-        config = self.config or (Path(named) if named else None)
         overrides: dict[str, object] = {
             "server.host": self.host,
             "server.port": self.port,
@@ -80,4 +83,4 @@ class Given:
             "type": self.type,
             "api_key": self.api_key,
         }
-        return load(config, overrides, os.environ, working_dotenv())
+        return load(self.config_file(), overrides, os.environ, working_dotenv())

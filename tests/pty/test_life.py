@@ -201,7 +201,7 @@ async def test_small_terminals_say_what_they_need(start: Start, client: aiohttp.
         assert await terminal.ended() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_without_a_terminal_it_serves_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
