@@ -70,9 +70,8 @@ class Replacer:
 
     def feed(self, text: str) -> str:
         for step in self._steps:
-            if not text:
-                break
-            text = step.feed(text)
+            if step.held or step.first in text:
+                text = step.feed(text)
         return text
 
     def finish(self) -> str:
@@ -94,12 +93,14 @@ class _Exact:
     starts there or later, so what stands before it may go.
     """
 
-    __slots__ = ("_first", "_new", "_old", "_reach", "changes", "held")
+    __slots__ = ("_begin", "_new", "_old", "_reach", "changes", "first", "held")
 
     def __init__(self, old: str, new: str) -> None:
         self._old = old
         self._new = new
-        self._first = old[0]
+        self._begin = old[0]
+        self.first = old[0]
+        """A piece without it passes where nothing is held back."""
         self._reach = len(old) - 1
         self.changes = 0
         self.held = ""
@@ -130,11 +131,11 @@ class _Exact:
 
     def _tail(self, text: str, old: str) -> int:
         """Where the longest end of `text` begins that `old` begins with; the length of `text` where there is none."""
-        at = text.find(self._first, max(0, len(text) - self._reach)) if self._reach else -1
+        at = text.find(self._begin, max(0, len(text) - self._reach)) if self._reach else -1
         while at >= 0:
             if old.startswith(text[at:]):
                 return at
-            at = text.find(self._first, at + 1)
+            at = text.find(self._begin, at + 1)
         return len(text)
 
 
@@ -146,7 +147,8 @@ class _AnyCase(_Exact):
     def __init__(self, old: str, new: str) -> None:
         super().__init__(old, new)
         self._folded = folded(old)
-        self._first = self._folded[0]
+        self._begin = self._folded[0]
+        self.first = ""
 
     def feed(self, text: str) -> str:
         if self.held:
