@@ -162,13 +162,16 @@ def _curl(run: Run) -> Iterator[tuple[str, float]]:
         yield "remote_delete", 0.6
 
 
+_DELETING_OPTIONS = ("--delete", "--delete-records", "--remove")
+
+
 def platform(run: Run) -> Iterator[tuple[str, float]]:
     """Words such as `delete` among the first words of a platform's command line."""
-    words = [word for word in run.arguments if not word.startswith("-") or word in ("--delete", "--delete-records")]
+    words = [word for word in run.arguments if not word.startswith("-") or word in _DELETING_OPTIONS]
     for number, word in enumerate(words[:6]):
         if number and "=" in word:
             continue
-        if word in ("--delete", "--delete-records") or DESTRUCTIVE_WORD.match(word):
+        if word in _DELETING_OPTIONS or DESTRUCTIVE_WORD.match(word):
             base = word.rpartition(":")[2]
             yield "platform_delete", 0.5 if MILD_WORD.match(base) else 0.7
             return

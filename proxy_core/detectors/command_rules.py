@@ -26,7 +26,7 @@ _GIT = _rules(
     ("git_discard", 0.7, r"^checkout\b(?!.*\s-[bB]\b).*(?:(?:^|\s)(?:--\s+)?\.{1,2}/?(?:\s|$)|\s-f\b|--force)"),
     ("git_discard", 0.7, r"^restore\b(?!.*(?:--staged|-S)(?!.*(?:--worktree|-W))).*\s\.{1,2}/?(?:\s|$)"),
     ("git_discard", 0.5, r"^switch\b.*(?:--discard-changes|--force|\s-f\b)"),
-    ("git_branch_delete", 0.6, r"^branch\b.*\s(?:-[a-zA-Z]*D|--delete\s+--force|-df|-fd|-d\s+-f)"),
+    ("git_branch_delete", 0.6, r"^branch\b.*\s(?:-[a-zA-Z]*D|--delete\s+--force|-df|-fd|-d\s+(?:-f|--force))"),
     ("git_stash_drop", 0.6, r"^stash\s+(?:drop|clear)\b"),
     ("git_rewrite", 0.8, r"^(?:filter-branch|filter-repo|reflog\s+(?:expire|delete)|update-ref\s+(?:-d|--delete))\b"),
     ("git_rewrite", 0.6, r"^(?:gc\b.*--prune=(?:now|all)|prune\b|worktree\s+remove\b.*(?:--force|-f)|rebase\b.*--root)"),
@@ -84,6 +84,9 @@ BY_PROGRAM: dict[str, tuple[Rule, ...]] = {
     "zpool": _rules(("disk_wipe", 0.9, r"^(?:destroy|labelclear|remove|detach|offline)\b")),
     "zfs": _rules(("disk_wipe", 0.9, r"^(?:destroy|rollback)\b")),
     "btrfs": _rules(("disk_wipe", 0.8, r"(?:subvolume|su)\s+delete\b|device\s+(?:delete|remove)\b|check\b.*--repair")),
+    "lvremove": _rules(("disk_wipe", 0.9, r"\S")),
+    "vgremove": _rules(("disk_wipe", 0.9, r"\S")),
+    "pvremove": _rules(("disk_wipe", 0.9, r"\S")),
     "mkswap": _rules(("disk_format", 0.9, r"/dev/")),
     "swapoff": _rules(("swap_off", 0.5, r"(?:^|\s)(?:-a|--all)\b")),
     "hdparm": _rules(("disk_wipe", 0.9, r"--(?:security-erase|trim-sector|write-sector|make-bad-sector)")),
@@ -173,7 +176,7 @@ PLATFORMS = frozenset(
     oc tofu terragrunt cdk sls serverless sam copilot amplify pscale neonctl turso planetscale mongosh atlas mongocli
     kafka-topics kafka-topics.sh kafka-consumer-groups kafka-consumer-groups.sh kafka-acls kafka-acls.sh kafka-delete-records
     kafka-delete-records.sh kafka-configs rabbitmqctl rabbitmqadmin nats pulsar-admin restic borg velero rclone kopia duplicity mc
-    s3cmd s5cmd algolia cloudflared stripe twilio sentry-cli lvremove vgremove pvremove virsh virt-manager vboxmanage vagrant lxc
+    s3cmd s5cmd algolia cloudflared stripe twilio sentry-cli virsh virt-manager vboxmanage vagrant lxc
     incus multipass qm pct etcdctl nomad-pack packer boundary bundle cqlsh influx clickhouse-client elasticdump minio gsutil auth0
     okta launchdarkly ldcli dbt sqitch flyway liquibase ansible-galaxy docker-machine haproxy nginx-ctl traefik zabbix""".split()
 )

@@ -133,7 +133,10 @@ class _Reader:
             self._at += 3 if text[at + 2 : at + 3] == ">" else 2
             return
         if letter == "(" and self._in_word and following == ")":
-            self._pieces, self._in_word = [], False
+            if _NAME.fullmatch("".join(self._pieces)):
+                self._pieces, self._in_word = [], False
+            else:
+                self._pieces.append("()")
             self._at += 2
             return
         self._at += 1
