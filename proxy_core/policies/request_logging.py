@@ -47,6 +47,7 @@ class RequestLoggingPolicy(ControlPolicy[RequestLoggingParams]):
     """Writes one line to the log for each request."""
 
     params_model = RequestLoggingParams
+    stages: ClassVar[frozenset[Stage] | None] = frozenset({Stage.REQUEST, Stage.RESPONSE})
     release: ClassVar[Release | None] = Release.PASS
     default_on_error = "allow"
 

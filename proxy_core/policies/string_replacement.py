@@ -7,7 +7,7 @@ and images are left alone.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ class StringReplacementPolicy(TextPolicy[StringReplacementParams]):
     """Replaces strings in requests or answers, streams included."""
 
     params_model = StringReplacementParams
+    stages: ClassVar[frozenset[Stage] | None] = frozenset({Stage.REQUEST, Stage.RESPONSE})
 
     def acts_on(self, stage: Stage, *, before_send: bool) -> bool:
         if stage is Stage.REQUEST:

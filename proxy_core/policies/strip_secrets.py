@@ -66,6 +66,7 @@ class StripSecretsPolicy(TextPolicy[StripSecretsParams]):
     """Takes secrets out of requests before they are sent; optionally out of answers."""
 
     params_model = StripSecretsParams
+    stages: ClassVar[frozenset[Stage] | None] = frozenset({Stage.REQUEST, Stage.RESPONSE})
     operations: ClassVar[frozenset[Operation] | None] = None
     reason: ClassVar[Reason] = Reason.SECRET_REMOVED
 
