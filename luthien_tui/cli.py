@@ -332,13 +332,15 @@ def policies_import(
 
 @app.command("validate-config")
 def validate_config(path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to check.")]) -> None:
-    """Check a file of settings; every fault is one line with its place. Exits 2 if there is one.
+    """Check a file of settings and its policies; every fault is one line with its place. Exits 2 if there is one.
 
     \b
     Example:
       luthien validate-config luthien.yaml
     """
-    Given(config=path).load()
+    from luthien_tui.commands.config import check_policies
+
+    check_policies(Given(config=path).load())
     print(f"{path} is valid")
 
 

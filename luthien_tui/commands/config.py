@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from proxy_core.errors import ConfigurationError
 from proxy_core.logs import escaped
 from proxy_core.settings_sources import LoadedSettings, data_dir_path, shown
 
@@ -25,6 +26,16 @@ def print_settings(loaded: LoadedSettings, *, as_json: bool) -> None:
         print(f"{path:<{name_width}}  {text:<{value_width}}  {escaped(loaded.origins.get(path, 'default'))}")
     for warning in loaded.warnings:
         print(f"warning: {escaped(warning)}")
+
+
+def check_policies(loaded: LoadedSettings) -> None:
+    """Build all chains once. Raises ConfigurationError with a line for each fault."""
+    from proxy_core.policies.chain import build_chains
+
+    try:
+        build_chains(loaded.settings)
+    except ConfigurationError as fault:
+        raise ConfigurationError(loaded.placed(str(fault))) from fault
 
 
 def flat(tree: dict[str, Any], around: str = "") -> dict[str, Any]:
