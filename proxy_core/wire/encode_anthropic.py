@@ -247,12 +247,13 @@ class MessagesEncoder(EventEncoder):
         first = wire.events[0]
         if isinstance(first, ToolCallDelta):
             block = self._open.get(first.index)
-            if whole and block is not None and block.kind == "tool_use":
-                self._opened(first.index, block)
-                self._stop(first.index, wire.raw)
-                return
+            as_it_was = whole and block is not None and block.kind == "tool_use" and block.number is None
             for event in came:
-                self._put(event)
+                if not as_it_was:
+                    self._put(event)
+                elif isinstance(event, ToolCallEnd) and block is not None:
+                    self._opened(first.index, block)
+                    self._stop(first.index, wire.raw)
             return
         self._finish_message(wire.raw)
 

@@ -94,6 +94,8 @@ class ChatEncoder(EventEncoder):
         """Calls that were begun at the client, by choice."""
         self._choices: set[int] = {0}
         self._finished: set[int] = set()
+        self._speakers: dict[int, bool] = {}
+        """Whether the last text of each choice was our own; a blank line stands between the upstream's and ours."""
         self._renumbered = False
         """Whether a call was left out or moved."""
 
@@ -129,7 +131,10 @@ class ChatEncoder(EventEncoder):
     def _pass(self, event: StreamEvent) -> None:
         self._out.append(event.raw)
         kind = type(event)
-        if kind is ToolCallDelta or (kind is TextDelta and not event.index):  # type: ignore[union-attr]
+        if kind is TextDelta and not event.index:  # type: ignore[union-attr]
+            self._begun = True
+            self._speakers[0] = False
+        elif kind is ToolCallDelta:
             self._begun = True
         else:
             self._follow(event)
@@ -153,6 +158,8 @@ class ChatEncoder(EventEncoder):
             self._finished.add(event.choice)  # type: ignore[union-attr]
         elif kind is EndEvent:
             self._ended = True
+        elif kind is TextDelta:
+            self._speakers[event.index] = False  # type: ignore[union-attr]
         if kind is not OpaqueEvent or event.kind != "comment":  # type: ignore[union-attr]
             self._begun = True
         if kind is TextDelta or kind is ThinkingDelta:
@@ -181,6 +188,8 @@ class ChatEncoder(EventEncoder):
         self._check_end(event)
         if isinstance(event, TextDelta | ThinkingDelta):
             self._check_choice(event.index)
+            if type(event) is TextDelta:
+                self._speak(event.index, own=False)
             self._send_raw(raw)
         elif isinstance(event, ToolCallStart):
             call = self._start(event)
@@ -213,6 +222,8 @@ class ChatEncoder(EventEncoder):
             self._check_end(event)
             if isinstance(event, TextDelta | ThinkingDelta):
                 self._check_choice(event.index)
+                if type(event) is TextDelta:
+                    self._speak(event.index, own=False)
             elif isinstance(event, ToolCallStart):
                 self._start(event)
             elif isinstance(event, ToolCallDelta):
@@ -252,6 +263,7 @@ class ChatEncoder(EventEncoder):
             choice = self._place_of_ours() if event.index == INSERTED else max(event.index, 0)
             if event.text:
                 self._check_choice(choice)
+                self._speak(choice, own=event.index == INSERTED)
                 self._send_delta(choice, {"content": clean(event.text)})
         elif isinstance(event, ThinkingDelta):
             if event.text:
@@ -281,6 +293,7 @@ class ChatEncoder(EventEncoder):
     def _refuse(self, text: str) -> None:
         for choice in sorted(self._choices - self._finished):
             if text and choice == 0:
+                self._speak(choice, own=True)
                 self._send_delta(choice, {"content": text})
             self._send_choice(choice, {}, "content_filter")
         self._out.append(_DONE)
@@ -295,6 +308,12 @@ class ChatEncoder(EventEncoder):
         if choice in self._finished:
             raise illegal("delta_before_finish", f"choice {choice} goes on after its finish_reason")
         self._choices.add(max(choice, 0))
+
+    def _speak(self, choice: int, *, own: bool) -> None:
+        """Text comes, of ours or the upstream's: what it does not continue, it is parted from."""
+        if self._speakers.get(choice, own) != own:
+            self._send_delta(choice, {"content": "\n\n"})
+        self._speakers[choice] = own
 
     def _place_of_ours(self) -> int:
         """The choice that our own text goes to: the first that goes on."""

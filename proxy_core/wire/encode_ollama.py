@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy_core.wire.conversation import (
+    INSERTED,
     EndEvent,
     ErrorEvent,
     OpaqueEvent,
@@ -54,6 +55,8 @@ class OllamaEncoder(EventEncoder):
         self._open: dict[int, _Call] = {}
         self._begun: set[int] = set()
         self._calls_sent = 0
+        self._own_spoke: bool | None = None
+        """Whether the last text was our own; a blank line stands between the upstream's and ours."""
         self._ending: Fields = {}
         """Fields of the last line that a policy changed."""
 
@@ -81,7 +84,9 @@ class OllamaEncoder(EventEncoder):
 
     def _pass(self, event: StreamEvent) -> None:
         self._out.append(event.raw)
-        if type(event) is EndEvent or type(event) is ErrorEvent:
+        if type(event) is TextDelta:
+            self._own_spoke = False
+        elif type(event) is EndEvent or type(event) is ErrorEvent:
             self._ended = True
 
     def _pass_wire(self, events: list[StreamEvent], raw: bytes) -> None:
@@ -93,6 +98,8 @@ class OllamaEncoder(EventEncoder):
             if type(event) is ToolCallStart:
                 self._begun.add(event.index)
                 self._calls_sent += 1
+            elif type(event) is TextDelta:
+                self._own_spoke = False
             elif type(event) is EndEvent or type(event) is ErrorEvent:
                 self._ended = True
 
@@ -108,6 +115,8 @@ class OllamaEncoder(EventEncoder):
             return
         if isinstance(event, ErrorEvent):
             self._ended = True
+        elif isinstance(event, TextDelta):
+            self._speak(own=False)
         self._out.append(event.raw)
 
     def _place_wire(self, wire: WireEvent, came: list[StreamEvent], whole: bool) -> None:
@@ -121,6 +130,8 @@ class OllamaEncoder(EventEncoder):
         self._check_end()
         if any(event.index in self._begun for event in starts):
             raise illegal("call_started_once", "a tool call starts twice")
+        if any(type(event) is TextDelta for event in came):
+            self._speak(own=False)
         self._out.append(wire.raw)
         self._follow(came)
 
@@ -130,6 +141,7 @@ class OllamaEncoder(EventEncoder):
         self._check_end()
         if isinstance(event, TextDelta):
             if event.text:
+                self._speak(own=event.index == INSERTED)
                 self._out.append(self._line({"content": clean(event.text)}))
         elif isinstance(event, ThinkingDelta):
             if event.text:
@@ -158,8 +170,15 @@ class OllamaEncoder(EventEncoder):
 
     def _refuse(self, text: str) -> None:
         if text:
+            self._speak(own=True)
             self._out.append(self._line({"content": text}))
         self._out.append(self._line({}, {"done": True, "done_reason": "stop"}))
+
+    def _speak(self, *, own: bool) -> None:
+        """Text comes, of ours or the upstream's: what it does not continue, it is parted from."""
+        if self._own_spoke is not None and self._own_spoke != own:
+            self._out.append(self._line({"content": "\n\n"}))
+        self._own_spoke = own
 
     # --- calls ---
 

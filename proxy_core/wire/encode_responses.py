@@ -696,7 +696,7 @@ class ResponsesEncoder(EventEncoder):
         self._ensure_begun()
         self._close_own()
         for index, item in list(self._items.items()):
-            if item.number is not None:
+            if item.number is not None or item.is_call:
                 item.changed = True
                 self._item_done(index, b"", {})
         self._say_deferred()

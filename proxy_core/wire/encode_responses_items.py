@@ -162,7 +162,7 @@ class Item:
             self._set_object(fields, said)
         if self.call_id and decoded(fields.get("call_id")) != self.call_id and decoded(fields.get("id")) != self.call_id:
             fields["call_id"] = self.call_id
-        if self.name and "name" in fields and decoded(fields["name"]) != self.name:
+        if self.name and (self.kind in ARGUMENTS or "name" in fields) and decoded(fields.get("name")) != self.name:
             fields["name"] = self.name
 
     def _set_object(self, fields: Fields, said: str) -> None:

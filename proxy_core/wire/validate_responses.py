@@ -161,6 +161,8 @@ class ResponsesRules(Findings):
             item.parts_done.add(key)
 
     def _agree(self, index: int, item: _Item, whole: JsonObject) -> None:
+        if item.kind in ("function_call", "custom_tool_call") and not (as_text(whole.get("name")) and whole.get("call_id")):
+            self.say("call_named", f"the tool call {index} has no name or no id")
         if as_text(whole.get("type")) != item.kind or as_text(whole.get("id")) != item.item_id:
             self.say("item_agrees", f"output item {index} is another when it is done")
         if item.arguments and as_text(whole.get("arguments") or whole.get("input")) != "".join(item.arguments):
