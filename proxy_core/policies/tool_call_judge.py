@@ -8,13 +8,12 @@ tags with a fresh random name counts, the last one. No readable answer is a faul
 from __future__ import annotations
 
 import asyncio
-import math
+import json
 import re
 import secrets
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
-import msgspec
 from msgspec import Struct
 from pydantic import Field, field_validator
 
@@ -176,7 +175,7 @@ def answer_form(tag: str) -> str:
 
 def _inert(value: Any, tag: str) -> str:
     text = canonical(value).replace("<", "\\u003c").replace(">", "\\u003e").replace(tag, "")
-    return "".join(letter if letter.isprintable() else msgspec.json.encode(letter).decode()[1:-1] for letter in text)
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def read_judgement(text: str, tag: str = "") -> Judgement:
@@ -196,7 +195,7 @@ def read_judgement(text: str, tag: str = "") -> Judgement:
     if read.problem is not None or not isinstance(read.value, dict):
         raise ValueError("the judge's answer is not a JSON object")
     probability = read.value.get("probability")
-    if isinstance(probability, bool) or not isinstance(probability, int | float) or math.isnan(probability):
+    if isinstance(probability, bool) or not isinstance(probability, int | float) or probability != probability:
         raise ValueError("the judge's answer has no probability")
     explanation = read.value.get("explanation")
     return Judgement(float(min(1, max(0, probability))), explanation if isinstance(explanation, str) else "")
