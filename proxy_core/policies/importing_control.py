@@ -7,6 +7,7 @@ becomes the chain itself, and a send at the end of every branch is moved behind 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,14 @@ TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "NoopPolicy": ("noop", ()),
 }
 """Their type names: our policy, and the parameters theirs takes besides its name."""
+
+CALL_DEFAULTS: dict[str, Any] = {
+    "model": "gpt-4o-mini",
+    "api_endpoint": "https://api.openai.com/v1",
+    "api_key_env_var": "OPENAI_API_KEY",
+    "request_args": {},
+}
+"""What a BackendCallPolicy does where its spec says nothing."""
 
 
 class _Holder(PolicyParams):
@@ -115,13 +124,16 @@ class _Reader:
         return made
 
     def backend_call(self, value: Any, place: str) -> dict[str, Any]:
-        known = ("model", "api_endpoint", "api_key_env_var", "request_args", "type")
-        spec = self.source.section(value, place, known)
-        made = {key: literal(spec[key]) for key in known[:-1] if spec.get(key) is not None}
-        url = self.source.text(spec.get("api_endpoint", "https://api.openai.com/v1"), f"{place}.api_endpoint")
-        if url:
-            self.source.upstream(url, "openai", f"{place}.api_endpoint")
-        return made
+        spec = self.source.section(value, place, (*CALL_DEFAULTS, "type"))
+        made = {key: spec[key] if spec.get(key) is not None else usual for key, usual in CALL_DEFAULTS.items()}
+        url = self.source.text(made["api_endpoint"], f"{place}.api_endpoint")
+        variable = self.source.text(made["api_key_env_var"], f"{place}.api_key_env_var")
+        if variable and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable) is None:
+            self.source.refuse(f"{place}.api_key_env_var", "has to be the name of an environment variable")
+        elif url:
+            here = f"{place}.api_endpoint"
+            made["api_endpoint"] = self.source.upstream(url, "openai", here, api_key=f"${{{variable}}}")
+        return {"backend_call_spec": {key: one if key == "api_endpoint" else literal(one) for key, one in made.items()}}
 
     def branches(self, params: dict[str, Any], place: str) -> dict[str, Any]:
         source = self.source

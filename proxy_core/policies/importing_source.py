@@ -77,8 +77,11 @@ class Source:
 
     # --- upstreams ---
 
-    def upstream(self, url: str, api: Api, place: str) -> str:
-        """Name of the upstream at `url`; one of luthien's own where it has that address."""
+    def upstream(self, url: str, api: Api, place: str, *, api_key: str = "") -> str:
+        """Name of the upstream at `url`; one of luthien's own where it has that address.
+
+        `api_key` is put into the settings of one that is new, such as `${VARIABLE}`.
+        """
         try:
             parts = urlsplit(url.strip())
             host = parts.hostname or ""
@@ -93,15 +96,16 @@ class Source:
         usual = default_upstreams()[api]
         if root == usual.base_url:
             return api
+        wanted_settings = {"api": api, "base_url": root} | ({"api_key": api_key} if api_key else {})
         for name, known in self._upstreams.items():
-            if known == {"api": api, "base_url": root}:
+            if known == wanted_settings:
                 return name
         wanted = re.sub(r"[^a-z0-9]+", "-", host.lower()).strip("-")[:32] or "upstream"
         name, count = wanted, 1
         while name in self._upstreams or name in RESERVED_UPSTREAM_NAMES or name in default_upstreams():
             count += 1
             name = f"{wanted}-{count}"
-        self._upstreams[name] = {"api": api, "base_url": root}
+        self._upstreams[name] = wanted_settings
         return name
 
     def upstreams(self) -> dict[str, Any]:

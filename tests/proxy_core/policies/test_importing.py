@@ -140,6 +140,21 @@ def test_a_send_at_the_end_of_every_branch_moves_behind_them() -> None:
     assert branching["params"]["default"] == {"use": "serial", "params": {"policies": inner}}
 
 
+def test_a_call_of_its_own_goes_to_a_configured_upstream(tmp_path: Path) -> None:
+    spec = {"model": "m", "api_endpoint": "https://other.example/v1", "api_key_env_var": "MY_KEY", "request_args": {"n": 1}}
+    found = imported({"type": "BackendCallPolicy", "config": {"backend_call_spec": spec}})
+    made = {"backend_call_spec": spec | {"api_endpoint": "other-example"}}
+    assert found.tree["policies"] == [{"use": "backend_call", "params": made}]
+    assert found.tree["upstreams"]["other-example"]["api_key"] == "${MY_KEY}"
+    usual = imported({"type": "BackendCallPolicy"}).tree["policies"][0]["params"]["backend_call_spec"]
+    assert (usual["model"], usual["api_endpoint"], usual["api_key_env_var"]) == ("gpt-4o-mini", "openai", "OPENAI_API_KEY")
+    assert build_chains(settings_of(found, tmp_path, MY_KEY="sk-1")).default.sender is not None
+    branches = {equals("request.payload.model", "a"): {"type": "BackendCallPolicy", "backend_call_spec": spec}}
+    both = imported({"type": "BranchingPolicy", "cond_to_policy_map": branches, "default_policy": {"type": "SendBackendRequest"}})
+    assert [one["use"] for one in both.tree["policies"]] == ["branching"]
+    assert "a branch gets its answer itself, so streams are held back whole" in both.notes
+
+
 def test_names_in_the_chain_stay_apart() -> None:
     policies = [{"type": "NoopPolicy"}, {"type": "NoopPolicy", "name": "a/b"}, {"type": "NoopPolicy"}]
     names = [one.get("name") for one in imported({"type": "SerialPolicy", "policies": policies}).tree["policies"]]
