@@ -111,7 +111,13 @@ class _Reader:
                     )
                     return {}
                 name = source.text(url, f"{place}.backend_url")
-                return {"upstream": source.upstream(name, "openai", f"{place}.backend_url")} if name else {}
+                upstream = source.upstream(name, "openai", f"{place}.backend_url") if name else "openai"
+                if upstream != "openai":
+                    source.note(
+                        f"the client's own key goes to no other upstream than the client asked for; where no policy adds one, "
+                        f"write it into upstreams.{upstream}.api_key"
+                    )
+                return {"upstream": upstream}
             case "leaked_api_key_detection":
                 patterns = source.items(params.get("patterns"), f"{place}.patterns")
                 return {"patterns": literal(patterns)} if patterns else {}
