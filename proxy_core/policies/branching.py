@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import AliasChoices, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from proxy_core.policies.base import PolicyParams, Release
 from proxy_core.policies.conditions import Condition, evaluate, paths_of
@@ -26,6 +26,10 @@ NONE = -1
 """No branch was taken."""
 
 
+MAX_DEPTH = 50
+"""Conditions inside conditions, and so on."""
+
+
 class Branch(PolicyParams):
     """A condition and what happens where it holds."""
 
@@ -35,6 +39,22 @@ class Branch(PolicyParams):
     """When the branch is taken."""
     then: NestedPolicy
     """The policy that runs."""
+
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _is_not_too_deep(cls, value: Any) -> Any:
+        level, depth = [value], 0
+        while level:
+            level = [
+                inner
+                for one in level
+                if isinstance(one, dict | list)
+                for inner in (one.values() if isinstance(one, dict) else one)
+            ]
+            depth += 1
+            if depth > 3 * MAX_DEPTH:
+                raise ValueError(f"conditions are nested more than {MAX_DEPTH} deep")
+        return value
 
 
 class BranchingParams(PolicyParams):

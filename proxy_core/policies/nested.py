@@ -21,6 +21,9 @@ from proxy_core.transaction import TransactionContext
 from proxy_core.verdicts import Stage
 from proxy_core.wire.conversation import StreamEvent
 
+MAX_DEPTH = 20
+"""Policies inside policies inside policies, and so on."""
+
 
 class NestedPolicy(PolicyParams):
     """One policy inside another."""
@@ -62,6 +65,8 @@ def build_children(nested: Sequence[NestedPolicy], settings: Settings, places: S
     """Build policies and give each a name of its own. Raises ConfigurationError with a line for each fault of any."""
     from proxy_core.policies.registry import build_policy
 
+    if places and places[0].count("params.") > MAX_DEPTH:
+        raise ConfigurationError(f"params: policies are nested more than {MAX_DEPTH} deep")
     faults: list[str] = []
     children: list[Child] = []
     taken: set[str] = set()

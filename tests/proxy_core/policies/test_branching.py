@@ -161,3 +161,15 @@ def test_faults_name_their_place(settings: Settings, params: Any, line: str) -> 
     with pytest.raises(ConfigurationError) as refused:
         build_policy("branching", params, settings)
     assert str(refused.value).startswith(f"params{line}" if line.startswith(":") else f"params.{line}"), refused.value
+
+
+def test_endless_nesting_is_refused(settings: Settings) -> None:
+    condition: dict[str, Any] = says("x")
+    policy: dict[str, Any] = {"use": "noop"}
+    for _ in range(5_000):
+        condition = {"type": "not", "condition": condition}
+        policy = {"use": "serial", "params": {"policies": [policy]}}
+    with pytest.raises(ConfigurationError, match="conditions are nested more than 50 deep"):
+        build_policy("branching", {"branches": [{"if": condition, "then": {"use": "noop"}}]}, settings)
+    with pytest.raises(ConfigurationError, match="policies are nested more than 20 deep"):
+        build_policy("serial", policy["params"], settings)
