@@ -64,6 +64,10 @@ _BLOCK_ENDS = frozenset(
 """Events that the codecs carry unread and that stand after, or between, the texts of an answer."""
 
 
+_UNREADABLE = frozenset({"unreadable", "oversized"})
+"""Events that may hold text which nobody could read."""
+
+
 class TextTransducer(Protocol):
     """Changes one text that comes in pieces."""
 
@@ -92,7 +96,7 @@ class TextCounts(Struct):
     after: int = 0
     """Their length as they went on."""
     partial: bool = False
-    """Whether the stream was cut off before its end."""
+    """Whether only a part was seen: the stream was cut off, or an event of it could not be read."""
     changed: list[TextTransducer] = []
     """Of an answer: what changed each text of which something was changed."""
 
@@ -203,6 +207,8 @@ class TextPolicy(ControlPolicy[Params]):
                 if texts.open:
                     for released in texts.before(event):
                         yield released
+                if type(event) is OpaqueEvent and event.kind in _UNREADABLE:
+                    texts.unread = True
                 if type(event) is EndEvent:
                     texts.report()
                 yield event
@@ -219,6 +225,8 @@ class _Texts:
     def __init__(self, policy: TextPolicy[Any], context: TransactionContext) -> None:
         self.open: dict[int, TextTransducer] = {}
         """By index: the texts that have begun and not ended."""
+        self.unread = False
+        """Whether an event could not be read."""
         self._policy = policy
         self._context = context
         self._interleaved = context.operation in _INTERLEAVED
@@ -275,8 +283,11 @@ class _Texts:
         for transducer in self.open.values():
             self._counts.add(transducer)
         if self._counts.blocks:
-            self._counts.partial = partial
+            self._counts.partial = partial or self.unread
             self._policy.report(self._context, self._counts)
+        elif self.unread:
+            why = "an event of the stream could not be read"
+            self._context.verdict("allow", Reason.UNSUPPORTED_DIALECT, why, ran="partial")
 
 
 def check_length(chars: int) -> None:

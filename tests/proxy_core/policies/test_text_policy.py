@@ -9,7 +9,7 @@ import pytest
 
 from proxy_core.policies.base import PolicyParams
 from proxy_core.policies.string_replacement import StringReplacementParams, StringReplacementPolicy
-from proxy_core.policies.testing import STREAMED, assert_chunking_invariant, context_for, run_request, run_response
+from proxy_core.policies.testing import STREAMED, answer_stream, assert_chunking_invariant, context_for, run_request, run_response
 from proxy_core.policies.text_policy import TextPolicy, TextTransducer
 from proxy_core.transaction import TransactionContext
 from proxy_core.wire.conversation import (
@@ -54,8 +54,6 @@ def test_every_cut_of_every_dialect_gives_the_text_of_the_whole(operation: Opera
 @pytest.mark.parametrize("operation", STREAMED)
 @pytest.mark.parametrize("chunk_bytes", [0, 1, 17])
 async def test_a_stream_without_a_match_leaves_byte_by_byte_as_it_came(operation: Operation, chunk_bytes: int) -> None:
-    from proxy_core.policies.testing import answer_stream
-
     pieces = ["Grüße ", "an 😀 ", "alle"]
     outcome = await run_response(
         hello_to_goodbye(), context_for(operation, stream=True), pieces=pieces, stream=True, chunk_bytes=chunk_bytes
@@ -204,6 +202,15 @@ async def test_bodies_that_nobody_can_read_pass_and_the_verdict_says_so(body: by
     assert outcome.body == body
     assert outcome.verdict.action == "allow"
     assert outcome.verdict.ran == "unsupported" or body == b'{"messages": 5}'
+
+
+async def test_a_stream_of_which_something_cannot_be_read_passes_and_the_verdict_says_so() -> None:
+    broken = b'data: {"choices": [{"ind\n\n'
+    for text, action in (("nothing", "allow"), ("hello", "modify")):
+        body = broken + answer_stream(Operation.CHAT, [text])
+        outcome = await run_response(hello_to_goodbye(), body=body, stream=True)
+        assert outcome.body.startswith(broken)
+        assert (outcome.verdict.action, outcome.verdict.ran) == (action, "partial")
 
 
 async def test_an_operation_without_texts_is_unsupported() -> None:
