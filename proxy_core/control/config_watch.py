@@ -18,9 +18,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy_core.control.policy_book import PolicyBook
-from proxy_core.control.tunables import masked
 from proxy_core.errors import ConfigurationError, LuthienError
 from proxy_core.policies import local_files
+from proxy_core.policies.masking import masked
 from proxy_core.settings import Settings
 from proxy_core.settings_sources import LoadedSettings
 from proxy_core.tasks import spawn

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 
-from proxy_core.control.tunables import masked
 from proxy_core.errors import ConfigurationError
 from proxy_core.policies.chain import Chains, Entry, Override, build_chains
+from proxy_core.policies.masking import masked
 from proxy_core.policies.registry import policy_class, registry_name
 from proxy_core.settings import PolicySettings, Settings
 from proxy_core.verdicts import Mode

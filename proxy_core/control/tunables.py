@@ -8,7 +8,6 @@ environment, named by the configuration file.
 from __future__ import annotations
 
 import math
-import re
 import types
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -21,14 +20,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from proxy_core.control.plane import ControlInvalid, ParamInfo
-from proxy_core.detectors.secrets import is_secret_header, redact_formats
-from proxy_core.errors import ConfigurationError
-from proxy_core.policies.registry import nearest, policy_class
-
-HIDDEN = "********"
-
-_UNDECLARED = re.compile(r"(?:^|_)(?:api_?key|password|secret|credentials?|(?:access|auth|bearer)_token)$")
-"""Names of texts that are secrets, although their author did not say so."""
+from proxy_core.policies.masking import HIDDEN, holds_hidden, masked, plain_types, secret_names, without_secrets
+from proxy_core.policies.registry import nearest
 
 Kind = Literal["number", "integer", "boolean", "choice", "text", "json"]
 
@@ -51,16 +44,6 @@ def param_infos(params: BaseModel) -> tuple[ParamInfo, ...]:
         )
         for one in _declared(type(params))
     )
-
-
-def masked(params: BaseModel, *, only_set: bool = False) -> dict[str, Any]:
-    """The parameters as JSON without secrets; with `only_set` those alone that somebody gave."""
-    dumped = params.model_dump(mode="json", by_alias=True, exclude_unset=only_set)
-    secret = _secret_names(type(params))
-    return {
-        name: (value if value in (None, "") else HIDDEN) if name in secret else _without_secrets(value)
-        for name, value in dumped.items()
-    }
 
 
 def checked(model: type[BaseModel], present: Mapping[str, Any], change: Mapping[str, Any]) -> BaseModel:
@@ -89,16 +72,16 @@ def without_hidden(change: Mapping[str, Any], model: type[BaseModel]) -> dict[st
 
     Raises ControlInvalid for one that sets a secret.
     """
-    secret = _secret_names(model)
+    secret = secret_names(model)
     found: dict[str, Any] = {}
     for name, value in change.items():
         if name in secret:
             if value == HIDDEN:
                 continue
             raise ControlInvalid(f"params.{name}", _REMEDY)
-        if _holds_hidden(value):
+        if holds_hidden(value):
             raise ControlInvalid(f"params.{name}", "it holds a secret that is hidden here; change it in the configuration file")
-        if _without_secrets(value) != value:
+        if without_secrets(value) != value:
             raise ControlInvalid(f"params.{name}", _REMEDY)
         found[name] = value
     return found
@@ -116,39 +99,9 @@ def _declared(model: type[BaseModel]) -> tuple[ParamInfo, ...]:
     return tuple(_param(info.alias or name, info) for name, info in model.model_fields.items())
 
 
-@lru_cache(maxsize=256)
-def _secret_names(model: type[BaseModel]) -> frozenset[str]:
-    return frozenset(
-        info.alias or name
-        for name, info in model.model_fields.items()
-        if any(
-            part in (SecretStr, SecretBytes) or (part is str and _UNDECLARED.search(name))
-            for part in _plain_types(info.annotation)
-        )
-    )
-
-
-@lru_cache(maxsize=256)
-def _holding_secrets(model: type[BaseModel]) -> frozenset[str]:
-    """Parameters that are secrets or have one inside: of a nested policy nobody but their declaration tells."""
-    inside = {info.alias or name for name, info in model.model_fields.items() if _has_secret(info.annotation, {model})}
-    return _secret_names(model) | inside
-
-
-def _has_secret(annotation: Any, seen: set[Any]) -> bool:
-    if annotation in (SecretStr, SecretBytes):
-        return True
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if annotation in seen:
-            return False
-        seen.add(annotation)
-        return any(_has_secret(info.annotation, seen) for info in annotation.model_fields.values())
-    return any(_has_secret(part, seen) for part in get_args(annotation) if get_origin(annotation) is not Literal)
-
-
 def _param(name: str, info: FieldInfo) -> ParamInfo:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    parts = [part for part in _plain_types(info.annotation) if part is not type(None)]
+    parts = [part for part in plain_types(info.annotation) if part is not type(None)]
     choices = _choices(parts)
     kind = _kind(parts, choices)
     low = high = None
@@ -176,18 +129,6 @@ def _param(name: str, info: FieldInfo) -> ParamInfo:
         tunable=bool(extra.get("tunable")),
         help=" ".join((info.description or "").split()),
     )
-
-
-def _plain_types(annotation: Any) -> Iterator[Any]:
-    """The alternatives of an annotation, without `Annotated` around them."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _plain_types(get_args(annotation)[0])
-    elif origin in (Union, types.UnionType):
-        for part in get_args(annotation):
-            yield from _plain_types(part)
-    else:
-        yield annotation
 
 
 def _nested_metadata(annotation: Any) -> Iterator[Any]:
@@ -235,7 +176,7 @@ def _default(value: Any, parts: list[Any]) -> Any:
         return HIDDEN if value else value
     if isinstance(value, BaseModel):
         return masked(value)
-    return _without_secrets(to_jsonable_python(value, fallback=str))
+    return without_secrets(to_jsonable_python(value, fallback=str))
 
 
 def _number(value: Any) -> float | None:
@@ -247,57 +188,8 @@ def _number(value: Any) -> float | None:
 
 def _refuse_strange(place: str, value: Any, info: FieldInfo) -> None:
     """What pydantic would take for a number, and nobody means as one."""
-    parts = {part for part in _plain_types(info.annotation) if part is not type(None)}
+    parts = {part for part in plain_types(info.annotation) if part is not type(None)}
     if isinstance(value, bool) and parts and parts <= {int, float}:
         raise ControlInvalid(place, "give a number")
     if isinstance(value, float) and not math.isfinite(value):
         raise ControlInvalid(place, "give a finite number")
-
-
-def _without_secrets(value: Any, name: str = "") -> Any:
-    """A JSON value with whatever is or looks like a secret masked."""
-    if isinstance(value, str):
-        if value and _names_a_secret(name):
-            return HIDDEN
-        if set(value) == {"*"}:
-            return HIDDEN  # pydantic's own mask, of a secret deeper inside
-        raw = value.encode("utf-8", "replace")
-        kept = redact_formats(raw)
-        return value if kept == raw else kept.decode("utf-8", "replace")
-    if isinstance(value, dict):
-        nested = _nested_secrets(value)
-        if nested is not None:
-            return {**value, "params": {inner: _of_nested(inner, one, nested) for inner, one in value["params"].items()}}
-        return {inner: _without_secrets(one, str(inner)) for inner, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_secrets(one, name) for one in value]
-    return value
-
-
-def _nested_secrets(value: dict[str, Any]) -> frozenset[str] | None:
-    """Of a policy inside another one, the parameters that are secrets; None where `value` is no policy."""
-    use, params = value.get("use"), value.get("params")
-    if not isinstance(use, str) or not isinstance(params, dict):
-        return None
-    try:
-        return _holding_secrets(policy_class(use).params_model)
-    except ConfigurationError:  # one of a file: its names must do
-        return frozenset(name for name in params if _names_a_secret(str(name)))
-
-
-def _of_nested(name: str, value: Any, secret: frozenset[str]) -> Any:
-    if name in secret:
-        return value if value in (None, "") else HIDDEN
-    return _without_secrets(value)
-
-
-def _names_a_secret(name: str) -> bool:
-    return is_secret_header(name.lower().replace("_", "-"))
-
-
-def _holds_hidden(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_hidden, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_holds_hidden, value))
-    return bool(value == HIDDEN)

@@ -9,8 +9,9 @@ import pytest
 from pydantic import Field, SecretStr, field_validator
 
 from proxy_core.control.plane import ControlInvalid
-from proxy_core.control.tunables import HIDDEN, checked, masked, param_infos, without_hidden
+from proxy_core.control.tunables import checked, param_infos, without_hidden
 from proxy_core.policies.base import PolicyParams, tunable
+from proxy_core.policies.masking import HIDDEN, masked
 
 CANARY = "sk-canary-7f3a19c2d4e5f6a7b8c9d0e1"
 
