@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast, get_args
 
 import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 
 from proxy_core.errors import ConfigurationError
+from proxy_core.journal.control_reads import RecordedOverride
 from proxy_core.policies.chain import Chains, Entry, Override, build_chains
 from proxy_core.policies.masking import masked
 from proxy_core.policies.registry import policy_class, registry_name
@@ -69,6 +70,20 @@ def declared_hash(one: PolicySettings, settings: Settings, digest: Callable[[byt
         params = one.params
     what = [registry_name(one.use), one.mode, one.on_error, one.deadline_s, params]
     return digest(msgspec.json.encode(what, order="deterministic", enc_hook=str)).hex()
+
+
+def recorded_overrides(
+    recorded: Mapping[str, RecordedOverride], settings: Settings, digest: Callable[[bytes], bytes]
+) -> tuple[dict[str, Held], dict[str, Held]]:
+    """What the journal has of operators: what still holds (or rests, because its policy is not configured), and what ended."""
+    hashes = {name: declared_hash(one, settings, digest) for name, one in each_policy(settings)}
+    holding: dict[str, Held] = {}
+    ended: dict[str, Held] = {}
+    for name, one in recorded.items():
+        mode = cast(Mode, one.mode) if one.mode in get_args(Mode) else None
+        held = Held(mode=mode, params=one.params, who=one.who, at_ns=one.at_ns, declared=one.declared)
+        (holding if hashes.get(name, one.declared) == one.declared else ended)[name] = held
+    return holding, ended
 
 
 def with_overrides(settings: Settings, held: Mapping[str, Held]) -> Chains:

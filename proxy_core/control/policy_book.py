@@ -25,6 +25,7 @@ from proxy_core.control.overrides import (
     effective,
     in_words,
     json_of,
+    recorded_overrides,
     with_overrides,
     with_valid_overrides,
 )
@@ -43,6 +44,8 @@ from proxy_core.verdicts import Mode, Stage, Verdict
 
 log = logging.getLogger(__name__)
 
+RECORD_S = 5.0
+"""A start does not wait longer for its own records."""
 T = TypeVar("T")
 _PLACED = re.compile(r"(?:\S+ )?(params[^\s:]*): (.*)", re.DOTALL)
 
@@ -181,18 +184,12 @@ class PolicyBook:
     async def restore(self) -> None:
         """Put in force what operators had set before the last end, as far as it still holds."""
         recorded = await self._journal.store.latest_policy_overrides()
-        held: dict[str, Held] = {}
-        stale: dict[str, str] = {}
-        for name, found in recorded.items():
-            mode = cast(Mode, found.mode) if found.mode in get_args(Mode) else None
-            held[name] = Held(mode=mode, params=found.params, who=found.who, at_ns=found.at_ns, declared=found.declared)
-            if name not in self._declared:
-                log.info("policy '%s' is not configured; what %s set for it rests until it is", name, found.who)
-            elif found.declared != self._hashes[name]:
-                stale[name] = "its entry in the configuration was changed since"
-        valid = {name: one for name, one in held.items() if name not in stale}
-        chains, refused = with_valid_overrides(self._settings, valid)
-        dropped = {**stale, **refused}
+        holding, stale = recorded_overrides(recorded, self._settings, self._journal.digest)
+        for name in holding.keys() - self._declared.keys():
+            log.info("policy '%s' is not configured; what %s set for it rests until it is", name, holding[name].who)
+        chains, refused = with_valid_overrides(self._settings, holding)
+        dropped = dict.fromkeys(stale, "its entry in the configuration was changed since") | refused
+        held = holding | stale
         before = self.chains
         self._held = {name: one for name, one in held.items() if name not in dropped}
         self._swap(chains)
@@ -210,7 +207,7 @@ class PolicyBook:
                 override={},
             )
             try:
-                self._journal.append(ended)
+                await asyncio.wait([self._journal.append(ended)], timeout=RECORD_S)
             except JournalUnavailable as fault:
                 log.warning("this is not in the journal: %s", fault)
         for name in self._held.keys() & self._declared.keys():
