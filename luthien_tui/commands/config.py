@@ -1,30 +1,52 @@
-"""`luthien config show`: every setting, its value and where it came from."""
+"""`luthien config show`: every setting, its value and where it came from, what operators have set for policies included."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
-from proxy_core.errors import ConfigurationError
+from msgspec import Struct
+
+from proxy_core.errors import ConfigurationError, StoreError
 from proxy_core.logs import escaped
-from proxy_core.settings_sources import LoadedSettings, data_dir_path, shown
+from proxy_core.settings import PolicySettings, Settings
+from proxy_core.settings_sources import DEFAULT, LoadedSettings, data_dir_path, shown
+
+if TYPE_CHECKING:
+    from proxy_core.control.overrides import Held
+
+
+class Row(Struct, frozen=True):
+    """One setting."""
+
+    path: str
+    value: Any
+    """As it holds; a secret says only that it is set."""
+    origin: str
+    configured: tuple[Any, str] | None = None
+    """Value and origin in the configuration, where an operator has set another one."""
 
 
 def print_settings(loaded: LoadedSettings, *, as_json: bool) -> None:
     """Print the effective settings to stdout; secrets say only that they are set."""
-    values = flat(shown(loaded.settings))
-    if values["data_dir"] is None:
-        values["data_dir"] = str(data_dir_path(loaded.settings))
+    held, unknown = _set_by_operators(loaded)
+    rows = [*_plain_rows(loaded), *_policy_rows(loaded, held)]
+    warnings = [*loaded.warnings, *unknown]
     if as_json:
-        rows = {path: {"value": value, "origin": loaded.origins.get(path, "default")} for path, value in values.items()}
-        print(json.dumps({"settings": rows, "warnings": loaded.warnings}, indent=2))
+        print(json.dumps({"settings": {row.path: _as_json(row) for row in rows}, "warnings": warnings}, indent=2))
         return
-    texts = {path: escaped(json.dumps(value, ensure_ascii=False)) for path, value in values.items()}
+    texts = {row.path: _text(row.value) for row in rows}
     name_width = max(map(len, texts))
     value_width = min(44, max(map(len, texts.values())))
-    for path, text in texts.items():
-        print(f"{path:<{name_width}}  {text:<{value_width}}  {escaped(loaded.origins.get(path, 'default'))}")
-    for warning in loaded.warnings:
+    for row in rows:
+        origin = row.origin
+        if row.configured is not None:
+            origin += f" (in place of {json.dumps(row.configured[0], ensure_ascii=False)}, {row.configured[1]})"
+        print(f"{escaped(row.path):<{name_width}}  {texts[row.path]:<{value_width}}  {escaped(origin)}")
+    for warning in warnings:
         print(f"warning: {escaped(warning)}")
 
 
@@ -45,3 +67,117 @@ def flat(tree: dict[str, Any], around: str = "") -> dict[str, Any]:
         path = f"{around}{name}"
         found.update(flat(value, f"{path}.") if isinstance(value, dict) else {path: value})
     return found
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    found = {"value": row.value, "origin": row.origin}
+    if row.configured is not None:
+        found["configured"] = {"value": row.configured[0], "origin": row.configured[1]}
+    return found
+
+
+def _text(value: Any) -> str:
+    return escaped(json.dumps(value, ensure_ascii=False))
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _plain_rows(loaded: LoadedSettings) -> Iterator[Row]:
+    """Everything but policies; of their lists only that they are empty, where they are."""
+    tree = shown(loaded.settings)
+    if tree["data_dir"] is None:
+        tree["data_dir"] = str(data_dir_path(loaded.settings))
+    for name in ("policies", "chains"):
+        if tree[name]:
+            del tree[name]
+    for path, value in flat(tree).items():
+        yield Row(path, value, loaded.origins.get(path, DEFAULT))
+
+
+def _policy_rows(loaded: LoadedSettings, held: dict[str, Held]) -> Iterator[Row]:
+    settings = loaded.settings
+    for at, one in enumerate(settings.policies):
+        yield from _rows_of(one, f"policies[{at}]", loaded, held)
+    for at, chain in enumerate(settings.chains):
+        for name, value in chain.match.model_dump(exclude_none=True).items():
+            yield Row(f"chains[{at}].match.{name}", value, loaded.origin_of(f"chains[{at}].match.{name}"))
+        for inner, one in enumerate(chain.policies):
+            yield from _rows_of(one, f"chains[{at}].policies[{inner}]", loaded, held)
+
+
+def _rows_of(one: PolicySettings, place: str, loaded: LoadedSettings, held: dict[str, Held]) -> Iterator[Row]:
+    """One policy with all its parameters, those included that nobody set."""
+    values, params = _effective(one, loaded.settings)
+    override = held.get(values["name"])
+    for name, value in values.items():
+        origin = loaded.origin_of(f"{place}.{name}") if name in one.model_fields_set else DEFAULT
+        if name == "mode" and override is not None and override.mode is not None:
+            yield Row(f"{place}.mode", override.mode, override.source, (value, origin))
+        else:
+            yield Row(f"{place}.{name}", value, origin)
+    for name, value in params.items():
+        origin = loaded.origin_of(f"{place}.params.{name}") if name in one.params else DEFAULT
+        if override is not None and name in override.params:
+            yield Row(f"{place}.params.{name}", override.params[name], override.source, (value, origin))
+        else:
+            yield Row(f"{place}.params.{name}", value, origin)
+
+
+def _effective(one: PolicySettings, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the configuration makes of a policy: the settings around it, and its parameters without secrets."""
+    from pydantic import ValidationError
+
+    from proxy_core.policies.masking import masked, masked_raw
+    from proxy_core.policies.registry import policy_class, registry_name
+
+    name = one.name or registry_name(one.use)
+    try:
+        policy = policy_class(one.use, settings)
+        params = masked(policy.params_model.model_validate(one.params))
+    except (ConfigurationError, ValidationError):  # `luthien validate-config` says what is wrong
+        around = {"use": one.use, "name": name, "mode": one.mode, "on_error": one.on_error, "deadline_s": one.deadline_s}
+        return around, masked_raw(one.use, one.params)
+    return {
+        "use": one.use,
+        "name": name,
+        "mode": one.mode,
+        "on_error": one.on_error or policy.default_on_error,
+        "deadline_s": one.deadline_s or policy.default_deadline_s,
+    }, params
+
+
+# -- operators --------------------------------------------------------------------------------------------------------
+
+
+def _set_by_operators(loaded: LoadedSettings) -> tuple[dict[str, Held], list[str]]:
+    """What operators have set for policies and what still holds of it, by name; and why it is not known, if it is not."""
+    settings = loaded.settings
+    if not settings.policies and not settings.chains:
+        return {}, []
+    from luthien_tui.commands.log import store_url
+
+    url = store_url(settings)
+    if settings.journal.database_url is None and not (data_dir_path(settings) / "luthien.db").is_file():
+        return {}, []
+    try:
+        return asyncio.run(_read_journal(url, settings)), []
+    except StoreError as fault:
+        return {}, [f"what operators have set for policies is not known: {fault}"]
+
+
+async def _read_journal(url: str, settings: Settings) -> dict[str, Held]:
+    from proxy_core.control.overrides import recorded_overrides
+    from proxy_core.journal.rows import HASH_BYTES
+    from proxy_core.journal.store import JournalStore
+
+    store = await JournalStore.open(url, read_only=True)
+    try:
+        key = await store.hash_key() or b""
+        recorded = await store.latest_policy_overrides()
+    finally:
+        await store.close()
+    holding, _ = recorded_overrides(
+        recorded, settings, lambda content: blake2b(content, digest_size=HASH_BYTES, key=key).digest()
+    )
+    return holding

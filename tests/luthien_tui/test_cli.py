@@ -199,3 +199,62 @@ def test_doctor_tells_faulty_settings_and_open_files(tmp_path: Path) -> None:
     wrong = luthien(tmp_path, "doctor", LOG_LEVEL="loud")
     assert wrong.returncode == 1
     assert "logging.level (environment LOG_LEVEL)" in wrong.stdout
+
+
+async def test_config_show_tells_what_operators_have_set(tmp_path: Path) -> None:
+    from proxy_core.control.feed import Feed
+    from proxy_core.control.policy_book import PolicyBook
+    from proxy_core.journal.journal import Journal
+    from proxy_core.policies.stats import PolicyStats
+    from proxy_core.settings_sources import load
+
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "policies:\n"
+        "  - use: hold_for_approval\n"
+        "    mode: shadow\n"
+        "  - use: add_api_key\n"
+        "    params: {source: config, api_key: '${KEY}'}\n"
+        "chains:\n"
+        "  - match: {agent: 'x*'}\n"
+        "    policies: [{use: noop}]\n"
+    )
+    environ = {"KEY": "sk-canary-7f3a19c2d4e5f6a7b8c9d0e1"}
+    (tmp_path / "data").mkdir()
+    settings = load(file, {}, environ, None).settings
+    journal = await Journal.open(settings.journal, tmp_path / "data")
+    book = PolicyBook(settings, journal=journal, feed=Feed(), stats=PolicyStats(), clock_ns=lambda: 1_795_000_000 * 10**9)
+    await book.set_policy("hold_for_approval", mode="off", params={"timeout_s": 30}, who="ann")
+    await journal.close()
+
+    text = luthien(tmp_path, "config", "show", "--config", "c.yaml", **environ).stdout
+    found = json.loads(luthien(tmp_path, "config", "show", "--json", "--config", "c.yaml", **environ).stdout)["settings"]
+    operator = "operator ann at 2026-11-18T11:06:40Z"
+    assert found["policies[0].mode"] == {
+        "value": "off",
+        "origin": operator,
+        "configured": {"value": "shadow", "origin": "file c.yaml:3"},
+    }
+    assert found["policies[0].params.timeout_s"]["configured"] == {"value": 600.0, "origin": "default"}
+    assert found["policies[1].params.api_key"] == {"value": "********", "origin": "file c.yaml:5"}
+    assert found["chains[0].match.agent"] == {"value": "x*", "origin": "file c.yaml:7"}
+    assert found["chains[0].policies[0].use"] == {"value": "noop", "origin": "file c.yaml:8"}
+    assert f'{operator} (in place of "shadow", file c.yaml:3)' in text
+    assert "canary" not in text + json.dumps(found)
+
+    file.write_text(file.read_text().replace("mode: shadow", "mode: enforce"))
+    later = json.loads(luthien(tmp_path, "config", "show", "--json", "--config", "c.yaml", **environ).stdout)["settings"]
+    assert later["policies[0].mode"] == {"value": "enforce", "origin": "file c.yaml:3"}
+
+
+def test_config_show_needs_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("policies: [{use: noop}]\n")
+    result = luthien(tmp_path, "config", "show", "--config", "c.yaml")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "policies[0].use" in result.stdout
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "luthien.db").write_text("no database")
+    result = luthien(tmp_path, "config", "show", "--config", "c.yaml")
+    assert result.returncode == 0
+    assert "warning: what operators have set for policies is not known: " in result.stdout
