@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,8 +23,9 @@ from proxy_core.settings import Settings
 from proxy_core.settings_sources import data_dir_path
 
 if TYPE_CHECKING:
-    from proxy_core.journal.store import JournalStore, Stored
+    from proxy_core.journal.store import Decided, JournalStore, Stored
 
+Write = Callable[["TransactionRow", "Stored | None", "Decided | None"], str]
 PAGE = 500
 FOLLOW_EVERY_S = 0.5
 HIDDEN_FIELDS = frozenset({"started_monotonic", "version", "state", "chunks"})
@@ -59,19 +60,24 @@ async def _print(url: str, chosen: Filter, *, as_json: bool, follow: bool, limit
     from proxy_core.journal.store import JournalStore
 
     store = await JournalStore.open(url, read_only=True)
-    write = json_line if as_json else text_line()
+    write: Write = json_line if as_json else text_line()
+
+    async def print_all(rows: Sequence[TransactionRow]) -> None:
+        """What policies said is read for all at once, and only where it is printed."""
+        decided = await store.decided([row.transaction_id for row in rows]) if as_json else {}
+        for row in rows:
+            detail = await store.detail(row.transaction_id) if body else None
+            print(write(row, detail, decided.get(row.transaction_id)), flush=follow)
+
     try:
         newest = await store.last_sequence() if follow else 0
         if not as_json and sys.stdout.isatty():
             print(HEADINGS)
-        for row in await _latest(store, chosen, limit):
-            print(write(row, await store.detail(row.transaction_id) if body else None), flush=follow)
+        await print_all(await _latest(store, chosen, limit))
         while follow:
             rows = await store.rows_after(newest, PAGE)
-            for sequence, row in rows:
-                newest = sequence
-                if chosen.matches(row):
-                    print(write(row, await store.detail(row.transaction_id) if body else None), flush=True)
+            newest = rows[-1][0] if rows else newest
+            await print_all([row for _, row in rows if chosen.matches(row)])
             if len(rows) < PAGE:
                 await asyncio.sleep(FOLLOW_EVERY_S)
     finally:
@@ -90,21 +96,25 @@ async def _latest(store: JournalStore, chosen: Filter, limit: int) -> list[Trans
     return found[:limit][::-1]
 
 
-def json_line(row: TransactionRow, detail: Stored | None) -> str:
+def json_line(row: TransactionRow, detail: Stored | None, decided: Decided | None = None) -> str:
     """One transaction as a line of ASCII JSON; bodies that are not UTF-8 have `\\\\xNN` in their place."""
     found: dict[str, Any] = {name: value for name, value in msgspec.to_builtins(row).items() if name not in HIDDEN_FIELDS}
+    found["policy_digest"] = decided.policy_digest if decided is not None else ""
+    found["verdicts"] = msgspec.to_builtins(decided.verdicts) if decided is not None else []
     if detail is not None:
         found["request_headers"] = detail.request_headers
         found["response_headers"] = detail.response_headers
         found["request_body"] = detail.request_body.decode("utf-8", "backslashreplace")
         found["response_body"] = detail.response_body.decode("utf-8", "backslashreplace")
+        for name, changed in (("sent_body", detail.sent_body), ("upstream_body", detail.upstream_body)):
+            found[name] = None if changed is None else changed.decode("utf-8", "backslashreplace")
         found["redacted"] = detail.redacted
         found["bodies_kept"] = detail.bodies_kept
         found["timing"] = detail.timing
     return json.dumps(found, ensure_ascii=True, allow_nan=False)
 
 
-def text_line() -> Callable[[TransactionRow, Stored | None], str]:
+def text_line() -> Write:
     """A writer of aligned lines; hostile characters become visible signs."""
     from luthien_tui.text import cell, decode, visible
 
@@ -112,7 +122,7 @@ def text_line() -> Callable[[TransactionRow, Stored | None], str]:
         safe = cell(text) or "-"
         return safe if len(safe) <= width else safe[: width - 1] + "…"
 
-    def write(row: TransactionRow, detail: Stored | None) -> str:
+    def write(row: TransactionRow, detail: Stored | None, decided: Decided | None) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.started_at))
         line = (
             f"{when:<19}  {column(row.session_id, 14):<14}  {column(row.model, 22):<22}  {column(row.upstream, 10):<10}  "

@@ -133,3 +133,42 @@ def test_a_database_that_is_down_is_exit_4_without_its_password(tmp_path: Path) 
         assert result.returncode == 4
         assert result.stderr.count("\n") == 1
         assert "hunter2" not in result.stderr
+
+
+async def test_json_tells_what_policies_said_and_changed(tmp_path: Path) -> None:
+    from proxy_core.journal.journal import Journal
+    from proxy_core.journal.records import Sent
+    from proxy_core.routing.reasons import Reason
+    from proxy_core.settings import JournalSettings
+    from proxy_core.verdicts import Stage, Verdict
+    from tests.proxy_core.journal.made import intent, outcome
+
+    (tmp_path / "data").mkdir()
+    journal = await Journal.open(JournalSettings(), tmp_path / "data")
+    plain, asked = intent(journal, b'{"a":1}'), intent(journal, b'{"a":1}', policy_digest="c0ffee")
+    said = Verdict(
+        policy="p", stage=Stage.REQUEST, mode="enforce", action="modify", reason=Reason.TEXT_REPLACED, message="\x1b]x"
+    )
+    await journal.append(plain)
+    await journal.append(asked)
+    await journal.append(
+        Sent(
+            transaction_id=asked.transaction_id,
+            at_ns=1,
+            upstream="openai",
+            reason="default",
+            target=b"/v1/x",
+            headers=[],
+            body=b'{"a":2}',
+            secrets=(),
+        )
+    )
+    await journal.append(outcome(asked.transaction_id, verdicts=(said,), upstream_body=b"given"))
+    await journal.close()
+    lines = (await log(tmp_path, "--json", "--body")).splitlines()
+    first, second = map(json.loads, lines)
+    assert (first["policy_digest"], first["verdicts"], first["sent_body"], first["upstream_body"]) == ("", [], None, None)
+    assert (second["policy_digest"], second["sent_body"], second["upstream_body"]) == ("c0ffee", '{"a":2}', "given")
+    (verdict,) = second["verdicts"]
+    assert (verdict["policy"], verdict["action"], verdict["reason"]) == ("p", "modify", "text_replaced")
+    assert "\x1b" not in "".join(lines)
