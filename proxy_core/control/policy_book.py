@@ -304,7 +304,7 @@ class PolicyBook:
     def _tell(self, name: str, who: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         words = in_words(before, after) or "as the configuration says"
         log.info("policy '%s' set by %s: %s", name, who, words)
-        self._feed.publish("control_changed", None, f"{name} set by {who}: {words}")
+        self._feed.publish("control_changed", None, f"{name} set by {who}: {words}"[:500])
 
 
 def _entries(chains: Chains) -> dict[str, Entry]:
