@@ -40,8 +40,9 @@ class Told:
 class Live:
     """A gateway whose configuration is what the test says."""
 
-    def __init__(self, upstream: FaultUpstream) -> None:
+    def __init__(self, upstream: FaultUpstream, database_url: str | None) -> None:
         self._upstream = upstream
+        self._database_url = database_url
         self.word = "w0000"
         self.gateway: RunningGateway
 
@@ -58,7 +59,8 @@ class Live:
             {"use": "hold_for_approval", "mode": "off"},
             replacing("second", "France"),
         ]
-        return settings_for(self._upstream.url, policies=policies, control={"port": 0})
+        journal = {"database_url": self._database_url}
+        return settings_for(self._upstream.url, policies=policies, control={"port": 0}, journal=journal)
 
     def load(self) -> LoadedSettings:
         return LoadedSettings(self.settings(), {})
@@ -69,8 +71,8 @@ class Live:
 
 
 @asynccontextmanager
-async def live_gateway(upstream: FaultUpstream, folder: Path) -> AsyncIterator[Live]:
-    live = Live(upstream)
+async def live_gateway(upstream: FaultUpstream, folder: Path, database_url: str | None = None) -> AsyncIterator[Live]:
+    live = Live(upstream, database_url)
     folder.mkdir()
     runtime = GatewayRuntime(live.settings(), data_dir=folder, load=live.load)
     await runtime.start()
@@ -160,8 +162,10 @@ async def test_no_request_is_lost_and_each_sees_one_version(upstream: FaultUpstr
         assert {row.outcome for row in await live.gateway.rows()} == {"ok"}
 
 
-async def test_what_operators_set_is_there_after_a_restart(upstream: FaultUpstream, tmp_path: Path) -> None:
-    async with live_gateway(upstream, tmp_path / "data") as live:
+async def test_what_operators_set_is_there_after_a_restart(
+    upstream: FaultUpstream, tmp_path: Path, database_url: str | None
+) -> None:
+    async with live_gateway(upstream, tmp_path / "data", database_url) as live:
         await live.gateway.plane.set_policy("first", mode="off", who="ann")
         with pytest.raises(ControlInvalid):
             await live.gateway.plane.set_policy("first", params={"replacements": "no list"}, who="ann")
