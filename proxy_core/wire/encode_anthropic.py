@@ -138,6 +138,7 @@ class MessagesEncoder(EventEncoder):
                 return
             self._open[index] = _Block(name, index)
             if name == "tool_use":
+                self._name_call(index, as_text(block.get("id")))
                 self._calls_sent += 1
                 self._last_call = max(self._last_call, index)
         elif kind == "content_block_stop":
@@ -191,6 +192,7 @@ class MessagesEncoder(EventEncoder):
         if isinstance(event, TextDelta | ThinkingDelta):
             self._place_text(event, "text" if isinstance(event, TextDelta) else "thinking")
         elif isinstance(event, ToolCallStart):
+            self._name_call(event.index, event.call_id)
             self._start(event.index, "tool_use", raw)
         elif isinstance(event, ToolCallDelta):
             self._send_indexed(raw, event.index, self._call(event.index))
@@ -267,6 +269,7 @@ class MessagesEncoder(EventEncoder):
             if event.text:
                 self._say(event.index, "thinking", {"type": "thinking_delta", "thinking": clean(event.text)})
         elif isinstance(event, ToolCallStart):
+            self._name_call(event.index, event.call_id, made=True)
             self._start(event.index, "tool_use", self._call_start(event))
         elif isinstance(event, ToolCallDelta):
             block = self._call(event.index)

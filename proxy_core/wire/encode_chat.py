@@ -6,6 +6,7 @@ and `finish_reason` is changed only where the choice lost all its calls. `[DONE]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from proxy_core.wire.conversation import (
@@ -80,11 +81,13 @@ class ChatEncoder(EventEncoder):
 
     def __init__(self, model: str = "", transaction_id: str = "") -> None:
         super().__init__(model, transaction_id)
-        self._begun = False
+        self._roles: set[int] = set()
+        """Choices whose role was sent."""
         self._own_roles: set[int] = set()
         """Choices whose role we sent, because they began with something of ours."""
         self._first_chunks: list[bytes] = []
         self._thinking_seen = b""
+        self._upstream_says_roles = False
         self._template: Fields | None = None
         self._calls_seen: dict[int, _Seen] = {}
         self._counts_seen: dict[int, int] = {}
@@ -93,6 +96,8 @@ class ChatEncoder(EventEncoder):
         self._counts: dict[int, int] = {}
         """Calls that were begun at the client, by choice."""
         self._choices: set[int] = {0}
+        self._choices_seen: set[int] = set()
+        """Altered: choices of the upstream's."""
         self._finished: set[int] = set()
         self._speakers: dict[int, bool] = {}
         """Whether the last text of each choice was our own; a blank line stands between the upstream's and ours."""
@@ -104,6 +109,7 @@ class ChatEncoder(EventEncoder):
     def seen(self, events: Any) -> None:
         if len(self._first_chunks) < 2:
             self._first_chunks += [event.raw for event in events if event.raw and event.raw[:1] != b":"][:2]
+            self._upstream_says_roles = any(b'"role"' in raw for raw in self._first_chunks)
         if not self._thinking_seen:
             self._thinking_seen = next((event.raw for event in events if type(event) is ThinkingDelta), b"")
         super().seen(events)
@@ -131,43 +137,41 @@ class ChatEncoder(EventEncoder):
     def _pass(self, event: StreamEvent) -> None:
         self._out.append(event.raw)
         kind = type(event)
-        if kind is TextDelta and not event.index:  # type: ignore[union-attr]
-            self._begun = True
-            self._speakers[0] = False
-        elif kind is ToolCallDelta:
-            self._begun = True
-        else:
-            self._follow(event)
+        if kind is TextDelta:
+            if event.index not in self._speakers:  # type: ignore[union-attr]
+                self._follow(event, event.raw)
+        elif kind is not ToolCallDelta:
+            self._follow(event, event.raw)
 
     def _pass_wire(self, events: list[StreamEvent], raw: bytes) -> None:
         self._out.append(raw)
         for event in events:
-            self._follow(event)
+            self._follow(event, raw)
 
-    def _follow(self, event: StreamEvent) -> None:
-        kind = type(event)
-        if kind is ToolCallStart:
-            seen = self._calls_seen.get(event.index)  # type: ignore[union-attr]
-            if seen is not None:
-                self._begin_call(event, seen)  # type: ignore[arg-type]
-        elif kind is ToolCallEnd:
-            call = self._calls.get(event.index)  # type: ignore[union-attr]
+    def _follow(self, event: StreamEvent, raw: bytes) -> None:
+        if b'"role"' in raw:
+            self._roles.update(_choices_with_role(sse_object(raw)))
+        if isinstance(event, ToolCallStart):
+            self._begin_call(event, self._calls_seen.get(event.index))
+        elif isinstance(event, ToolCallEnd):
+            call = self._calls.get(event.index)
             if call is not None:
                 call.ended = True
-        elif kind is StopEvent:
-            self._finished.add(event.choice)  # type: ignore[union-attr]
-        elif kind is EndEvent:
+        elif isinstance(event, StopEvent):
+            self._finished.add(event.choice)
+        elif isinstance(event, EndEvent):
             self._ended = True
-        elif kind is TextDelta:
-            self._speakers[event.index] = False  # type: ignore[union-attr]
-        if kind is not OpaqueEvent or event.kind != "comment":  # type: ignore[union-attr]
-            self._begun = True
-        if kind is TextDelta or kind is ThinkingDelta:
-            self._choices.add(event.index)  # type: ignore[union-attr]
+        elif isinstance(event, TextDelta):
+            self._choices.add(event.index)
+            self._speakers[event.index] = False
+        elif isinstance(event, ThinkingDelta):
+            self._choices.add(event.index)
 
     def _begin_call(self, event: ToolCallStart, seen: _Seen | None) -> _Call:
         number = self._counts.get(event.choice, 0)
         self._counts[event.choice] = number + 1
+        self._choices.add(event.choice)
+        self._name_call(event.index, event.call_id, made=self._altered and not event.raw and seen is None)
         call = self._calls[event.index] = _Call(event.choice, number)
         if seen is not None:
             call.moved = number != seen.rank
@@ -178,6 +182,12 @@ class ChatEncoder(EventEncoder):
         return call
 
     # --- altered ---
+
+    def _remember_wire(self, events: list[StreamEvent]) -> None:
+        super()._remember_wire(events)
+        for event in events:
+            if isinstance(event, TextDelta | ThinkingDelta):
+                self._choices_seen.add(event.index)
 
     def _place(self, event: StreamEvent) -> None:
         raw = event.raw
@@ -190,13 +200,13 @@ class ChatEncoder(EventEncoder):
             self._check_choice(event.index)
             if type(event) is TextDelta:
                 self._speak(event.index, own=False)
-            self._send_raw(raw)
+            self._send_raw(raw, choices=(event.index,))
         elif isinstance(event, ToolCallStart):
             call = self._start(event)
-            self._send_moved(raw, call) if call.moved else self._send_raw(raw)
+            self._send_moved(raw, call) if call.moved else self._send_raw(raw, choices=(call.choice,))
         elif isinstance(event, ToolCallDelta):
             call = self._call(event.index)
-            self._send_moved(raw, call) if call.moved else self._send_raw(raw)
+            self._send_moved(raw, call) if call.moved else self._send_raw(raw, choices=(call.choice,))
         elif isinstance(event, ToolCallEnd):
             self._call(event.index).ended = True
             self._place_opaque("end", raw)
@@ -218,10 +228,12 @@ class ChatEncoder(EventEncoder):
                 self._put_piece(event, fields)
             return
         stops: list[StopEvent] = []
+        spoken: list[int] = []
         for event in came:
             self._check_end(event)
             if isinstance(event, TextDelta | ThinkingDelta):
                 self._check_choice(event.index)
+                spoken.append(event.index)
                 if type(event) is TextDelta:
                     self._speak(event.index, own=False)
             elif isinstance(event, ToolCallStart):
@@ -234,7 +246,8 @@ class ChatEncoder(EventEncoder):
                 self._check_choice(event.choice)
                 stops.append(event)
         true = {event.choice: self._true_reason(event.choice, event.reason) for event in stops}
-        self._send_raw(wire.raw, {event.choice: true[event.choice] for event in stops if true[event.choice] != event.reason})
+        reasons = {event.choice: true[event.choice] for event in stops if true[event.choice] != event.reason}
+        self._send_raw(wire.raw, reasons, [*true, *spoken])
         self._finished.update(true)
 
     def _must_be_split(self, events: list[StreamEvent]) -> bool:
@@ -260,16 +273,16 @@ class ChatEncoder(EventEncoder):
         """Encode one event; `fields` are those of the wire event that it came in."""
         self._check_end(event)
         if isinstance(event, TextDelta):
-            choice = self._place_of_ours() if event.index == INSERTED else max(event.index, 0)
+            choice = self._place_of_ours() if event.index == INSERTED else event.index
             if event.text:
-                self._check_choice(choice)
+                self._check_made(choice)
                 self._speak(choice, own=event.index == INSERTED)
                 self._send_delta(choice, {"content": clean(event.text)})
         elif isinstance(event, ThinkingDelta):
             if event.text:
-                self._check_choice(event.index)
+                self._check_made(event.index)
                 plain = self._thinking_seen and b'"reasoning_content"' not in self._thinking_seen
-                self._send_delta(max(event.index, 0), {"reasoning" if plain else "reasoning_content": clean(event.text)})
+                self._send_delta(event.index, {"reasoning" if plain else "reasoning_content": clean(event.text)})
         elif isinstance(event, ToolCallStart):
             call = self._start(event)
             self._send_delta(call.choice, self._call_start(event, call))
@@ -307,7 +320,13 @@ class ChatEncoder(EventEncoder):
     def _check_choice(self, choice: int) -> None:
         if choice in self._finished:
             raise illegal("delta_before_finish", f"choice {choice} goes on after its finish_reason")
-        self._choices.add(max(choice, 0))
+        self._choices.add(choice)
+
+    def _check_made(self, choice: int) -> None:
+        """The same for what a policy made: it must not leave choices out."""
+        if not {choice, choice - 1} & (self._choices | self._choices_seen):
+            raise illegal("choice_contiguous", f"there is no choice {choice}")
+        self._check_choice(choice)
 
     def _speak(self, choice: int, *, own: bool) -> None:
         """Text comes, of ours or the upstream's: what it does not continue, it is parted from."""
@@ -352,9 +371,9 @@ class ChatEncoder(EventEncoder):
         self._check_choice(event.choice)
         reason = self._true_reason(event.choice, clean(event.reason))
         if raw:
-            self._send_raw(raw, {event.choice: reason} if reason != event.reason else {})
+            self._send_raw(raw, {event.choice: reason} if reason != event.reason else {}, (event.choice,))
         else:
-            self._send_choice(event.choice, {}, reason)
+            self._send_choice(event.choice, self._role_owed(event.choice), reason)
         self._finished.add(event.choice)
 
     def _end(self, raw: bytes) -> None:
@@ -398,33 +417,48 @@ class ChatEncoder(EventEncoder):
         return self._template
 
     def _send_delta(self, choice: int, delta: Fields) -> None:
-        if not self._begun:
-            self._own_roles.add(choice)
-            delta = {"role": "assistant", **delta}
-        self._begun = True
-        self._send_choice(choice, delta, None)
+        self._send_choice(choice, {**self._role_owed(choice), **delta}, None)
+
+    def _role_owed(self, choice: int) -> Fields:
+        """The role, where a choice begins with something of ours."""
+        if choice in self._roles:
+            return {}
+        self._roles.add(choice)
+        self._own_roles.add(choice)
+        return {"role": "assistant"}
 
     def _send_choice(self, choice: int, delta: Fields, reason: str | None) -> None:
         value = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": reason}
         self._out.append(event_bytes({**self._top(), "choices": [value]}))
 
-    def _send_raw(self, raw: bytes, reasons: dict[int, str] | None = None) -> None:
-        """An untouched chunk, with other reasons where its own became false, and without a role that was sent before."""
-        if raw[:1] != b":":
-            self._begun = True
-        repeats_role = self._own_roles and b'"role"' in raw
-        if not reasons and not repeats_role:
+    def _send_raw(self, raw: bytes, reasons: dict[int, str] | None = None, choices: Sequence[int] = ()) -> None:
+        """An untouched chunk, with other reasons where its own became false, and with the role of each choice once.
+
+        `choices` are those that the chunk says something of.
+        """
+        says_role = b'"role"' in raw
+        lacks_role = self._upstream_says_roles and not says_role and any(choice not in self._roles for choice in choices)
+        if not reasons and not says_role and not lacks_role:
             self._out.append(raw)
             return
         fields: JsonObject = sse_object(raw)
-        for choice in as_list(fields.get("choices")):
-            index = as_index(as_object(choice).get("index"))
+        changed = bool(reasons)
+        for value in as_list(fields.get("choices")):
+            one = as_object(value)
+            index = as_index(one.get("index"))
+            delta = one.get("delta")
             if reasons and index in reasons:
-                choice["finish_reason"] = reasons[index]
-            delta = as_object(as_object(choice).get("delta"))
-            if repeats_role and index in self._own_roles:
-                delta.pop("role", None)
-        self._out.append(event_bytes({**sse_fields(raw), "choices": fields.get("choices")}) if fields else raw)
+                one["finish_reason"] = reasons[index]
+            if isinstance(delta, dict) and "role" in delta and index in self._own_roles:
+                del delta["role"]
+                changed = True
+            elif isinstance(delta, dict) and lacks_role and index in choices and index not in self._roles:
+                delta["role"] = "assistant"
+                self._own_roles.add(index)
+                changed = True
+            if isinstance(delta, dict) and "role" in delta:
+                self._roles.add(index)
+        self._out.append(event_bytes({**sse_fields(raw), "choices": fields["choices"]}) if changed else raw)
 
     def _send_moved(self, raw: bytes, call: _Call) -> None:
         """A chunk with one piece of one call, under the call's new index."""
@@ -433,7 +467,7 @@ class ChatEncoder(EventEncoder):
             for piece in as_list(as_object(as_object(choice).get("delta")).get("tool_calls")):
                 if isinstance(piece, dict):
                     piece["index"] = call.number
-        self._send_raw(event_bytes({**sse_fields(raw), "choices": fields.get("choices")}))
+        self._send_raw(event_bytes({**sse_fields(raw), "choices": fields.get("choices")}), choices=(call.choice,))
 
     def _wire_call(self, seen: _Seen) -> tuple[JsonObject, str]:
         """The first piece of a call as the upstream sent it, and its kind."""
@@ -460,6 +494,11 @@ class ChatEncoder(EventEncoder):
         return {"tool_calls": [{**fields, "index": call.number, "id": call_id, "type": call.kind, call.kind: function}]}
 
 
+def _choices_with_role(fields: JsonObject) -> list[int]:
+    choices = [as_object(choice) for choice in as_list(fields.get("choices"))]
+    return [as_index(choice.get("index")) for choice in choices if "role" in as_object(choice.get("delta"))]
+
+
 def _call_piece(call: _Call, arguments: str) -> Fields:
     if call.kind == "function_call":
         return {"function_call": {"arguments": arguments}}
@@ -476,7 +515,6 @@ class CompletionsEncoder(ChatEncoder):
     def _send_delta(self, choice: int, delta: Fields) -> None:
         if "content" not in delta:
             raise illegal("text_only", "completions carry text only")
-        self._begun = True
         self._send_text(choice, delta["content"], None)
 
     def _send_choice(self, choice: int, delta: Fields, reason: str | None) -> None:

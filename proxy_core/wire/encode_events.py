@@ -59,6 +59,7 @@ class EventEncoder:
         self._ended = False
         """Whether the terminator, or an error that ends the stream, was sent."""
         self._end_seen = False
+        self._call_ids: dict[str, int] = {}
         self._altered = False
         self._queue: deque[StreamEvent] = deque()
         """Pristine: events that were seen and have not come back."""
@@ -74,6 +75,11 @@ class EventEncoder:
     @property
     def altered(self) -> bool:
         return self._altered
+
+    def _name_call(self, index: int, call_id: str, *, made: bool = False) -> None:
+        """Note the id of a call that goes out; one that was `made` must not have another's."""
+        if call_id and self._call_ids.setdefault(call_id, index) != index and made:
+            raise illegal("call_ids_distinct", f"tool call {index} has the id of another")
 
     # --- the interface ---
 

@@ -204,6 +204,8 @@ class ResponsesEncoder(EventEncoder):
         item.name = as_text(decoded(template.get("name")))
         self._items[index] = item
         self._closed.discard(index)
+        if raw:
+            self._name_call(index, item.call_id)
         if not self._altered:
             self._pieces.pop(index, None)
             if item.kind in ARGUMENTS:
@@ -392,6 +394,7 @@ class ResponsesEncoder(EventEncoder):
             self._put_error(event.error)
 
     def _put_call(self, event: ToolCallStart) -> None:
+        self._name_call(event.index, event.call_id, made=True)
         template = item_of(sse_fields(self._calls_seen.get(event.index, b"")))
         if not template:
             template = {"type": "function_call"}

@@ -40,7 +40,9 @@ def chunk(delta: dict[str, Any] | None, *, choice: int = 0, finish: str | None =
 
 
 def chat_call(index: int, call_id: str, name: str, arguments: str = "") -> dict[str, Any]:
-    return {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}]}
+    return {
+        "tool_calls": [{"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}]
+    }
 
 
 def chat_piece(index: int, arguments: str) -> dict[str, Any]:
@@ -237,7 +239,9 @@ class ResponsesScript:
 
     def call(self, call_id: str, name: str, *pieces: str, kind: str = "function_call") -> ResponsesScript:
         at, item_id = len(self.items), f"fc_{len(self.items)}"
-        field, events = ("input", "custom_tool_call_input") if kind == "custom_tool_call" else ("arguments", "function_call_arguments")
+        field, events = (
+            ("input", "custom_tool_call_input") if kind == "custom_tool_call" else ("arguments", "function_call_arguments")
+        )
         item = {"id": item_id, "type": kind, "status": "in_progress", field: "", "call_id": call_id, "name": name}
         self.say("response.output_item.added", output_index=at, item=item)
         for piece in pieces:
@@ -301,7 +305,9 @@ OLLAMA_TOOLS = b"".join(
         line({}, done=True, done_reason="stop", **COUNTS),
     ]
 )
-OLLAMA_ONE_CALL = line({"tool_calls": [ollama_call("bash", {"command": "ls"}, 0)]}) + line({}, done=True, done_reason="stop", **COUNTS)
+OLLAMA_ONE_CALL = line({"tool_calls": [ollama_call("bash", {"command": "ls"}, 0)]}) + line(
+    {}, done=True, done_reason="stop", **COUNTS
+)
 OLLAMA_TEXT = line({"content": "Hello "}) + line({"content": "world"}, done=True, done_reason="stop", **COUNTS)
 OLLAMA_GENERATE = b"".join(
     json.dumps({"model": "o-1", "created_at": "2025-01-01T00:00:00Z", **fields}).encode() + b"\n"
