@@ -189,6 +189,7 @@ class ControlledRelay:
             await pipeline.close()
             pipeline.finish_verdicts()
             control.upstream_answer = pipeline.answer
+            control.denied = pipeline.denied is not None
             if encoder.altered or pipeline.denied is not None:
                 control.upstream_body = bytes(stream.original)
                 control.upstream_status = response.status

@@ -51,6 +51,7 @@ class Control:
         "_source",
         "chain",
         "context",
+        "denied",
         "digest",
         "late",
         "services",
@@ -72,6 +73,8 @@ class Control:
         self.shadows = Shadows(self._late)
         self._source = source
         self.settled = False
+        self.denied = False
+        """Whether a policy ended the answer's stream."""
         self.upstream_answer: Answer | None = None
         """What the upstream said, where a stream was read for the policies."""
         self.upstream_body: bytes | None = None
@@ -119,7 +122,8 @@ class Control:
 
     @property
     def verdict(self) -> str:
-        return worst(self.context.verdicts)
+        """The transaction's verdict as it stands; `hold` while something waits for a person."""
+        return "hold" if self.services.waiting else worst(self.context.verdicts)
 
     @property
     def reasons(self) -> str:

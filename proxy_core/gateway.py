@@ -47,7 +47,7 @@ from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
 from proxy_core.transaction_row import TransactionRow
-from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Endpoint, UnsafePath, find_endpoint
 from proxy_core.wire.encoder import IllegalStream
 from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview
@@ -344,6 +344,8 @@ class Gateway:
         endpoint = running.endpoint
         same_target = endpoint is not None and context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
         running.sent_headers, running.sent_body = headers, context.request_body
+        if headers != running.headers:
+            running.secrets = tuple({*running.secrets, *known_secrets(headers, b"")})
         if running.sent_body != running.body:
             model = glance(running.sent_body).model
             running.row.model = shared(model) if model else running.row.model
@@ -362,7 +364,7 @@ class Gateway:
         chosen = self._upstreams.by_name.get(route.upstream)
         if chosen is None:
             raise ConfigurationError(f"a policy chose the upstream '{route.upstream}', which is not configured")
-        if running.endpoint is not None and chosen.api is not running.endpoint.api:
+        if running.endpoint is not None and not _speaks(chosen.api, running.endpoint):
             raise ConfigurationError(
                 f"a policy chose the upstream '{chosen.name}', which speaks {chosen.api.value}, "
                 f"for a request that speaks {running.endpoint.api.value}"
@@ -389,7 +391,8 @@ class Gateway:
 
     async def _complete(self, running: Running, held: bytes, send: Send) -> None:
         """The upstream's answer has ended in order: record it, then let the last piece go."""
-        await self._recorder.outcome(running, "")
+        denied = running.control is not None and running.control.denied
+        await self._recorder.outcome(running, "refused" if denied else "")
         if running.start_message is not None:
             # The body came whole: head and body leave in one write.
             await send(running.start_message)
@@ -508,6 +511,11 @@ async def _linger(receive: Receive) -> None:
                 read += len(message.get("body", b""))
     except TimeoutError:
         return
+
+
+def _speaks(api: Dialect, endpoint: Endpoint) -> bool:
+    """Whether an upstream of this API takes the request as it is; Ollama serves OpenAI's paths too."""
+    return api is endpoint.api or (api is Dialect.OLLAMA and endpoint.dialect is Dialect.OPENAI)
 
 
 def _wants_stream(running: Running) -> bool:

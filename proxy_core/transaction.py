@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from proxy_core.routing.reasons import Reason
-from proxy_core.verdicts import Action, Mode, Ran, Stage, Verdict
+from proxy_core.verdicts import SEVERITY, Action, Mode, Ran, Stage, Verdict
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer, Block, Conversation, Usage
 from proxy_core.wire.dialects import Dialect, Operation
@@ -100,6 +100,11 @@ class Services(Protocol):
         tool_schema: str = "",
     ) -> HoldOutcome:
         """Put something before the operator and wait. Raises ClientGone where the client leaves."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something of this transaction is before the operator."""
         ...
 
     def upstream_dialect(self, name: str) -> Dialect:
@@ -400,7 +405,12 @@ class TransactionContext:
         stage: Stage | None = None,
         **detail: Any,
     ) -> None:
-        """Record what the running policy did. A policy that says nothing gets `allow`, `passed` from the chain."""
+        """Record what the running policy did. A policy that says nothing gets `allow`, `passed` from the chain.
+
+        Raises ValueError for an action or reason that does not exist.
+        """
+        if action not in SEVERITY:
+            raise ValueError(f"a verdict's action is one of {', '.join(SEVERITY)}; not {action!r}")
         self.verdicts.append(
             Verdict(
                 policy=self.policy,
@@ -408,7 +418,7 @@ class TransactionContext:
                 mode=self._mode,
                 ran=ran,
                 action=action,
-                reason=reason,
+                reason=Reason(reason),
                 message=message[:2_000],
                 score=score,
                 at_ms=round(self._clock(), 3),

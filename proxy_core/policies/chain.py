@@ -11,7 +11,7 @@ import asyncio
 import fnmatch
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from proxy_core.errors import ClientGone, ConfigurationError, LuthienError, UpstreamError
 from proxy_core.policies.base import ControlPolicy, PolicyDenied, PolicyFault, Release
-from proxy_core.policies.stepping import resumed
+from proxy_core.policies.stepping import resumed, stepped
 from proxy_core.routing.reasons import Reason
 from proxy_core.settings import ChainSettings, PolicySettings, Selector, Settings
 from proxy_core.tasks import spawn
@@ -66,15 +66,18 @@ class Chain:
         self.selector = selector
         self.entries = tuple(entries)
         self.digest = _digest(self.entries)
-        self.live = live = tuple(one for one in self.entries if one.mode != "off")
-        sending = [at for at, one in enumerate(live) if one.policy.sends and one.mode == "enforce"]
-        send_at = sending[0] if sending else len(live)
-        sender = live[send_at] if sending else None
+        self.live = tuple(one for one in self.entries if one.mode != "off")
+        sending = [at for at, one in enumerate(self.entries) if one.policy.sends]
+        enforced_sending = [at for at in sending if self.entries[at].mode == "enforce"]
+        # A sender that rests still marks the place: what stands behind it acts on answers.
+        send_at = (enforced_sending or sending or [len(self.entries)])[0]
+        sender = self.entries[send_at] if enforced_sending else None
         self.sender = sender if sender is not None and sender.use != SENDER else None
         """The policy that gets the answer in place of the gateway; None where the gateway sends."""
-        before, after = live[:send_at], live[send_at + 1 :]
-        for at, one in enumerate(live):
+        for at, one in enumerate(self.entries):
             one.policy.placed(before_send=at < send_at)
+        before = [one for one in self.entries[:send_at] if one.mode != "off"]
+        after = [one for one in self.entries[send_at + 1 :] if one.mode != "off"]
         self.request = tuple(one for one in before if one.policy.acts_on(Stage.REQUEST, before_send=True))
         self.response = tuple(
             one
@@ -255,7 +258,7 @@ class Shadows:
         self,
         entry: Entry,
         context: TransactionContext,
-        work: Callable[[TransactionContext], Awaitable[Any]],
+        work: Callable[[TransactionContext], Coroutine[Any, Any, Any]],
         *,
         deadline_s: float | None,
     ) -> asyncio.Task[None]:
@@ -271,7 +274,7 @@ class Shadows:
         entry: Entry,
         copy: TransactionContext,
         context: TransactionContext,
-        work: Callable[[TransactionContext], Awaitable[Any]],
+        work: Callable[[TransactionContext], Coroutine[Any, Any, Any]],
         deadline_s: float | None,
     ) -> None:
         started = perf_counter()
@@ -280,7 +283,7 @@ class Shadows:
                 copy.verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
                 return
             async with asyncio.timeout(deadline_s):
-                await work(copy)
+                await stepped(work(copy))
         except PolicyDenied as denied:
             _record_denial(copy, denied)
         except asyncio.CancelledError:
@@ -326,7 +329,7 @@ async def _run(entry: Entry, context: TransactionContext, shadows: Shadows) -> T
         except StopIteration as done:
             result = done.value  # most policies never wait
         else:
-            result = await _waited(entry, work, pending)
+            result = await _waited(entry, context, work, pending)
         if type(result) is not TransactionContext:
             raise PolicyFault(Reason.POLICY_JUNK, f"apply returned {type(result).__name__} in place of the transaction")
         if result.largest_body > MAX_BODY_BYTES:
@@ -360,15 +363,31 @@ async def _run(entry: Entry, context: TransactionContext, shadows: Shadows) -> T
     return result
 
 
-async def _waited(entry: Entry, work: Coroutine[Any, Any, Any], pending: Any) -> Any:
-    """The rest of a policy's work, which waits for something, within the entry's deadline."""
+async def _waited(entry: Entry, context: TransactionContext, work: Coroutine[Any, Any, Any], pending: Any) -> Any:
+    """The rest of a policy's work, which waits for something, within the entry's deadline.
+
+    The time of a person who was asked does not count.
+    """
     if entry.policy.waits_for_people:
         return await resumed(work, pending)
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def check() -> None:
+        nonlocal timer
+        if context.services.waiting:
+            timer = loop.call_later(entry.deadline_s, check)
+        else:
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(entry.deadline_s, check)
     try:
-        async with asyncio.timeout(entry.deadline_s):
+        async with asyncio.timeout(None) as limit:
             return await resumed(work, pending)
     except TimeoutError as error:
         raise PolicyFault(Reason.POLICY_TIMEOUT, f"it did not finish within {entry.deadline_s:g} s") from error
+    finally:
+        timer.cancel()
 
 
 async def _faulted(entry: Entry, context: TransactionContext, before: Any, fault: PolicyFault) -> TransactionContext:

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any
 
 CLEANUP_S = 1.0
 """Time that cancelled work has for its last words."""
+
+
+class Cut(BaseException):
+    """Ends work that went on although it was cancelled. Nobody should catch it."""
 
 
 class _Resumed:
@@ -33,11 +38,11 @@ class _Resumed:
                 else:
                     yield from _until(pending, cancelled)
             except GeneratorExit:
-                work.close()
+                _cut(work)
                 raise
             except BaseException as error:  # a cancellation from outside: the work may clean up, and no more
                 if cancelled is not None:
-                    work.close()
+                    _cut(work)
                     raise cancelled from None
                 cancelled = error
                 try:
@@ -50,6 +55,12 @@ class _Resumed:
                 except StopIteration as done:
                     return done.value
         return None
+
+
+def _cut(work: Coroutine[Any, Any, Any]) -> None:
+    """End work that does not listen. GeneratorExit, and `close`, would leave nested steps of generators half done."""
+    with suppress(BaseException):
+        work.throw(Cut())
 
 
 def _until(pending: Any, cancelled: BaseException) -> Generator[Any, Any, None]:
@@ -82,3 +93,12 @@ def _never(pending: Any) -> bool:
 async def resumed(work: Coroutine[Any, Any, Any], pending: Any, stops: Callable[[Any], bool] = _never) -> Any:
     """Await the rest of `work`, which waits for `pending`; stop early where it yields something for which `stops` holds."""
     return await _Resumed(work, pending, stops)
+
+
+async def stepped(work: Coroutine[Any, Any, Any]) -> Any:
+    """Await `work` so that it cannot outlast a cancellation."""
+    try:
+        pending = work.send(None)
+    except StopIteration as done:
+        return done.value
+    return await resumed(work, pending)

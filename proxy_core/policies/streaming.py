@@ -8,6 +8,7 @@ or returns junk gets its `on_error` while the others go on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
 from proxy_core.policies.base import PolicyDenied, PolicyFault
 from proxy_core.policies.chain import Entry, Shadows, as_fault, decide_fault
-from proxy_core.policies.stepping import resumed
+from proxy_core.policies.stepping import Cut, resumed
 from proxy_core.routing.reasons import Reason
 from proxy_core.transaction import TransactionContext
 from proxy_core.verdicts import Verdict
@@ -36,6 +37,8 @@ from proxy_core.wire.conversation import (
     UsageEvent,
 )
 from proxy_core.wire.encoder import IllegalStream, StreamEncoder
+
+log = logging.getLogger(__name__)
 
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 """What may wait in luthien of one stream, for a policy or a person."""
@@ -118,23 +121,28 @@ class StreamPipeline:
         self._timed_out = -1
         self._pending: Any = None
         self._step: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_for = -1
+        self._since = 0.0
         self._wakers: list[asyncio.Future[None]] = []
         self._starve = _Starve(self)
         self._waited: dict[str, float] = {}
-        self._entries = [entry for entry in entries if entry.mode == "enforce"]
-        self._streams: list[_ShadowStream] = []
+        self._entries: list[Entry] = []
+        self._shadows: list[_ShadowStream] = []
+        self._generators: list[Any] = []
+        outer: AsyncIterator[StreamEvent] = self._source()
+        self._generators.append(outer)
         for entry in entries:
             if entry.mode == "shadow":
-                self._streams.append(_ShadowStream(entry, context, shadows))
-        supported = [entry for entry in self._entries if _reads(entry, context)]
-        for entry in self._entries:
-            if entry not in supported:
-                view = context.view(entry.name)
-                view.verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
-        self._entries = supported
-        outer: AsyncIterator[StreamEvent] = self._source()
-        for at, entry in enumerate(self._entries):
-            outer = self._guard(at, entry, context.view(entry.name), outer)
+                shadow = _ShadowStream(entry, context, shadows)
+                self._shadows.append(shadow)
+                outer = shadow.tap(outer)
+            elif entry.policy.operations is not None and context.operation not in entry.policy.operations:
+                context.view(entry.name).verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
+            else:
+                outer = self._guard(len(self._entries), entry, context.view(entry.name), outer)
+                self._entries.append(entry)
+            self._generators.append(outer)
         self._outer = outer
 
     # --- from the gateway ---
@@ -148,8 +156,6 @@ class StreamPipeline:
         self.encoder.seen(events)
         if type(events[-1]) is EndEvent:
             self.saw_end = True
-        for stream in self._streams:
-            stream.put(events)
         self._queue.extend(events)
         self._wake()
         if self.suspended:
@@ -163,8 +169,6 @@ class StreamPipeline:
         rest = self._rest = self._decoder.rest
         self.answer = self._decoder.finish()
         self._over = True
-        for stream in self._streams:
-            stream.close()
         self._wake()
         if not self.suspended and not self.ended:
             self._advance()
@@ -196,15 +200,10 @@ class StreamPipeline:
     async def settle(self) -> None:
         """Wait for the policy that waits, and go on as far as the events that are there allow."""
         while self.suspended:
-            at = min(self._inside, len(self._entries) - 1)
-            entry = self._entries[at]
-            timer = None
-            if not entry.policy.waits_for_people:
-                timer = self._loop.call_later(entry.deadline_s, self._expire, at)
-            started = time.perf_counter()
+            self._watch(None)
             produced: list[StreamEvent] = []
             try:
-                event = await resumed(self._step, self._pending, _is_starved)
+                event = await resumed(self._step, self._pending, self._watch)
                 if event is not None:
                     produced.append(event)
                     self._step = None
@@ -215,16 +214,13 @@ class StreamPipeline:
                     raise
                 # It was told to stop and did not: what it holds is lost with it.
                 self._take_back_cancellation()
-                self._stop(PolicyDenied(Reason.POLICY_TIMEOUT, f"policy '{entry.name}' could not decide in time"))
+                self._outlasted(self._waiting)
             except BaseException as error:
                 if isinstance(error, ClientGone | KeyboardInterrupt):
                     raise
                 self._stop(error)
             finally:
-                if timer is not None:
-                    timer.cancel()
-                spent = (time.perf_counter() - started) * 1e3
-                self._waited[entry.name] = self._waited.get(entry.name, 0.0) + spent
+                self._drop_timer()
             self.suspended = False
             self._emit(produced)
             if self.task is not None and self.task.cancelling():
@@ -233,11 +229,51 @@ class StreamPipeline:
                 self._advance()
         self._end()
 
+    @property
+    def _waiting(self) -> Entry:
+        """The policy that runs, or waits, just now."""
+        return self._entries[min(self._inside, len(self._entries) - 1)]
+
+    def _watch(self, wanted: Any) -> bool:
+        """Called with everything that a policy waits for; True where that is the upstream's next event.
+
+        Each policy has its deadline from the moment at which it begins to wait.
+        """
+        if wanted is _STARVED:
+            return True
+        if self._timer_for != self._inside:
+            self._drop_timer()
+            self._timer_for = self._inside
+            self._since = time.perf_counter()
+            entry = self._waiting
+            if not entry.policy.waits_for_people:
+                self._timer = self._loop.call_later(entry.deadline_s, self._expire, self._inside)
+        return False
+
+    def _drop_timer(self) -> None:
+        if self._timer_for >= 0:
+            name = self._entries[min(self._timer_for, len(self._entries) - 1)].name
+            self._waited[name] = self._waited.get(name, 0.0) + (time.perf_counter() - self._since) * 1e3
+            self._timer_for = -1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _expire(self, at: int) -> None:
         """The policy's time is over: it hears of it as a cancellation, and its guard puts something in its place."""
-        if self.suspended and self.task is not None:
+        self._timer = None
+        if self.context.services.waiting:  # the time of a person who was asked does not count
+            self._timer = self._loop.call_later(self._waiting.deadline_s, self._expire, at)
+        elif self.suspended and self.task is not None:
             self._timed_out = at
             self.task.cancel()
+
+    def _outlasted(self, entry: Entry) -> None:
+        """A policy was told to stop and did not: what it holds is lost with it."""
+        self._take_back_cancellation()
+        words = f"policy '{entry.name}' could not decide, and did not stop when its time was over"
+        self.context.view(entry.name).verdict("deny", Reason.POLICY_TIMEOUT, words, ran="error")
+        self._stop(PolicyDenied(Reason.POLICY_TIMEOUT, words, policy=entry.name))
 
     def _take_back_cancellation(self) -> None:
         self._timed_out = -1
@@ -245,19 +281,30 @@ class StreamPipeline:
             self.task.uncancel()
 
     async def close(self) -> None:
-        """End the policies' work on a stream that is not finished."""
-        for stream in self._streams:
-            stream.close()
-        if self.ended:
-            return
+        """End the policies' work, whatever it was doing: no generator is left open."""
+        for shadow in self._shadows:
+            shadow.close()
+        finished = self.ended and self._passing is None and self.failure is None
         self.ended = True
+        if finished and self._step is None:
+            return
         try:
             async with asyncio.timeout(CLOSING_S):
-                if self._step is not None:
-                    self._step.close()
-                    self._step = None
-                await self._outer.aclose()  # type: ignore[attr-defined]
-        except (Exception, asyncio.CancelledError):  # a policy's last words may fail; the stream is over all the same
+                await self._interrupt()
+                for generator in reversed(self._generators):
+                    await generator.aclose()
+        except (Exception, asyncio.CancelledError) as error:  # a policy's last words may fail; the stream is over all the same
+            log.debug("closing a policy's stream: %r", error)
+
+    async def _interrupt(self) -> None:
+        """Stop the step that is under way."""
+        step, self._step = self._step, None
+        if step is None:
+            return
+        try:
+            pending = step.throw(asyncio.CancelledError())
+            await resumed(step, pending, _is_starved)
+        except (StopIteration, StopAsyncIteration, asyncio.CancelledError):
             return
 
     def finish_verdicts(self) -> None:
@@ -292,6 +339,8 @@ class StreamPipeline:
         given: list[StreamEvent] | None = [] if entry.on_error != "deny" else None
         try:
             events = entry.policy.on_stream(view, inner if given is None else _remembering(inner, given))
+            if hasattr(events, "aclose"):
+                self._generators.insert(2 * at + 1, events)
             async for event in events:
                 if type(event) not in _EVENTS:
                     raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
@@ -301,7 +350,7 @@ class StreamPipeline:
                 yield event
                 self._inside = at
             return
-        except GeneratorExit:
+        except (GeneratorExit, Cut):
             raise
         except PolicyDenied as denied:
             if self._passing is not denied:
@@ -311,10 +360,13 @@ class StreamPipeline:
                     view.verdict("deny", denied.reason, str(denied), score=denied.score)
             raise
         except asyncio.CancelledError as error:
-            if self._timed_out != at:
+            if self._timed_out == at:
+                self._take_back_cancellation()
+                fault = as_fault(entry, TimeoutError())
+            elif self.task is not None and self.task.cancelling():
                 raise
-            self._take_back_cancellation()
-            fault = as_fault(entry, TimeoutError())
+            else:
+                fault = PolicyFault(Reason.POLICY_ERROR, "it cancelled itself")
             fault.__cause__ = error
         except BaseException as error:  # isolation: whatever a policy raises, its on_error decides
             if error is self._passing or isinstance(error, ClientGone | KeyboardInterrupt):
@@ -422,9 +474,15 @@ class _ShadowStream:
         self._entry = entry
         self._task = shadows.add(entry, context, self._consume, deadline_s=None)
 
-    def put(self, events: Sequence[StreamEvent]) -> None:
-        self._events.extend(events)
-        self._more.set()
+    async def tap(self, inner: AsyncIterator[StreamEvent]) -> AsyncIterator[StreamEvent]:
+        """The events as they pass this policy's place in the chain, unchanged."""
+        try:
+            async for event in inner:
+                self._events.append(event)
+                self._more.set()
+                yield event
+        finally:
+            self.close()
 
     def close(self) -> None:
         """No more events come: from now on the policy has its deadline."""
@@ -453,10 +511,6 @@ async def _remembering(inner: AsyncIterator[StreamEvent], given: list[StreamEven
     async for event in inner:
         given.append(event)
         yield event
-
-
-def _reads(entry: Entry, context: TransactionContext) -> bool:
-    return entry.policy.operations is None or context.operation in entry.policy.operations
 
 
 def _is_starved(wanted: Any) -> bool:

@@ -98,6 +98,8 @@ class Outcome(Struct, frozen=True):
 class FakeServices:
     """Stands for the gateway: gives prepared answers and decisions, and keeps what was asked of it."""
 
+    waiting = False
+
     def __init__(
         self,
         answers: Sequence[WholeResponse | Exception] = (),

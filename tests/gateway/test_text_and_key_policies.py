@@ -82,7 +82,6 @@ async def test_a_client_is_known_by_its_key_and_the_house_key_goes_upstream(
         assert secret.encode() not in stored
 
 
-@pytest.mark.xfail(reason="the journal does not know the keys that policies add, so it cannot find them in bodies")
 async def test_a_key_that_a_policy_added_is_not_recorded_where_an_upstream_repeats_it(
     start_gateway: StartGateway, upstream: FaultUpstream, tmp_path: Path
 ) -> None:
