@@ -253,9 +253,17 @@ def clean(text: str) -> str:
     return text
 
 
+_LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""Characters that some clients take for the end of a line, and how JSON can say them."""
+
+
 def to_json(value: Any) -> bytes:
-    """JSON of a value made of plain values and Raw."""
-    return msgspec.json.encode(value)
+    """JSON of a value made of plain values and Raw, on what every client takes for one line."""
+    text = msgspec.json.encode(value)
+    if not text.isascii():
+        for character, escaped in _LINE_BREAKS:
+            text = text.replace(character, escaped)
+    return text
 
 
 def sse_data(raw: bytes) -> bytes:
