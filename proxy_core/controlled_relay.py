@@ -189,8 +189,10 @@ class ControlledRelay:
             await pipeline.close()
             pipeline.finish_verdicts()
             control.upstream_answer = pipeline.answer
+            control.first_token_offset = pipeline.first_token_offset
+            control.altered = encoder.altered or pipeline.denied is not None
             control.denied = pipeline.denied is not None
-            if encoder.altered or pipeline.denied is not None:
+            if control.altered:
                 control.upstream_body = bytes(stream.original)
                 control.upstream_status = response.status
 
@@ -235,12 +237,12 @@ class _Stream:
 
     def feed(self, chunk: bytes) -> bool:
         """Take a piece from the upstream. False where nothing more may be fed."""
-        if len(self.original) < self._limit:
-            self.original += chunk[: self._limit - len(self.original)]
+        room = self._limit - len(self.original)
+        if room > 0:
+            self.original += chunk if len(chunk) <= room else chunk[:room]
         pipeline = self.pipeline
         pipeline.feed(chunk)
-        if pipeline.saw_end:
-            self.saw_end = True
+        self.saw_end = pipeline.saw_end
         return pipeline.failure is None and not pipeline.ended
 
     def forward(self, chunk: bytes) -> bool:
@@ -258,7 +260,9 @@ class _Stream:
         if self._terminated:
             self.held += out
             return True
-        at = self._scan.feed(out) if self._scan is not None else None
+        # What goes out are whole events, and a terminator comes only after the upstream's or where policies end the stream.
+        ending = self.saw_end or self.pipeline.ended
+        at = self._scan.feed(out) if ending and self._scan is not None else None
         if at is None:
             return self._write(out)
         self._terminated = True

@@ -49,10 +49,12 @@ class Control:
     __slots__ = (
         "_clock",
         "_source",
+        "altered",
         "chain",
         "context",
         "denied",
         "digest",
+        "first_token_offset",
         "late",
         "services",
         "settled",
@@ -77,6 +79,10 @@ class Control:
         """Whether a policy ended the answer's stream."""
         self.upstream_answer: Answer | None = None
         """What the upstream said, where a stream was read for the policies."""
+        self.altered = False
+        """Whether the client's stream differs from the upstream's."""
+        self.first_token_offset = 0
+        """Bytes of the upstream's stream before the event that carries the first token."""
         self.upstream_body: bytes | None = None
         """The upstream's body, where it is not what the client gets."""
         self.upstream_status: int | None = None

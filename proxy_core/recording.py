@@ -76,12 +76,16 @@ class Recorder:
         if not running.intended:
             self._refused_intent(running)
         reading = Reading()
-        if running.received and (outcome != "refused" or running.sent):
+        said = control.upstream_answer if control is not None else None
+        if control is not None and said is not None and not control.altered:
+            reading = reading_of(said)
+            reading.first_token_offset = control.first_token_offset
+        elif running.received and (outcome != "refused" or running.sent):
             reading = await read_answer(running)
         elif row.stream and running.operation in READ_OPERATIONS and running.method != "HEAD" and outcome != "refused":
             reading.complete = False
-        if control is not None and control.upstream_answer is not None:
-            reading = _as_upstream_counts(reading, reading_of(control.upstream_answer))
+        if control is not None and said is not None and control.altered:
+            reading = _as_upstream_counts(reading, reading_of(said))
         self._fill(running, reading)
         await self._price(running, reading)
         if not outcome:

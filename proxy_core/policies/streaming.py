@@ -57,6 +57,7 @@ _EVENTS = frozenset(
         OpaqueEvent,
     }
 )
+_CONTENT = frozenset({TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta})
 _STARVED = object()
 
 
@@ -74,7 +75,7 @@ class _Starve:
 
     def __await__(self) -> Generator[Any, Any, None]:
         pipeline = self.pipeline
-        if asyncio.current_task() is pipeline.task:
+        if pipeline.driving or asyncio.current_task() is pipeline.task:
             yield _STARVED
         else:
             yield from pipeline.woken_later()
@@ -106,6 +107,11 @@ class StreamPipeline:
         """Whether the upstream's last event is in the queue."""
         self.saw_end = False
         """Whether the dialect's terminator has come from the upstream."""
+        self.driving = False
+        """Whether policies run just now, step by step, outside of any waiting."""
+        self._content_seen = False
+        self.first_token_offset = 0
+        """Bytes of the upstream's body before the event that carries the first token."""
         self._closed = False
         self._rest = b""
         self.ended = False
@@ -156,13 +162,24 @@ class StreamPipeline:
         self.encoder.seen(events)
         if type(events[-1]) is EndEvent:
             self.saw_end = True
+        if not self._content_seen:
+            self._note_content(events)
         self._queue.extend(events)
-        self._wake()
+        if self._wakers:
+            self._wake()
         if self.suspended:
             if self._backlog_bytes > MAX_BACKLOG_BYTES:
                 self.failure = IllegalOutput(f"more than {MAX_BACKLOG_BYTES:,} bytes of this answer wait for a policy")
             return
         self._advance()
+
+    def _note_content(self, events: Sequence[StreamEvent]) -> None:
+        """Find where the answer's first token comes, in bytes from the beginning."""
+        for event in events:
+            if type(event) in _CONTENT:
+                self._content_seen = True
+                return
+            self.first_token_offset += len(event.raw)
 
     def finish(self) -> None:
         """The upstream's body has ended."""
@@ -390,6 +407,7 @@ class StreamPipeline:
         if entered:
             asyncio.tasks._enter_task(self._loop, self.task)  # type: ignore[arg-type]
         produced: list[StreamEvent] = []
+        self.driving = True
         try:
             outer = self._outer
             while True:
@@ -414,6 +432,7 @@ class StreamPipeline:
             produced = []
             self._stop(error)
         finally:
+            self.driving = False
             if entered:
                 asyncio.tasks._leave_task(self._loop, self.task)  # type: ignore[arg-type]
         self._emit(produced)
