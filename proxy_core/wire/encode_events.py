@@ -268,8 +268,10 @@ def to_json(value: Any) -> bytes:
 
 def sse_data(raw: bytes) -> bytes:
     """The data of one whole event; empty where there is none."""
-    if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return raw[6:-2]
+    if raw.endswith(b"\n\n") and b"\r" not in raw:
+        start = raw.find(b"\n") + 1 if raw.startswith(b"event: ") else 0
+        if raw.startswith(b"data: ", start) and raw.find(b"\n", start) == len(raw) - 2:
+            return raw[start + 6 : -2]
     parser = SseParser()
     for event in [*parser.feed(raw), *parser.finish()]:
         if event.data is not None:
@@ -292,8 +294,8 @@ def fields_of(data: bytes | Raw | Any) -> Fields:
     """The fields of a JSON object with their bytes; empty where it is none."""
     if not isinstance(data, bytes | Raw):
         return dict(data) if isinstance(data, dict) else {}
-    found, _ = read(bytes(data), _fields.decode)
-    return dict(found) if found else {}
+    fields: Fields | None = read(bytes(data), _fields.decode)[0]
+    return fields or {}
 
 
 def event_bytes(value: Any, name: str = "") -> bytes:

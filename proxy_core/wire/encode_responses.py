@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from proxy_core.wire.conversation import (
     INSERTED,
     AnswerError,
@@ -35,6 +37,7 @@ from proxy_core.wire.encode_events import (
     fields_of,
     illegal,
     responses_usage_fields,
+    sse_data,
     sse_fields,
     without,
 )
@@ -54,13 +57,24 @@ from proxy_core.wire.encode_responses_items import (
     raw_item,
     waits_for_arguments,
 )
-from proxy_core.wire.tolerant_json import as_index, as_list, as_object, as_text
+from proxy_core.wire.tolerant_json import UNREADABLE, as_index, as_list, as_object, as_text
 
 _BEGINS = frozenset({"response.created", "response.in_progress", "response.queued"})
 _STATUS = {"completed": "completed", "incomplete": "incomplete", "failed": "failed"}
 _PARTS_ADDED = frozenset({"response.content_part.added", "response.reasoning_summary_part.added"})
 _PARTS_DONE = frozenset({"response.content_part.done", "response.reasoning_summary_part.done"})
 _ARGUMENTS_DONE = frozenset(f"{events}.done" for _, events in ARGUMENTS.values())
+
+
+class _Place(msgspec.Struct):
+    type: Any = None
+    sequence_number: Any = None
+    item_id: Any = None
+    content_index: Any = None
+    summary_index: Any = None
+
+
+_place = msgspec.json.Decoder(_Place)
 
 
 class ResponsesEncoder(EventEncoder):
@@ -251,8 +265,38 @@ class ResponsesEncoder(EventEncoder):
             if isinstance(event, TextDelta | ThinkingDelta) and event.text:
                 self._said.add(event.index)
 
+    def _continues(self, event: TextDelta | ThinkingDelta | ToolCallDelta) -> bool:
+        """Send a piece that goes on where the last one stopped, where it needs no change; False where it may."""
+        item = self._items.get(event.index)
+        if item is None or item.number != event.index or item.cut or self._ended or self._own is not None:
+            return False
+        try:
+            place = _place.decode(sse_data(event.raw))
+        except UNREADABLE:
+            return False
+        number = place.sequence_number
+        if type(number) is not int or number <= self._sequence or place.item_id != item.item_id:
+            return False
+        if isinstance(event, ToolCallDelta):
+            if item.kind not in ARGUMENTS or item.arguments_done or place.type != f"{ARGUMENTS[item.kind][1]}.delta":
+                return False
+            item.arguments.append(event.arguments)
+        else:
+            key = item.current
+            part = item.parts.get(key) if key is not None else None
+            if key is None or part is None or part.number != key[1] or part.stage or place.type != part.form.delta:
+                return False
+            if key[1] != (place.content_index if key[0] == "content" else place.summary_index):
+                return False
+            part.pieces.append(event.text)
+        self._sequence = number
+        self._out.append(event.raw)
+        return True
+
     def _place(self, event: StreamEvent) -> None:
         raw = event.raw
+        if isinstance(event, TextDelta | ThinkingDelta | ToolCallDelta) and self._continues(event):
+            return
         if isinstance(event, ErrorEvent):
             self._check_end()
             self._send_raw(raw, sse_fields(raw))
