@@ -125,6 +125,8 @@ class EventEncoder:
         self._out = out
         if (self._queue or self._begun_wire) and not self._altered:
             self._alter()
+        if not self._altered:
+            self._release_held()
         try:
             if self._waiting is not None:
                 self._release()
@@ -163,6 +165,10 @@ class EventEncoder:
     def _pass_wire(self, events: list[StreamEvent], raw: bytes) -> None:
         """Pristine: the same for a wire event of several events."""
         raise NotImplementedError
+
+    def _release_held(self) -> None:
+        """Pristine: send what waited for content to come."""
+        return
 
     def _place(self, event: StreamEvent) -> None:
         """Altered: send an untouched wire event of one event where it stands now."""

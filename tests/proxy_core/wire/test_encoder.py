@@ -108,6 +108,21 @@ def test_what_nobody_touches_leaves_byte_for_byte_however_it_is_cut(name: str, d
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_stream_that_is_cut_anywhere_leaves_as_far_as_it_came(name: str, data: st.DataObject) -> None:
+    operation, body = STREAMS[name]
+    cut = body[: data.draw(st.integers(0, len(body)))]
+    codec = codec_for(operation)
+    assert codec is not None
+    decoder, encoder = codec.stream_decoder(), new_encoder(operation)
+    events = decoder.feed(cut)
+    encoder.seen(events)
+    assert encoder.encode(events) + encoder.finish() + decoder.rest == cut
+    assert not encoder.altered
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_event_is_not_kept_back_longer_than_needed(name: str) -> None:
     operation, body = STREAMS[name]
     encoder = new_encoder(operation)
@@ -149,6 +164,16 @@ def test_other_line_ends_are_kept_where_untouched_and_read_where_touched() -> No
 
 def first_call(events: list[StreamEvent]) -> int:
     return next(event.index for event in events if isinstance(event, ToolCallStart))
+
+
+def wire_events(events: list[StreamEvent]) -> list[list[StreamEvent]]:
+    """The events by the wire event that they came in."""
+    wires: list[list[StreamEvent]] = []
+    for event in events:
+        if event.raw or not wires:
+            wires.append([])
+        wires[-1].append(event)
+    return wires
 
 
 def calls_of(events: list[StreamEvent]) -> list[int]:
@@ -531,15 +556,25 @@ def test_whatever_policies_do_the_stream_is_legal_or_refused(name: str, data: st
     cuts = sorted(data.draw(st.lists(st.integers(0, len(left)), max_size=4)))
     refused = data.draw(st.booleans()) and data.draw(st.booleans())
     encoder = new_encoder(operation)
-    encoder.seen(events)
+    late = data.draw(st.booleans())
+    unseen = wire_events(events)
+    if not late:
+        for wire in unseen:
+            encoder.seen(wire)
+        unseen = []
     out = b""
     try:
         for start, end in pairwise([0, *cuts, len(left)]):
             if refused and end == len(left):
                 out += encoder.refusal("no")
                 break
+            for event in left[start:end]:
+                while any(event is one for wire in unseen for one in wire):
+                    encoder.seen(unseen.pop(0))
             out += encoder.encode(left[start:end])
         else:
+            for wire in unseen:
+                encoder.seen(wire)
             out += encoder.finish()
     except IllegalStream as error:
         assert error.rule and str(error)
