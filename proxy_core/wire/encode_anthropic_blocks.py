@@ -257,8 +257,7 @@ class BlockEncoder(EventEncoder):
 
     def _finish_message(self, raw: bytes) -> None:
         """Send `message_delta`, with the reason that is true now."""
-        self._ensure_begun()
-        self._close_all()
+        self._close_message()
         fields = sse_fields(raw)
         delta = fields_of(fields.get("delta"))
         reason = as_text(decoded(delta.get("stop_reason"))) or None
@@ -286,9 +285,16 @@ class BlockEncoder(EventEncoder):
             return messages_usage_fields(self._usage)
         return sse_fields(self._delta_seen).get("usage") or {"output_tokens": 0}
 
-    def _end(self, raw: bytes) -> None:
+    def _close_message(self) -> None:
+        """Nothing more comes for any block; a call that still waits goes out without its input."""
         self._ensure_begun()
+        for index, block in list(self._open.items()):
+            if block.kind == "tool_use" and not self._content_over:
+                self._call(index)
         self._close_all()
+
+    def _end(self, raw: bytes) -> None:
+        self._close_message()
         if not self._content_over and self._delta_seen:
             self._finish_message(self._delta_seen)
         elif not self._content_over:

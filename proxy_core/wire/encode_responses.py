@@ -255,7 +255,8 @@ class ResponsesEncoder(ResponsesOutput):
     def _put_call(self, event: ToolCallStart) -> None:
         self._name_call(event.index, event.call_id, made=True)
         template = item_of(sse_fields(self._calls_seen.get(event.index, b"")))
-        if not template:
+        fixed_name = as_text(decoded(template.get("type"))) not in ARGUMENTS
+        if not template or (fixed_name and event.name != self._names_seen.get(event.index)):
             template = {"type": "function_call"}
         item = self._start(event.index, template, b"")
         item.item_id = item.item_id or self._own_id("fc")

@@ -55,6 +55,7 @@ class ResponsesFollower(EventEncoder):
         """The event with which the upstream ended."""
         self._calls_seen: dict[int, bytes] = {}
         """The wire event that began each of the upstream's calls."""
+        self._names_seen: dict[int, str] = {}
         self._said: set[int] = set()
         """Altered: items of which a piece of text was seen."""
         self._items: dict[int, Item] = {}
@@ -84,6 +85,7 @@ class ResponsesFollower(EventEncoder):
             kind = type(event)
             if kind is ToolCallStart:
                 self._calls_seen[event.index] = raw
+                self._names_seen[event.index] = event.name
             elif kind is EndEvent:
                 self._end_raw = raw
         super().seen(events)

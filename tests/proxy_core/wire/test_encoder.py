@@ -647,6 +647,16 @@ def test_text_that_comes_only_whole_is_seen_by_policies() -> None:
     assert b'"done"' not in out.replace(b"_done", b"").replace(b".done", b"")
 
 
+def test_a_call_of_another_tool_in_place_of_a_shell_call_is_a_function_call() -> None:
+    def swap(events: list[StreamEvent]) -> list[StreamEvent]:
+        new = [ToolCallStart(1, "call_n", "notify"), ToolCallDelta(1, '{"a": 1}'), ToolCallEnd(1)]
+        return [*without_calls(events[:-3], 1), *new, *events[-3:]]
+
+    out = encoded(Operation.RESPONSES, RESPONSES_OTHER_CALLS, swap)
+    assert read(Operation.RESPONSES, out).calls[1] == ("call_n", "notify", {"a": 1})
+    assert b"local_shell" not in out
+
+
 def test_ollama_calls_stand_whole_in_one_line() -> None:
     out = encoded(Operation.OLLAMA_CHAT, OLLAMA_TOOLS, lambda events: with_arguments(events, 0, '{"x": 1}'))
     assert read(Operation.OLLAMA_CHAT, out).calls[0] == ("", "bash", {"x": 1})
