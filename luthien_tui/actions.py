@@ -1,7 +1,8 @@
 """Everything an operator can do, once: keys, palette, help, footer and `docs/keys.md` are made from this list.
 
-An action is a method `action_<name>` of the app. `where` says in which part of the screen it makes sense; the app refuses
-it elsewhere, and the footer, the help and the palette leave it out.
+An action is a method `action_<name>` of the app. `views` says where it makes sense, and the shown view says whether it does
+now; the app refuses it elsewhere, and the footer, the help and the palette leave it out. What decides on something held is
+done by its key alone: no click, no palette and no help runs it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Where = Literal["anywhere", "live", "detail", "list", "log"]
-Group = Literal["Views", "Move", "Look", "Take along", "Program"]
+ViewName = Literal["live", "holds", "policies", "log"]
+Group = Literal["Views", "Move", "Look", "Decide", "Policies", "Take along", "Program"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,12 @@ class Action:
     description: str
     keys: tuple[str, ...]
     group: Group
-    where: Where = "anywhere"
-    """`live` and `log`: that view is shown. `list`: the live view has rows. `detail`: a transaction is open."""
+    views: tuple[ViewName, ...] = ()
+    """Where it makes sense; empty: anywhere."""
     destructive: bool = False
     """Whether it can take something away from somebody; then it asks first."""
+    by_key_only: bool = False
+    """Whether it decides on something held, so that only its key does it."""
     hint: str = ""
     """Word in the footer; empty: not shown there."""
     rank: int = 9
@@ -36,11 +39,15 @@ class Action:
 
 ACTIONS: tuple[Action, ...] = (
     Action("show_live", "Live", "Show the transactions as they happen", ("1",), "Views"),
-    Action("show_log", "Log", "Show the program's own messages", ("2",), "Views"),
-    Action("open", "Open", "Open the selected transaction; again: its text", ("enter",), "Look", "list", hint="open", rank=1),
-    Action("close", "Close", "Close what is open, then clear the filter", ("escape",), "Look", hint="back", rank=6),
-    Action("edit_filter", "Filter", "Show only what matches an expression", ("f",), "Look", "live", hint="filter", rank=2),
-    Action("search", "Search", "Find text in the open transaction or the log", ("slash",), "Look", hint="search", rank=3),
+    Action("show_holds", "Holds", "Show what waits for a decision", ("2",), "Views"),
+    Action("show_policies", "Policies", "Show the chain of policies, and change it", ("4",), "Views"),
+    Action("show_log", "Log", "Show the program's own messages", ("8",), "Views"),
+    Action("open", "Open", "Open the selected transaction; again: its text", ("enter",), "Look", ("live",), hint="open", rank=1),
+    Action("close", "Close", "Close what is open, then clear the filter", ("escape",), "Look", ("live",), hint="back", rank=6),
+    Action("read_hold", "Read", "Go to the text of what is held", ("enter",), "Look", ("holds",), hint="read", rank=5),
+    Action("leave_hold", "Back", "Go back to the queue", ("escape",), "Look", ("holds",), hint="back", rank=6),
+    Action("edit_filter", "Filter", "Show only what matches an expression", ("f",), "Look", ("live",), hint="filter", rank=2),
+    Action("search", "Search", "Find text in what is open, or in the log", ("slash",), "Look", hint="search", rank=6),
     Action("next_match", "Next match", "Go to the next match of the search", ("n",), "Look"),
     Action("previous_match", "Previous match", "Go to the match before", ("N",), "Look"),
     Action("cursor_down", "Down", "One line down", ("j", "down"), "Move"),
@@ -49,18 +56,44 @@ ACTIONS: tuple[Action, ...] = (
     Action("page_up", "Page up", "One page up", ("pageup", "ctrl+u"), "Move"),
     Action("first", "First", "Go to the beginning", ("g", "home"), "Move"),
     Action("last", "Last", "Go to the end; the list follows again", ("G", "end"), "Move"),
-    Action("next_tab", "Next tab", "Next part of the open transaction", ("right", "l"), "Move", "detail", hint="tabs", rank=4),
-    Action("previous_tab", "Previous tab", "Part before", ("left", "h"), "Move", "detail"),
-    Action("switch_pane", "Switch pane", "To the list, to the text", ("tab", "shift+tab"), "Move", "detail", hint="pane", rank=5),
-    Action("larger", "Larger", "Give the open transaction more room", ("plus", "equals_sign"), "Look", "detail"),
-    Action("smaller", "Smaller", "Give the open transaction less room", ("minus",), "Look", "detail"),
-    Action("follow", "Follow", "Keep the newest in sight, or stop doing so", ("F",), "Look", hint="follow", rank=7),
-    Action("freeze", "Freeze", "Hold the list still; the traffic goes on", ("space",), "Look", "list", hint="freeze", rank=5),
-    Action("copy", "Copy", "Copy the id, a body or a curl command", ("y",), "Take along", "list", hint="copy", rank=4),
-    Action("copy_setup", "Setup", "Copy the line that points a client here", ("c",), "Take along", "live", hint="copy", rank=1),
-    Action("choose_theme", "Theme", "Choose the colours", ("t",), "Program", hint="theme", rank=8),
+    Action("next_tab", "Next tab", "Next part of the open transaction", ("right", "l"), "Move", ("live",), hint="tabs", rank=4),
+    Action("previous_tab", "Previous tab", "Part before", ("left", "h"), "Move", ("live",)),
+    Action("switch_pane", "Switch pane", "To the list, to the text beside it",
+           ("tab", "shift+tab"), "Move", ("live", "holds", "policies"), hint="pane", rank=5),
+    Action("larger", "Larger", "Give the open transaction more room", ("plus", "equals_sign"), "Look", ("live",)),
+    Action("smaller", "Smaller", "Give the open transaction less room", ("minus",), "Look", ("live",)),
+    Action("follow", "Follow", "Keep the newest in sight, or stop doing so",
+           ("F",), "Look", ("live", "log"), hint="follow", rank=7),
+    Action("freeze", "Freeze", "Hold the list still; the traffic goes on", ("space",), "Look", ("live",), hint="freeze", rank=5),
+    Action("go_to_hold", "Decide", "Show the selected transaction's hold, to decide on it there",
+           ("a", "e", "x"), "Decide", ("live",), hint="decide", rank=0),
+    Action("approve", "Approve", "Let what is shown happen; works once its end was on screen",
+           ("a",), "Decide", ("holds",), by_key_only=True, hint="approve", rank=1),
+    Action("edit_held", "Edit", "Change what is held, then approve that",
+           ("e",), "Decide", ("holds",), by_key_only=True, hint="edit", rank=3),
+    Action("deny", "Deny", "Refuse what is shown, with a reason for the client",
+           ("x",), "Decide", ("holds",), by_key_only=True, hint="deny", rank=2),
+    Action("more_time", "More time", "Give it five minutes more",
+           ("t",), "Decide", ("holds",), by_key_only=True, hint="more time", rank=4),
+    Action("kill", "Kill", "End the selected transaction while it runs",
+           ("K",), "Decide", ("live",), destructive=True, hint="kill", rank=8),
+    Action("cycle_mode", "Mode", "Turn the policy's mode: off, shadow, enforce",
+           ("space",), "Policies", ("policies",), hint="mode", rank=2),
+    Action("lower", "Less", "Move the chosen parameter down by a step", ("left", "h"), "Policies", ("policies",)),
+    Action("raise", "More", "Move the chosen parameter up by a step",
+           ("right", "l"), "Policies", ("policies",), hint="move", rank=3),
+    Action("lower_far", "Much less", "Move it down by ten steps", ("shift+left",), "Policies", ("policies",)),
+    Action("raise_far", "Much more", "Move it up by ten steps", ("shift+right",), "Policies", ("policies",)),
+    Action("apply", "Apply", "Put the pending change in force; without one, edit the chosen parameter",
+           ("enter",), "Policies", ("policies",), hint="apply", rank=1),
+    Action("edit_param", "Edit", "Type a value for the chosen parameter", ("e",), "Policies", ("policies",), hint="edit", rank=4),
+    Action("drop", "Drop", "Drop the pending change", ("escape",), "Policies", ("policies",), hint="drop", rank=5),
+    Action("copy", "Copy", "Copy the id, a body or a curl command", ("y",), "Take along", ("live",), hint="copy", rank=4),
+    Action("copy_setup", "Setup", "Copy the line that points a client here",
+           ("c",), "Take along", ("live",), hint="copy", rank=1),
+    Action("choose_theme", "Theme", "Choose the colours", ("T",), "Program", hint="theme", rank=8),
     Action("palette", "Palette", "Find a command by name", ("ctrl+p",), "Program"),
-    Action("help", "Help", "Show the keys that work here; enter runs one", ("question_mark",), "Program", hint="help", rank=0),
+    Action("help", "Help", "Show the keys that work here; enter runs one", ("question_mark",), "Program", hint="help", rank=-1),
     Action("quit", "Quit", "Drain what is in flight and end", ("q", "ctrl+q"), "Program", destructive=True, hint="quit", rank=9),
     Action("hint_quit", "How to quit", "Say how to quit (ctrl+c does not)", ("ctrl+c",), "Program"),
 )  # fmt: skip
@@ -79,6 +112,8 @@ _KEY_NAMES = {
     "right": "→",
     "pageup": "pgup",
     "pagedown": "pgdn",
+    "shift+left": "shift+←",
+    "shift+right": "shift+→",
 }
 
 
@@ -107,14 +142,16 @@ def keys_page() -> str:
         "# Keys",
         "",
         "Generated from the program's list of actions. `?` shows the same list inside luthien, and `enter` runs one.",
+        "In parentheses: the views where a key works; the others work everywhere.",
     ]
     for group in dict.fromkeys(action.group for action in ACTIONS):
         lines += ["", f"## {group}", "", "| key | action | what it does |", "|---|---|---|"]
         for action in ACTIONS:
             if action.group == group:
                 keys = " ".join(f"`{key_name(key)}`" for key in action.keys)
-                asks = " Asks first while transactions run." if action.destructive else ""
-                lines.append(f"| {keys} | {action.title} | {action.description}.{asks} |")
+                asks = " Asks first." if action.destructive else ""
+                place = f" ({', '.join(action.views)})" if action.views else ""
+                lines.append(f"| {keys} | {action.title} | {action.description}.{asks}{place} |")
     lines += [
         "",
         "## Filter",

@@ -2,48 +2,58 @@
 
 It pulls and never is pushed: ten times a second a frame pump reads the feed for at most a few milliseconds and draws what
 changed, and it draws nothing while the terminal does not keep up. The app owns no traffic: when it ends, crashes or
-freezes, the gateway goes on. Text of the traffic reaches the screen only through `luthien_tui.text`.
+freezes, the gateway goes on. Text of the traffic reaches the screen only through `luthien_tui.text`. What a view shows and
+allows is the view's own; the app has the frame around them.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
-from textual.command import DiscoveryHit, Hit, Hits, Provider
-from textual.content import Content
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
 from luthien_tui import textual_compat
-from luthien_tui.actions import ACTIONS, BY_NAME, Action, bindings, key_names
+from luthien_tui.actions import ACTIONS, BY_NAME, Action, bindings
+from luthien_tui.alerts import HoldAlerts
 from luthien_tui.copying import CLIPBOARD_LIMIT, copy_items, copy_text
-from luthien_tui.text import visible
+from luthien_tui.feed_reader import FeedReader
+from luthien_tui.leaving import Leaving
+from luthien_tui.palette import ActionProvider
+from luthien_tui.text import cell, visible
 from luthien_tui.themes import LUTHIEN
+from luthien_tui.views.holds import HOLDS_CSS, HoldsView
 from luthien_tui.views.live import PLACING_CSS, LiveView
 from luthien_tui.views.log import LogSource, LogView
+from luthien_tui.views.policies import POLICIES_CSS, PoliciesView
+from luthien_tui.views.view import View
+from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.empty_state import setups
 from luthien_tui.widgets.filter_line import FilterLine
-from luthien_tui.widgets.header_bar import HeaderBar
+from luthien_tui.widgets.header_bar import Counts, HeaderBar
 from luthien_tui.widgets.help_screen import HelpScreen
 from luthien_tui.widgets.key_bar import KeyBar
 from luthien_tui.widgets.paint import TONE_CSS, Painter, ToneScreen
 from luthien_tui.widgets.pick_screen import PickItem, PickScreen
+from luthien_tui.widgets.question_screen import QuestionScreen
 from luthien_tui.widgets.quit_screen import DrainScreen, QuitScreen
-from luthien_tui.widgets.status_line import Standing, StatusLine
+from luthien_tui.widgets.status_line import StatusLine
 from luthien_tui.widgets.too_small import TooSmall, too_small
 from luthien_tui.widgets.transaction_table import TransactionTable
-from proxy_core.control.filters import EVERYTHING, parse
+from proxy_core.control.filters import parse
 from proxy_core.control.plane import ControlPlane
 from proxy_core.control.rates import RollingRates
+from proxy_core.control.rows import TransactionRow
 from proxy_core.control.view import TransactionList
 from proxy_core.settings import UiSettings
 from proxy_core.tasks import spawn
@@ -58,45 +68,23 @@ MAX_BACKLOG = 4
 """Writes waiting for the terminal above which nothing is drawn."""
 HISTORY_ROWS = 500
 """Transactions of the past that are read from the journal at the start."""
-
-
-class ActionProvider(Provider):
-    """The command palette's commands, from the registry."""
-
-    def _actions(self) -> Iterable[Action]:
-        app = self.app
-        return app.valid_actions() if isinstance(app, LuthienApp) else ()
-
-    async def discover(self) -> Hits:
-        for action in self._actions():
-            yield DiscoveryHit(
-                Content(f"{action.title}  {key_names(action)}"), self._run(action), action.title, action.description
-            )
-
-    async def search(self, query: str) -> Hits:
-        matcher = self.matcher(query)
-        for action in self._actions():
-            if (score := matcher.match(f"{action.title} {action.description}")) > 0:
-                yield Hit(score, Content(action.title), self._run(action), action.title, action.description)
-
-    def _run(self, action: Action) -> Callable[[], Awaitable[Any]]:
-        async def run() -> None:
-            await self.app.run_action(action.name)
-
-        return run
+SAID_S = 5.0
+"""How long a word stands in the status line."""
+PROMPT_KEYS = (("enter", "apply"), ("esc", "leave as it was"), ("→", "complete"))
 
 
 class LuthienApp(App[None], inherit_bindings=False):
-    """Live and Log over one gateway."""
+    """The views over one gateway."""
 
     CSS = (
         TONE_CSS
         + PLACING_CSS
+        + HOLDS_CSS
+        + POLICIES_CSS
         + """
     ToneScreen { layers: base; }
     ToneScreen.-too-small > * { display: none; }
     ToneScreen.-too-small > TooSmall { display: block; }
-    LiveView.-away { display: none; }
     ToastRack { margin-bottom: 2; }
     """
     )
@@ -116,8 +104,10 @@ class LuthienApp(App[None], inherit_bindings=False):
         begin_shutdown: Callable[[], None],
         wait_closed: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         auto_pump: bool = True,
     ) -> None:
+        """`clock` gives steady seconds, `wall` Unix time."""
         super().__init__(driver_class=textual_compat.driver_class())
         self.animation_level = "none"
         self.plane = plane
@@ -126,26 +116,40 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.auto_pump = auto_pump
         self.rows = TransactionList(ui.rows)
         self.rates = RollingRates()
+        self.reader = FeedReader(plane, self.rows, self.rates, clock)
+        self.waiting = Waiting(plane)
+        self.alerts = HoldAlerts(self)
+        self.leaving = Leaving(self, lambda: self.plane.state().active, begin_shutdown, wait_closed)
         self.view = "live"
-        self.missed = 0
-        self._begin_shutdown = begin_shutdown
-        self._wait_closed = wait_closed
-        self._sequence = 0
         self._frame = 0
         self._width_class = 0
-        self._leaving = False
         self._search_text = ""
+        self._said = ("", False)
+        self._said_until = 0.0
         self._gate = textual_compat.ControlGate()
         state = plane.state()
         self.state = state
         self.header = HeaderBar(state, self.rates.snapshot(clock()))
-        self.live = LiveView(plane, self.rows, clock)
+        self.live = LiveView(plane, self.rows, self.reader, self.waiting, clock, wall)
+        self.holds = HoldsView(plane, self.waiting, clock=clock, wall=wall, row_of=self._row_of, say=self.say)
+        self.policies = PoliciesView(plane, clock=clock, say=self.say, ask=self.push_screen)
         self.log_view = LogView(logs)
+        self.views: dict[str, View] = {
+            "live": self.live,
+            "holds": self.holds,
+            "policies": self.policies,
+            "log": self.log_view,
+        }
         self.status = StatusLine(state)
         self.prompt = FilterLine()
         self.keys = KeyBar()
 
     # --- frame ---------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> View:
+        """The view that is shown."""
+        return self.views[self.view]
 
     def get_default_screen(self) -> Screen[None]:
         return ToneScreen(id="_default")
@@ -158,8 +162,7 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         yield self.header
-        yield self.live
-        yield self.log_view
+        yield from self.views.values()
         yield self.prompt
         yield self.status
         yield self.keys
@@ -170,12 +173,16 @@ class LuthienApp(App[None], inherit_bindings=False):
         known = self.ui.theme in self.available_themes
         self.theme = self.ui.theme if known else LUTHIEN.name
         if not known:
-            self.say(f"there is no theme {self.ui.theme!r}; t shows those there are", warn=True)
+            self.say(f"there is no theme {self.ui.theme!r}; T shows those there are", warn=True)
+        self.live.add_class("-shown")
         if self.auto_pump:
             self.set_interval(FRAME_S, self.pump)
             spawn(self.load_history(), name="history")
         self.theme_changed_signal.subscribe(self, self._repaint)
         self.pump()
+
+    def on_unmount(self) -> None:
+        self.alerts.leave()
 
     def _repaint(self, theme: Theme) -> None:
         for screen in self.screen_stack:
@@ -193,71 +200,56 @@ class LuthienApp(App[None], inherit_bindings=False):
         """One frame: take in what happened, draw what changed."""
         if textual_compat.backlog(self) > MAX_BACKLOG or not self.screen_stack:
             return
-        self._take_feed()
-        self.log_view.tick(seen=self.view == "log")
+        self.reader.read(BUDGET_S)
+        self._look_at_holds()
+        self._tell_changes()
         self._frame += 1
-        if self._frame % HEADER_FRAMES == 1:
+        is_header_due = self._frame % HEADER_FRAMES == 1
+        if is_header_due:
             self.state = self.plane.state()
-            rates = self.rates.snapshot(self.clock())
-            self.header.update(self.state, rates, self.view, self.log_view.unseen_errors)
-        if self.view == "live":
-            self.live.tick(self.state)
-        self.status.update(self.state, self._standing())
+        for name, view in self.views.items():
+            view.tick(self.state, seen=name == self.view)
+        if is_header_due:
+            self.header.update(self.state, self.rates.snapshot(self.clock()), self.view, self._counts())
+        standing = self.current.standing()
+        if self.view == "holds" and self.clock() < self._said_until:
+            standing = replace(standing, said=self._said[0], is_warning=self._said[1])
+        self.status.update(self.state, standing)
         hinted = tuple(action for action in self.valid_actions() if action.hint)
-        self.keys.update(hinted, is_prompting=self.prompt.is_open, is_reading=self._is_body_focused())
+        typing = PROMPT_KEYS if self.prompt.is_open else self.current.typing
+        self.keys.update(hinted, typing=typing, is_reading=self.current.is_reading)
         if isinstance(self.screen, QuitScreen | DrainScreen):
             self.screen.tick()
 
-    def _take_feed(self) -> None:
-        deadline = time.perf_counter() + BUDGET_S
-        now = self.clock()
-        while True:
-            records, lost = self.plane.events(self._sequence, 200)
-            self.missed += lost
-            if lost and not records:
-                self._sequence += lost
-            for record in records:
-                row = record.row
-                if row is None:
-                    continue
-                self.rows.fold(row)
-                if record.kind == "started":
-                    self._count_started(row.started_monotonic, now)
-                elif record.kind == "finished":
-                    ended = row.started_monotonic + (row.total_ms or 0.0) / 1_000
-                    if now - ended < self.rates.window_s:
-                        self.rates.finished(row, min(ended, now))
-            if records:
-                self._sequence = records[-1].sequence
-            if not records or time.perf_counter() >= deadline:
-                break
-        self.rows.advance(max(0.001, deadline - time.perf_counter()), time.perf_counter)
-
-    def _count_started(self, started: float, now: float) -> None:
-        if now - started < self.rates.window_s:
-            self.rates.started(min(started, now))
-
-    def _standing(self) -> Standing:
-        table = self.live.table
-        body = self.search_target()
-        search = ""
-        if body is not None and body.query_text:
-            found = len(body.matches)
-            place = f"{body.current_match + 1}/{found}" if found else "nothing found"
-            search = f"{body.query_text}  {place}"
-        if self.view == "log":
-            return Standing(
-                search=search, mode="FOLLOW" if self.log_view.body.follow else "PAUSED", total=len(self.log_view.body.document)
-            )
-        return Standing(
-            filter_text=str(self.rows.filter),
-            shown=len(self.rows.shown),
-            total=self.rows.total,
-            progress=self.rows.progress,
-            mode="FROZEN" if table.frozen else "FOLLOW" if table.follow else "PAUSED",
-            search=search,
-            missed=self.missed,
+    def _counts(self) -> Counts:
+        return Counts(
+            held=len(self.waiting.pending), prepared=self.policies.pending_count, log_errors=self.log_view.unseen_errors
         )
+
+    def _look_at_holds(self) -> None:
+        """Ask for what waits, where the feed says that it is other than it was."""
+        if not self.reader.holds_changed:
+            return
+        self.reader.holds_changed = False
+        new = self.waiting.look(decided=self.view == "holds")
+        if new and self.view != "holds":
+            self.alerts.tell(new, self.waiting.pending)
+        self.alerts.title(len(self.waiting.pending))
+        self.header.update(self.state, self.header.rates, self.view, self._counts())
+
+    def _tell_changes(self) -> None:
+        """Say who changed what in the control of the traffic."""
+        if not self.reader.changes:
+            return
+        *others, last = self.reader.changes
+        self.reader.changes.clear()
+        more = f" (and {len(others)} changes before)" if others else ""
+        self.say(f"{cell(last)[:200]}{more}")
+        if self.view == "policies":
+            self.policies.look()
+
+    def _row_of(self, transaction_id: str) -> TransactionRow | None:
+        return self.rows.row(transaction_id)
 
     async def load_history(self) -> None:
         """Put the journal's latest transactions before what happens now."""
@@ -275,43 +267,18 @@ class LuthienApp(App[None], inherit_bindings=False):
         return True if known is None else self._is_valid(known)
 
     def _is_valid(self, action: Action) -> bool:
-        is_live = self.view == "live"
-        if action.where == "live" and not is_live:
-            return False
-        if action.where == "list" and not (is_live and self.rows.shown):
-            return False
-        if action.where == "detail" and not (is_live and self.live.detail.is_open):
-            return False
-        if action.name == "copy_setup":
-            return not self.rows.total
-        if action.name == "follow":
-            return not is_live or bool(self.rows.shown)
-        if action.name == "open":
-            return not self._is_body_focused()
         if action.name in ("search", "next_match", "previous_match"):
-            target = self.search_target()
+            target = self.current.search_target()
             return target is not None and (action.name == "search" or bool(target.matches))
-        if action.name == "close":
-            return is_live and bool(self.live.detail.is_open or self.rows.filter or self.rows.filtering)
+        if action.views:
+            return self.view in action.views and self.current.allows(action.name)
         return True
 
-    def search_target(self) -> BodyView | None:
-        """The text that a search looks through."""
-        if self.view == "log":
-            return self.log_view.body
-        return self.live.detail.body if self.live.detail.is_open else None
-
-    def _is_body_focused(self) -> bool:
-        return self.focused is self.live.detail.body
-
-    def _moved(self) -> TransactionTable | BodyView:
-        """What the keys of movement move."""
-        if self.view == "log":
-            return self.log_view.body
-        return self.live.detail.body if self._is_body_focused() else self.live.table
-
     def say(self, text: str, *, warn: bool = False) -> None:
-        """One toast."""
+        """One toast; where it would cover what is decided on, a word in the status line."""
+        if self.view == "holds":
+            self._said, self._said_until = (text, warn), self.clock() + SAID_S
+            return
         self.notify(visible(text), markup=False, severity="warning" if warn else "information", timeout=4)
 
     # --- views and moving ----------------------------------------------------------------------------------------
@@ -319,56 +286,61 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_show_live(self) -> None:
         self._show("live")
 
+    def action_show_holds(self) -> None:
+        self._show("holds")
+
+    def action_show_policies(self) -> None:
+        self._show("policies")
+
     def action_show_log(self) -> None:
         self._show("log")
 
     def _show(self, view: str) -> None:
         self.view = view
-        self.live.set_class(view != "live", "-away")
-        self.log_view.set_class(view == "log", "-shown")
-        (self.log_view.body if view == "log" else self._list_or_body()).focus()
+        for name, each in self.views.items():
+            each.set_class(name == view, "-shown")
+        if view == "holds":
+            self.clear_notifications()
+            self.waiting.look(decided=True)
+        self.current.entered()
+        self.current.home().focus()
         self._frame = 0
         self.pump()
 
-    def _list_or_body(self) -> TransactionTable | BodyView:
-        covers = self.live.detail.is_open and self.screen_stack[0].has_class("-narrow")
-        return self.live.detail.body if covers else self.live.table
-
     def action_cursor_down(self) -> None:
-        self._moved().move(1)
+        self.current.moved().move(1)
 
     def action_cursor_up(self) -> None:
-        self._moved().move(-1)
+        self.current.moved().move(-1)
 
     def action_page_down(self) -> None:
-        moved = self._moved()
+        moved = self.current.moved()
         moved.move(max(1, moved.size.height - 2))
 
     def action_page_up(self) -> None:
-        moved = self._moved()
+        moved = self.current.moved()
         moved.move(-max(1, moved.size.height - 2))
 
     def action_first(self) -> None:
-        self._moved().move_first()
+        self.current.moved().move_first()
 
     def action_last(self) -> None:
-        moved = self._moved()
+        moved = self.current.moved()
         moved.move_last()
         if isinstance(moved, BodyView) and (self.view == "log" or self.live.detail.is_growing):
             moved.follow = True
 
+    def action_switch_pane(self) -> None:
+        self.current.switch_pane()
+
+    # --- live ----------------------------------------------------------------------------------------------------
+
     def action_open(self) -> None:
-        was_open = self.live.detail.is_open
-        if self.live.open_selected() and (was_open or self.screen_stack[0].has_class("-narrow")):
-            self.live.detail.body.focus()
+        self.live.open_or_read()
         self.pump()
 
     def action_close(self) -> None:
-        if self.live.detail.is_open:
-            self.live.close_detail()
-            self.live.table.focus()
-        else:
-            self.rows.set_filter(EVERYTHING)
+        self.live.close_or_clear()
         self.pump()
 
     def action_next_tab(self) -> None:
@@ -380,12 +352,6 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_show_tab(self, tab: str) -> None:
         self.live.detail.show_tab(tab)
 
-    def action_switch_pane(self) -> None:
-        if self._is_body_focused():
-            self.live.table.focus()
-        else:
-            self.live.detail.body.focus()
-
     def action_larger(self) -> None:
         self.live.resize_detail(8)
 
@@ -393,11 +359,11 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.live.resize_detail(-8)
 
     def action_follow(self) -> None:
-        if self.view == "log" or self._is_body_focused():
-            body = self._moved()
-            body.follow = not body.follow
-            if body.follow:
-                body.move_last()
+        moved = self.current.moved()
+        if isinstance(moved, BodyView):
+            moved.follow = not moved.follow
+            if moved.follow:
+                moved.move_last()
         else:
             self.live.table.set_follow(not self.live.table.follow)
         self.pump()
@@ -414,13 +380,85 @@ class LuthienApp(App[None], inherit_bindings=False):
     def _opened(self, event: TransactionTable.Opened) -> None:
         self.action_open()
 
+    def action_go_to_hold(self) -> None:
+        chosen = self.live.chosen
+        hold = self.waiting.of_transaction(chosen.transaction_id) if chosen is not None else None
+        if hold is not None:
+            self._show("holds")
+            self.holds.go_to(hold.id)
+            self.holds.home().focus()
+            self.pump()
+
+    def action_kill(self) -> None:
+        chosen = self.live.chosen
+        if chosen is None:
+            return
+        transaction_id = chosen.transaction_id
+
+        def answered(is_sure: bool | None) -> None:
+            if is_sure:
+                spawn(self._kill(transaction_id), name="kill")
+
+        what = f"{cell(chosen.model) or 'a request'} of {cell(chosen.session_id or chosen.agent) or 'a client'}"
+        self.push_screen(QuestionScreen("End this transaction now?", what, "end it: the client gets an error"), answered)
+
+    async def _kill(self, transaction_id: str) -> None:
+        ended = await self.plane.kill(transaction_id)
+        self.say("ended" if ended else "it does not run any more", warn=not ended)
+
+    # --- holds ---------------------------------------------------------------------------------------------------
+
+    def action_read_hold(self) -> None:
+        self.holds.read()
+
+    def action_leave_hold(self) -> None:
+        self.holds.leave()
+
+    def action_approve(self) -> None:
+        self.holds.approve()
+
+    def action_edit_held(self) -> None:
+        self.holds.edit()
+
+    def action_deny(self) -> None:
+        self.holds.deny()
+
+    def action_more_time(self) -> None:
+        self.holds.more_time()
+
+    # --- policies ------------------------------------------------------------------------------------------------
+
+    def action_cycle_mode(self) -> None:
+        self.policies.cycle_mode()
+
+    def action_raise(self) -> None:
+        self.policies.step(1)
+
+    def action_lower(self) -> None:
+        self.policies.step(-1)
+
+    def action_raise_far(self) -> None:
+        self.policies.step(10)
+
+    def action_lower_far(self) -> None:
+        self.policies.step(-10)
+
+    def action_apply(self) -> None:
+        self.policies.apply()
+
+    def action_edit_param(self) -> None:
+        self.policies.edit_param()
+
+    def action_drop(self) -> None:
+        self.policies.drop()
+
     # --- filter and search ---------------------------------------------------------------------------------------
 
     def action_edit_filter(self) -> None:
         self._open_prompt("filter", str(self.rows.filter))
 
     def action_search(self) -> None:
-        target = self.search_target()
+        target = self.current.search_target()
         if target is not None:
             self._search_text = target.query_text
             self._open_prompt("search", target.query_text)
@@ -433,13 +471,13 @@ class LuthienApp(App[None], inherit_bindings=False):
         was_search = self.prompt.mode == "search"
         self.prompt.close()
         self.status.display = True
-        target = self.search_target() if was_search else None
-        (target or self._list_or_body()).focus()
+        target = self.current.search_target() if was_search else None
+        (target or self.current.home()).focus()
         self.pump()
 
     @on(FilterLine.Changed)
     def _prompt_changed(self, event: FilterLine.Changed) -> None:
-        if event.mode == "search" and (target := self.search_target()) is not None:
+        if event.mode == "search" and (target := self.current.search_target()) is not None:
             target.search(event.text)
 
     @on(FilterLine.Accepted)
@@ -454,24 +492,23 @@ class LuthienApp(App[None], inherit_bindings=False):
     def _prompt_cancelled(self) -> None:
         if not self.prompt.is_open:
             return
-        if self.prompt.mode == "search" and (target := self.search_target()) is not None:
+        if self.prompt.mode == "search" and (target := self.current.search_target()) is not None:
             target.search(self._search_text, jump_to_first=False)
         self._close_prompt()
 
     def action_next_match(self) -> None:
-        if (target := self.search_target()) is not None:
+        if (target := self.current.search_target()) is not None:
             target.step_match(1)
 
     def action_previous_match(self) -> None:
-        if (target := self.search_target()) is not None:
+        if (target := self.current.search_target()) is not None:
             target.step_match(-1)
 
     # --- taking along --------------------------------------------------------------------------------------------
 
     def action_copy(self) -> None:
-        chosen = self.live.detail.transaction_id if self.live.detail.is_open else self.live.table.selected_id
-        if chosen is None:
-            chosen = self.rows.shown[-1].transaction_id
+        row = self.live.chosen
+        chosen = self.live.detail.transaction_id or (row or self.rows.shown[-1]).transaction_id
 
         def copy(what: str | None) -> None:
             if what:
@@ -531,7 +568,9 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def action_help(self) -> None:
         def run(name: str | None) -> None:
-            if name:
+            if name and BY_NAME[name].by_key_only:
+                self.say(f"{BY_NAME[name].title}: press its key while you look at it", warn=True)
+            elif name:
                 self.call_later(self.run_action, name)
 
         self.push_screen(HelpScreen(self.valid_actions()), run)
@@ -540,44 +579,8 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.say("ctrl+q quits")
 
     async def action_quit(self) -> None:
-        active = self.plane.state().active
-        if not active or self._leaving:
-            self.begin_shutdown("")
-            return
-
-        def decided(answer: bool | None) -> None:
-            if answer:
-                self.begin_shutdown("")
-
-        self.push_screen(QuitScreen(self._active), decided)
+        self.leaving.ask()
 
     def begin_shutdown_from_signal(self, name: str) -> None:
         """Drain and end without asking; a second time forces. To be called on the app's own loop through `call_later`."""
-        self.begin_shutdown(name)
-
-    def begin_shutdown(self, why: str) -> None:
-        """Ask the gateway to drain, show what is left, and leave when it is closed; called again, force the end."""
-        if self._leaving:
-            if isinstance(self.screen, DrainScreen):
-                self.screen.action_force()
-            else:
-                self._begin_shutdown()
-            return
-        self._leaving = True
-        self._begin_shutdown()
-        self.call_later(self._show_draining, why)
-        spawn(self._leave(), name="leave")
-
-    async def _show_draining(self, why: str) -> None:
-        while len(self.screen_stack) > 1:
-            await self.pop_screen()
-        await self.push_screen(DrainScreen(self._active, self._begin_shutdown, why))
-
-    async def _leave(self) -> None:
-        try:
-            await self._wait_closed()
-        finally:
-            self.exit(return_code=0)
-
-    def _active(self) -> int:
-        return self.plane.state().active
+        self.leaving.begin(name)

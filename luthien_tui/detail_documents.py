@@ -17,6 +17,7 @@ from luthien_tui.documents import (
     looks_binary,
 )
 from luthien_tui.text import cell, decode, visible
+from luthien_tui.verdict_documents import verdicts_document
 from proxy_core.control.plane import Headers, Timing, TransactionDetail
 from proxy_core.control.rows import TransactionRow
 from proxy_core.wire.codec import codec_for
@@ -296,6 +297,8 @@ def build(tab: str, detail: TransactionDetail, width: int) -> Document:
             return response_document(detail, width)
         case "Raw":
             return raw_document(detail, width)
+        case "Policies":
+            return verdicts_document(detail, width)
         case "Timing":
             return timing_document(detail.timing, detail.row, width)
     return summary_document(detail, width)

@@ -22,6 +22,8 @@ SHOWN_LIMIT = 8 * 1024 * 1024
 DATA_LIMIT = 2_048
 """Characters of an unbroken string after which laid-out JSON folds it."""
 MATCH_LIMIT = 10_000
+WORDS_LIMIT = 4_000
+"""Characters of a line that is not ASCII above which it is not broken between words."""
 
 
 class Document:
@@ -130,8 +132,21 @@ def wrap(line: str, width: int) -> list[str]:
         return [line]
     rows: list[str] = []
     for part in _split_escapes(line):
-        rows += chop_cells(part, width) if cell_len(part) > width else [part]
+        if cell_len(part) <= width:
+            rows.append(part)
+        else:
+            rows += chop_cells(part, width) if len(part) > WORDS_LIMIT else _wrap_wide(part, width)
     return rows
+
+
+def _wrap_wide(part: str, width: int) -> Iterator[str]:
+    while cell_len(part) > width:
+        row = chop_cells(part[: width + 1], width)[0]
+        space = row.rfind(" ", len(row) - len(row) // 3)
+        row = row[: space + 1] if space > 0 else row
+        yield row
+        part = part[len(row) :]
+    yield part
 
 
 def _wrap_ascii(line: str, width: int) -> Iterator[str]:

@@ -59,6 +59,14 @@ def duration(milliseconds: float | None) -> str:
     return f"{seconds // 3_600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
+def countdown(seconds: float) -> str:
+    """Seconds as a clock that runs: `0:07`, `9:18`, `1:02:33`; never below zero."""
+    whole = max(0, int(seconds))
+    if whole < 3_600:
+        return f"{whole // 60}:{whole % 60:02d}"
+    return f"{whole // 3_600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
 def share(value: float | None) -> str:
     """`0.4%`, `12%`."""
     if value is None:
@@ -82,6 +90,12 @@ def clock(unix_seconds: float) -> str:
 def moment(unix_seconds: float) -> str:
     """Local date and time, `2026-03-01 14:02:11`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+
+
+def gauge(part: float, width: int) -> tuple[str, str]:
+    """A bar of `width` cells of which `part` (0 to 1) is full, as its two halves; some is left of it until nothing is."""
+    full = max(1 if part > 0 else 0, min(width, round(part * width)))
+    return "█" * full, "░" * (width - full)
 
 
 BARS = "▁▂▃▄▅▆▇█"

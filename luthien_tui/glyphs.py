@@ -1,9 +1,13 @@
-"""How the state of a transaction looks: a sign, a word and a tone. Words carry the meaning; signs and tones help the eye."""
+"""How the state of a transaction, a hold or a policy looks: a sign, a word and a tone.
+
+Words carry the meaning; signs and tones help the eye.
+"""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from luthien_tui.text import cell
 from proxy_core.control.rows import TransactionRow
 
 Tone = Literal["ok", "quiet", "busy", "notice", "warning", "error"]
@@ -36,6 +40,19 @@ VERDICTS: dict[str, Face] = {
     "hold": Face("‖", "held", "warning"),
     "deny": Face("✗", "denied", "error"),
 }
+MODES: dict[str, Face] = {
+    "enforce": Face("●", "enforce", "ok"),
+    "shadow": Face("◐", "shadow", "notice"),
+    "off": Face("○", "off", "quiet"),
+}
+HOLDS: dict[str, Face] = {
+    "pending": Face("‖", "waits", "warning"),
+    "approved": Face("✓", "approved", "ok"),
+    "edited": Face("~", "approved, edited", "notice"),
+    "denied": Face("✗", "denied", "error"),
+    "expired": Face("○", "expired", "quiet"),
+    "withdrawn": Face("○", "withdrawn", "quiet"),
+}
 PULSE = "▏▎▍▌▋▊▉█"
 """The sign at the end of a running row; it moves once a second."""
 
@@ -43,7 +60,7 @@ PULSE = "▏▎▍▌▋▊▉█"
 def face(row: TransactionRow) -> Face:
     """What matters most about a row now: what holds or failed it before what allowed it."""
     if row.state != "done":
-        if row.verdict == "hold":
+        if row.state == "held":
             return VERDICTS["hold"]
         return RUNNING.get(row.state, RUNNING["waiting"])
     if row.verdict == "deny":
@@ -52,7 +69,9 @@ def face(row: TransactionRow) -> Face:
         return Face("✗", "upstream", "error")
     if known := OUTCOMES.get(row.outcome):
         return known
-    return VERDICTS.get(row.verdict, Face("?", row.verdict, "notice"))
+    if row.verdict == "route" and row.upstream:
+        return VERDICTS["route"]._replace(word=cell(row.upstream))
+    return VERDICTS.get(row.verdict, Face("?", cell(row.verdict), "notice"))
 
 
 def status_tone(status: int | None) -> Tone:

@@ -2,12 +2,14 @@
 
 `visible()` shows what a terminal would obey or hide: control, bidirectional, zero-width, private and tag characters appear
 as signs, long runs of combining marks are cut. Nothing is silently removed but the single presentation selector after
-an emoji. `cell()` gives one line for a table. The result is plain `str` for segments; `content()` wraps it for widgets.
+an emoji. `cell()` gives one line for a table, `exact()` a line of something that is decided on, where every blank counts. The
+result is plain `str` for segments; `content()` wraps it for widgets.
 Nothing here reads markup, and nobody may hand text of the traffic to a widget by another way.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -41,8 +43,20 @@ class _Signs(dict[int, str | int]):
         return sign
 
 
+class _ExactSigns(_Signs):
+    """Blanks that are no plain space are signs too."""
+
+    def __missing__(self, code: int) -> str | int:
+        if code != 0x20 and unicodedata.category(chr(code)) == "Zs":
+            self[code] = f"⟨U+{code:04X}⟩"
+            return self[code]
+        return super().__missing__(code)
+
+
 _LINES = _Signs({0x0A: 0x0A, 0x09: "    "})
 _CELLS = _Signs({0x0A: "↵", 0x0D: "↵", 0x09: "⇥"})
+_EXACT = _ExactSigns({0x09: "⇥", 0x0A: "↵"})
+_LONG_BLANK = re.compile(" {8,}| +$")
 _marks: re.Pattern[str] | None = None
 
 
@@ -62,6 +76,35 @@ def cell(text: str) -> str:
     if not text.isascii():
         text = _calm(text)
     return text.replace("\r\n", "\n").translate(_CELLS)
+
+
+def exact(line: str) -> str:
+    """One line of which nothing may be overlooked: as `cell`, with every selector, every blank that is no plain space, blanks at
+    the end and long runs of them as signs."""
+    if not line.isascii():
+        line = _mark_runs().sub(_cut_marks, _TAGS.sub(_show_tags, line))
+    lead = len(line) - len(line.lstrip(" ")) if line.strip(" ") else 0
+    return line[:lead] + _LONG_BLANK.sub(_count_blanks, line[lead:]).translate(_EXACT)
+
+
+def hides(text: str) -> bool:
+    """Whether a terminal would obey or hide something in it; line ends and tabs aside."""
+    return any(_EXACT[ord(letter)] != ord(letter) for letter in set(text) if letter not in "\n\t")
+
+
+def json_escaped(text: str) -> str:
+    """The text with everything that would act or hide written as JSON escapes it, so that it means the same in JSON's strings."""
+    return "".join(_json_letter(letter) for letter in text) if hides(text) else text
+
+
+def _json_letter(letter: str) -> str:
+    if letter in "\n\t" or _EXACT[ord(letter)] == ord(letter):
+        return letter
+    return json.dumps(letter)[1:-1] if letter != "\x7f" else "\\u007f"
+
+
+def _count_blanks(run: re.Match[str]) -> str:
+    return f"⟨{len(run[0])} blanks⟩" if len(run[0]) >= 8 else "␠" * len(run[0])
 
 
 def content(text: str) -> Content:

@@ -1,8 +1,8 @@
 """The few private hooks of Textual that luthien needs, all in one place.
 
 Textual is pinned; a test fails when one of these moves. Here: a driver that a slow or dead terminal cannot block, the last
-gate that no control character passes on its way to the terminal, crash reports without local variables, and growth of
-a scrolled widget without a layout.
+gate that no control character passes on its way to the terminal, crash reports without local variables, growth of
+a scrolled widget without a layout, a toast in the place of another, and the terminal's title.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from textual.widget import Widget
 if TYPE_CHECKING:
     from textual.app import App
     from textual.driver import Driver
+    from textual.notifications import Notification
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -100,3 +101,23 @@ def jump(widget: Widget, line: int) -> None:
 def screen_lines(app: App[Any]) -> list[str]:
     """What is on the screen now, as text."""
     return [strip.text.rstrip() for strip in app.screen._compositor.render_strips()]
+
+
+def replace_toast(app: App[Any], old: Notification | None, new: Notification) -> None:
+    """Show a toast in the place of another one."""
+    if old is not None and old in app._notifications:
+        app._unnotify(old, refresh=False)
+    app._notifications.add(new)
+    app._refresh_notifications()
+
+
+def set_title(app: App[Any], title: str, *, first: bool) -> None:
+    """Set the terminal's title; `first`: have the terminal remember the one it has. Only luthien's own printable words."""
+    if app._driver is not None and title.isascii() and title.isprintable():
+        app._driver.write(("\x1b[22;2t" if first else "") + f"\x1b]2;{title}\x07")
+
+
+def restore_title(app: App[Any]) -> None:
+    """Bring back the title that the terminal remembers."""
+    if app._driver is not None:
+        app._driver.write("\x1b[23;2t")

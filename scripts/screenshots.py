@@ -71,7 +71,7 @@ async def main() -> int:
         ("filter", sample_plane(), NORMAL, filtered),
         ("empty", FakePlane(), NORMAL, stay),
         ("help", sample_plane(), NORMAL, step("question_mark")),
-        ("log", sample_plane(), NORMAL, step("2")),
+        ("log", sample_plane(), NORMAL, step("8")),
     ]
     FOLDER.mkdir(exist_ok=True)
     for name, plane, size, act in pictures:

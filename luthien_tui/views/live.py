@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical
+from textual.containers import Vertical
+from textual.widget import Widget
 
+from luthien_tui.feed_reader import FeedReader
+from luthien_tui.views.view import Movable, View
+from luthien_tui.waiting import Waiting
+from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.detail_pane import DetailPane
 from luthien_tui.widgets.empty_state import EmptyState
+from luthien_tui.widgets.status_line import Standing, search_words
 from luthien_tui.widgets.transaction_table import TransactionTable
+from proxy_core.control.filters import EVERYTHING
 from proxy_core.control.plane import ControlPlane, GatewayState
+from proxy_core.control.rows import TransactionRow
 from proxy_core.control.view import TransactionList
 
 PLACING_CSS = """
@@ -28,22 +36,31 @@ class ListSide(Vertical):
     BLANK = True
 
 
-class LiveView(Container):
+class LiveView(View):
     """The table and the detail pane; the app tells it what to do."""
 
     DEFAULT_CSS = """
-    LiveView { layout: vertical; height: 1fr; }
+    LiveView { layout: vertical; }
+    LiveView.-shown { display: block; }
     LiveView > #list { height: 1fr; width: 1fr; }
     LiveView.-empty TransactionTable { height: 1; }
     LiveView DetailPane { height: 52%; }
     """
 
-    BLANK = True
-
-    def __init__(self, plane: ControlPlane, rows: TransactionList, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        rows: TransactionList,
+        reader: FeedReader,
+        waiting: Waiting,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
         super().__init__(id="live")
         self.rows = rows
-        self.table = TransactionTable(rows, clock)
+        self.reader = reader
+        self.waiting = waiting
+        self.table = TransactionTable(rows, clock, wall, waiting)
         self.detail = DetailPane(plane)
         self.empty = EmptyState("")
         self._share = 52
@@ -54,8 +71,9 @@ class LiveView(Container):
             yield self.empty
         yield self.detail
 
-    def tick(self, state: GatewayState) -> None:
-        """Draw what changed; called by the frame pump."""
+    def tick(self, state: GatewayState, *, seen: bool) -> None:
+        if not seen:
+            return
         is_empty = not self.rows.shown
         if is_empty:
             self.empty.show_for(state.address, self.rows.total, str(self.rows.filter), state.demo)
@@ -78,6 +96,78 @@ class LiveView(Container):
         self.detail.open(row)
         self.add_class("-detail")
         return True
+
+    @property
+    def chosen(self) -> TransactionRow | None:
+        """The open transaction, else the selected one."""
+        wanted = self.detail.transaction_id or self.table.selected_id
+        return self.rows.row(wanted) if wanted is not None else None
+
+    def open_or_read(self) -> None:
+        """Open the selected transaction; where one is open already, or covers the list, go to its text."""
+        was_open = self.detail.is_open
+        if self.open_selected() and (was_open or self.screen.has_class("-narrow")):
+            self.detail.body.focus()
+
+    def close_or_clear(self) -> None:
+        """Close what is open, else clear the filter."""
+        if self.detail.is_open:
+            self.close_detail()
+            self.table.focus()
+        else:
+            self.rows.set_filter(EVERYTHING)
+
+    # --- for the app ---------------------------------------------------------------------------------------------
+
+    def home(self) -> Widget:
+        return self.detail.body if self.detail.is_open and self.screen.has_class("-narrow") else self.table
+
+    def moved(self) -> Movable:
+        return self.detail.body if self.is_reading else self.table
+
+    @property
+    def is_reading(self) -> bool:
+        return self.detail.body.has_focus
+
+    def search_target(self) -> BodyView | None:
+        return self.detail.body if self.detail.is_open else None
+
+    def switch_pane(self) -> None:
+        (self.table if self.is_reading else self.detail.body).focus()
+
+    def allows(self, action: str) -> bool:
+        match action:
+            case "open":
+                return bool(self.rows.shown) and not self.is_reading
+            case "close":
+                return bool(self.detail.is_open or self.rows.filter or self.rows.filtering)
+            case "next_tab" | "previous_tab" | "switch_pane" | "larger" | "smaller":
+                return self.detail.is_open
+            case "freeze" | "copy" | "follow":
+                return bool(self.rows.shown)
+            case "copy_setup":
+                return not self.rows.total
+            case "go_to_hold":
+                chosen = self.chosen
+                return chosen is not None and self.waiting.of_transaction(chosen.transaction_id) is not None
+            case "kill":
+                chosen = self.chosen
+                return chosen is not None and chosen.state != "done"
+        return True
+
+    def standing(self) -> Standing:
+        table = self.table
+        return Standing(
+            filter_text=str(self.rows.filter),
+            shown=len(self.rows.shown),
+            total=self.rows.total,
+            progress=self.rows.progress,
+            mode="FROZEN" if table.frozen else "FOLLOW" if table.follow else "PAUSED",
+            search=search_words(self.search_target()),
+            missed=self.reader.missed,
+        )
+
+    # --- the open transaction ------------------------------------------------------------------------------------
 
     def follow_selection(self, transaction_id: str) -> None:
         """Where the detail pane is open it shows what is selected."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from textual.app import ComposeResult
-from textual.containers import Container
 from textual.events import Resize
+from textual.widget import Widget
 
 from luthien_tui import figures
 from luthien_tui.documents import PieceDocument, wrap
 from luthien_tui.text import cell
+from luthien_tui.views.view import Movable, View
 from luthien_tui.widgets.body_view import BodyView
+from luthien_tui.widgets.status_line import Standing, search_words
+from proxy_core.control.plane import GatewayState
 from proxy_core.logs import LogLine
 
 KEPT_LINES = 5_000
@@ -26,10 +29,8 @@ class LogSource(Protocol):
         ...
 
 
-class LogView(Container):
+class LogView(View):
     """Reads the source and shows it."""
-
-    DEFAULT_CSS = "LogView { height: 1fr; display: none; } LogView.-shown { display: block; }"
 
     def __init__(self, source: LogSource) -> None:
         super().__init__(id="log")
@@ -44,8 +45,20 @@ class LogView(Container):
     def compose(self) -> ComposeResult:
         yield self.body
 
-    def tick(self, *, seen: bool) -> None:
-        """Take in new lines; `seen`: the operator looks at them."""
+    def home(self) -> Widget:
+        return self.body
+
+    def moved(self) -> Movable:
+        return self.body
+
+    def search_target(self) -> BodyView | None:
+        return self.body
+
+    def standing(self) -> Standing:
+        mode = "FOLLOW" if self.body.follow else "PAUSED"
+        return Standing(search=search_words(self.body), mode=mode, total=len(self.body.document))
+
+    def tick(self, state: GatewayState, *, seen: bool) -> None:
         new = self.source.since(self._sequence)
         if new:
             self._sequence = new[-1].sequence

@@ -22,7 +22,7 @@ from proxy_core.control.plane import ControlPlane, TransactionDetail
 from proxy_core.control.rows import TransactionRow
 from proxy_core.tasks import spawn
 
-TABS = ("Summary", "Request", "Response", "Raw", "Timing")
+TABS = ("Summary", "Request", "Response", "Policies", "Raw", "Timing")
 LIVE_PIECE = 262_144
 """Bytes of a running response that are taken in at once."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.cells import cell_len
 
 from luthien_tui import figures
@@ -30,6 +32,18 @@ def trouble(state: GatewayState, *, lags: bool = True) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the names of the views carry."""
+
+    held: int = 0
+    """Holds that wait for the operator."""
+    prepared: int = 0
+    """Policies with a change that is not in force yet."""
+    log_errors: int = 0
+    """Messages of level ERROR and above that nobody has looked at yet."""
+
+
 class HeaderBar(StripBar):
     """Address, health and rates; views."""
 
@@ -43,18 +57,17 @@ class HeaderBar(StripBar):
         self.state = state
         self.rates = rates
         self.view = "live"
+        self.counts = Counts()
         self._late = 0
-        self.log_errors = 0
-        """Messages of level ERROR and above that nobody has looked at yet."""
 
-    def update(self, state: GatewayState, rates: Rates, view: str, log_errors: int) -> None:
+    def update(self, state: GatewayState, rates: Rates, view: str, counts: Counts) -> None:
         """Show these; repaints only where something changed."""
         was_late = self._late >= LASTING
         self._late = self._late + 1 if state.loop_lag_ms > LAG_LIMIT_MS else 0
-        told = (self.state, self.rates, self.view, self.log_errors, was_late)
-        if (state, rates, view, log_errors, self._late >= LASTING) == told:
+        told = (self.state, self.rates, self.view, self.counts, was_late)
+        if (state, rates, view, counts, self._late >= LASTING) == told:
             return
-        self.state, self.rates, self.view, self.log_errors = state, rates, view, log_errors
+        self.state, self.rates, self.view, self.counts = state, rates, view, counts
         self.set_class(bool(self._trouble()), "-trouble")
         self.refresh()
 
@@ -98,13 +111,18 @@ class HeaderBar(StripBar):
 
     def _views(self, width: int) -> list[Piece]:
         pieces: list[Piece] = [(" ", "")]
-        active = f" {self.state.active}" if self.state.active else ""
-        errors = f" ✗{self.log_errors}" if self.log_errors else ""
-        for key, name, title, count in (("1", "live", "Live", active), ("2", "log", "Log", errors)):
+        counts = self.counts
+        views = (
+            ("1", "live", "Live", f" {self.state.active}" if self.state.active else "", "quiet"),
+            ("2", "holds", "Holds", f" ●{counts.held:,}" if counts.held else "", "warning"),
+            ("4", "policies", "Policies", f" *{counts.prepared}" if counts.prepared else "", "warning"),
+            ("8", "log", "Log", f" ✗{counts.log_errors}" if counts.log_errors else "", "error"),
+        )
+        for key, name, title, count, tone in views:
             if name == self.view:
                 pieces.append((f" {key} {title}{count} ", f"tab@show_{name}"))
             else:
-                pieces += [(f" {key}", f"key@show_{name}"), (f" {title}", f"@show_{name}"), (f"{count} ", f"error@show_{name}")]
+                pieces += [(f" {key}", f"key@show_{name}"), (f" {title}", f"@show_{name}"), (f"{count} ", f"{tone}@show_{name}")]
             pieces.append((" ", ""))
         summary = f"{self.state.total:,} since {figures.clock(self.state.started_at)} "
         gap = width - pieces_width(pieces) - cell_len(summary)

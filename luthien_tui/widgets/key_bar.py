@@ -1,4 +1,4 @@
-"""The last line: the keys that work here, the most used first."""
+"""The last line: the keys that work here, the most used first. A click runs what it names, but never a decision."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from luthien_tui.actions import Action, key_name
 from luthien_tui.widgets.paint import Piece
 from luthien_tui.widgets.strip_bar import StripBar
 
+WAYS_BACK = ("close", "leave_hold")
+
 
 class KeyBar(StripBar):
     """As many hints as fit; help is always among them."""
@@ -19,26 +21,23 @@ class KeyBar(StripBar):
     def __init__(self) -> None:
         super().__init__(id="keys")
         self.actions: tuple[Action, ...] = ()
-        self.is_prompting = False
+        self.typing: tuple[tuple[str, str], ...] = ()
 
-    def update(self, actions: tuple[Action, ...], *, is_prompting: bool, is_reading: bool) -> None:
-        """Show these. Prompting: something is typed. Reading: the keys move an open text, so the way back comes first."""
+    def update(self, actions: tuple[Action, ...], *, typing: tuple[tuple[str, str], ...], is_reading: bool) -> None:
+        """Show these. `typing`: keys and words instead, while something is typed. Reading: the keys move an open text, so
+        the way back comes first."""
         if is_reading:
-            actions = tuple(replace(action, rank=-1) if action.name == "close" else action for action in actions)
-        if (actions, is_prompting) != (self.actions, self.is_prompting):
-            self.actions, self.is_prompting = actions, is_prompting
+            actions = tuple(replace(action, rank=-1) if action.name in WAYS_BACK else action for action in actions)
+        if (actions, typing) != (self.actions, self.typing):
+            self.actions, self.typing = actions, typing
             self.refresh()
 
     def line(self, y: int, width: int) -> list[Piece]:
-        if self.is_prompting:
-            return [
-                (" enter", "key"),
-                (" apply  ", "quiet"),
-                ("esc", "key"),
-                (" leave as it was  ", "quiet"),
-                ("→", "key"),
-                (" complete", "quiet"),
-            ]
+        pieces: list[Piece] = [(" ", "")]
+        if self.typing:
+            for key, words in self.typing:
+                pieces += [(key, "key"), (f" {words}  ", "quiet")]
+            return pieces
         room = width - 1
         limit = 6 if width < 100 else 12
         chosen: list[Action] = []
@@ -49,11 +48,11 @@ class KeyBar(StripBar):
             room -= length
             chosen.append(action)
         helps = [action for action in chosen if action.name == "help"]
-        pieces: list[Piece] = [(" ", "")]
         for action in [*[action for action in chosen if action.name != "help"], *helps]:
-            pieces += [(self._key(action), f"key@{action.name}"), (f" {action.hint}  ", f"quiet@{action.name}")]
+            click = "" if action.by_key_only else f"@{action.name}"
+            pieces += [(self._key(action), f"key{click}"), (f" {action.hint}  ", f"quiet{click}")]
         return pieces
 
     @staticmethod
     def _key(action: Action) -> str:
-        return "←→" if action.name == "next_tab" else key_name(action.keys[0])
+        return "←→" if action.name in ("next_tab", "raise") else key_name(action.keys[0])

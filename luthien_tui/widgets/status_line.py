@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from luthien_tui import figures
 from luthien_tui.text import cell
+from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.paint import Piece, spread
 from luthien_tui.widgets.strip_bar import StripBar
 from proxy_core.control.plane import GatewayState
@@ -23,6 +24,17 @@ class Standing:
     search: str = ""
     missed: int = 0
     """Feed records that were lost because the screen was behind."""
+    said: str = ""
+    """A word to the operator where a toast would cover what they decide on."""
+    is_warning: bool = False
+
+
+def search_words(body: BodyView | None) -> str:
+    """How a search in this text stands; empty where there is none."""
+    if body is None or not body.query_text:
+        return ""
+    found = len(body.matches)
+    return f"{body.query_text}  {f'{body.current_match + 1}/{found}' if found else 'nothing found'}"
 
 
 class StatusLine(StripBar):
@@ -47,6 +59,8 @@ class StatusLine(StripBar):
             left += [(" filter ", "quiet@edit_filter"), (cell(standing.filter_text), "accent@edit_filter")]
         if standing.search:
             left += [(" / ", "quiet"), (cell(standing.search), "notice")]
+        if standing.said:
+            left.append((f" {cell(standing.said)}", "warning" if standing.is_warning else "notice"))
         right: list[Piece] = []
         if standing.progress < 1:
             right.append((f"filtering {standing.progress:.0%}   ", "busy"))

@@ -20,6 +20,7 @@ from textual.strip import Strip
 from luthien_tui import figures, glyphs
 from luthien_tui.text import cell
 from luthien_tui.textual_compat import grow, jump
+from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.paint import Painter, Piece, fit
 from proxy_core.control.rows import TransactionRow
 from proxy_core.control.view import TransactionList
@@ -120,10 +121,12 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
     class Opened(Selected):
         """The selected transaction was clicked again."""
 
-    def __init__(self, rows: TransactionList, clock: Callable[[], float]) -> None:
+    def __init__(self, rows: TransactionList, clock: Callable[[], float], wall: Callable[[], float], waiting: Waiting) -> None:
         super().__init__(id="table")
         self.rows = rows
         self.clock = clock
+        self.wall = wall
+        self.waiting = waiting
         self.follow = True
         self.frozen = False
         self.selected_id: str | None = None
@@ -362,6 +365,8 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
 
     def _key(self, row: TransactionRow, now: float) -> tuple[object, ...]:
         ticking = int(now - row.started_monotonic) if row.state != "done" else -1
+        if row.state == "held" and (hold := self.waiting.of_transaction(row.transaction_id)) is not None:
+            ticking = int(self.wall() - hold.created)
         selected = row.transaction_id == self.selected_id
         return row.transaction_id, row.version, ticking, self.size.width, selected, selected and self.has_focus, row.state
 
@@ -429,7 +434,13 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         last = len(self._columns) - 1
         for place, (column, column_width) in enumerate(self._columns):
             text, tone = column.piece(row, now)
+            if column.name == "verdict" and row.state == "held":
+                text = f"{text}{self._held_for(row)}"
             yield fit(text, column_width, right=column.right) + ("" if place == last else " "), tone
+
+    def _held_for(self, row: TransactionRow) -> str:
+        hold = self.waiting.of_transaction(row.transaction_id)
+        return "" if hold is None else f" {figures.countdown(self.wall() - hold.created)}"
 
     def _base(self, name: str) -> Style:
         base = self._bases.get(name)

@@ -22,6 +22,8 @@ from proxy_core.control.plane import (
 )
 from proxy_core.control.rows import TransactionRow
 from proxy_core.logs import LogLine
+from proxy_core.routing.reasons import Reason
+from proxy_core.verdicts import Stage, Verdict
 
 START = 1_772_373_731.0
 """2026-03-01 14:02:11 UTC."""
@@ -79,6 +81,10 @@ class FakePlane:
             loop_lag_ms=2.0,
             upstreams=(("openai", "https://api.openai.com"),),
         )
+
+    def wall(self) -> float:
+        """Unix time; a hundred seconds after START when the test begins."""
+        return START + self.clock.now - 900.0
 
     def state(self) -> GatewayState:
         return msgspec.structs.replace(self.gateway, sequence=self.feed.last_sequence)
@@ -157,6 +163,7 @@ class FakePlane:
         if hold.status != "pending":
             raise ControlConflict(f"already {hold.status}")
         self.hold_infos[place] = msgspec.structs.replace(hold, deadline=hold.deadline + seconds)
+        self.feed.publish("held", None, hold_id)
         return self.hold_infos[place]
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
@@ -171,6 +178,18 @@ class FakePlane:
             if hold.id == hold_id:
                 return place, hold
         raise ControlNotFound(f"there is no hold '{hold_id}'")
+
+    def hold(self, *holds: HoldInfo) -> None:
+        """Let these wait for the operator."""
+        for hold in holds:
+            self.hold_infos.append(hold)
+            self.feed.publish("held", None, hold.id)
+
+    def settle(self, hold_id: str, status: Any, who: str) -> None:
+        """Let somebody else decide."""
+        place, hold = self._hold(hold_id)
+        self.hold_infos[place] = msgspec.structs.replace(hold, status=status, decided_by=who)
+        self.feed.publish("released", None, hold_id)
 
     def add(self, row: TransactionRow, *kinds: FeedKind) -> TransactionRow:
         """Publish a row; without kinds as its state suggests."""
@@ -249,6 +268,79 @@ def make_hold(number: int, **changes: Any) -> HoldInfo:
         "call_id": f"call_{number}",
     }
     return HoldInfo(id=f"hold-{number}", **{**values, **changes})
+
+
+def sample_policies() -> list[PolicyInfo]:
+    """A chain with a policy of every kind."""
+    minutes = tuple((place * 7 + place // 9) % 11 for place in range(60))
+    threshold = ParamInfo(
+        name="threshold", kind="number", value=0.5, default=0.5, minimum=0.0, maximum=1.0, step=0.05, tunable=True,
+        help="A call whose worst finding is at or above it is blocked.",
+    )  # fmt: skip
+    return [
+        make_policy(
+            "strip_secrets", summary="Takes secrets out of requests before they are sent.", release="tail", source="file",
+            hits_1h=412, acted_1h=12, acted_today=31, per_minute=minutes, p50_ms=0.08, p99_ms=0.1,
+            params=(
+                ParamInfo(name="marker", kind="text", value="[redacted]", default="[redacted]", help="What stands for a secret."),
+                ParamInfo(name="responses", kind="boolean", value=True, default=False, help="Whether answers are blanked too."),
+                ParamInfo(name="patterns", kind="json", value=["internal-[0-9]+"], default=[]),
+            ),
+        ),
+        make_policy(
+            "send_backend_request", summary="Sends the request.", sends=True, position=2, params=(), hits_1h=1_204, stages=(),
+        ),
+        make_policy(
+            "dangerous_commands", use="block_dangerous_commands", summary="Blocks commands that destroy data.", position=3,
+            on_error="hold", release="block", stages=("response",), hits_1h=96, acted_1h=4, acted_today=9,
+            per_minute=minutes[::-1], p50_ms=0.2, p99_ms=0.3, source="operator anna at 13:40:02",
+            recent_scores=tuple(round(place % 20 * 0.05, 2) for place in range(1_000)),
+            params=(
+                threshold,
+                ParamInfo(name="action", kind="choice", value="block", default="block", choices=("block", "flag")),
+            ),
+        ),
+        make_policy(
+            "pii", mode="shadow", on_error="allow", position=4, release="tail", hits_1h=980, shadow_1h=31, per_minute=minutes,
+            p50_ms=0.3, p99_ms=0.4, errors_1h=2,
+        ),
+        make_policy("tool_call_judge", mode="off", position=5, release="block", stages=("response",)),
+    ]  # fmt: skip
+
+
+def held_plane() -> FakePlane:
+    """A plane where three things wait, one of them a call of a transaction in the live view, and two were decided."""
+    plane = sample_plane()
+    plane.policy_infos = sample_policies()
+    row = plane.add(
+        make_row(
+            11, dialect="anthropic", operation="messages", path="/v1/messages", upstream="anthropic", model="claude-sonnet-4-5",
+            agent="claude", session_id="ops-7f", state="held", outcome="", verdict="hold", started_monotonic=949.0,
+            output_tokens=96, cost_usd=None, ttft_ms=412.0, total_ms=None, stream=True,
+            preview="Clean up the staging server, it is out of disk.",
+        ),
+        "started",
+    )  # fmt: skip
+    plane.details[row.transaction_id] = sample_detail(row)
+    plane.details[row.transaction_id].verdicts = (
+        Verdict(
+            policy="dangerous_commands", stage=Stage.TOOL_CALL, mode="shadow", action="deny", reason=Reason.DANGEROUS_COMMAND,
+            message="rm -rf with a glob", score=0.82, ms=0.3,
+        ),
+    )  # fmt: skip
+    plane.hold(
+        make_hold(
+            42, transaction_id=row.transaction_id, waiting=2,
+            content='{"command": "rm -rf /srv/builds/2025-* && docker system prune -af"}',
+            reason="POST /v1/messages: matches tool:bash args:\"rm -rf\"\ndangerous_commands deny dangerous_command 0.82",
+        ),
+        make_hold(30, tool="send_mail", session_id="mail-c9", agent="agent-x", model="gpt-5.4", on_timeout="approve",
+                  content=json.dumps({"to": "all@example.com", "body": "Dear all,\n\nthe office is closed.\n\nBest"})),
+        make_hold(5, stage="request", tool="", call_id="", session_id="notes-11", content='{"model": "llama3.2"}'),
+        make_hold(90, status="denied", decided_by="anna", message="not on a Friday"),
+        make_hold(95, status="expired", tool="deploy", content="{}"),
+    )  # fmt: skip
+    return plane
 
 
 def sample_rows() -> list[TransactionRow]:
@@ -387,10 +479,29 @@ def sample_plane() -> FakePlane:
             row.started_monotonic = 943.0 + (0, 2, 9, 17, 18, 26, 27, 27, 46)[number]
         plane.add(row)
         plane.details[row.transaction_id] = sample_detail(row)
+    controlled(plane.details["01J9ZK000002"])
     running = next(row for row in sample_rows() if row.state == "streaming")
     plane.live[running.transaction_id] = (b"".join(anthropic_events("The disk is full of old builds.", done=False)), False)
     plane.gateway.total = 1_204
     return plane
+
+
+def controlled(detail: TransactionDetail) -> None:
+    """Let policies have had their say on a transaction, and have changed both of its bodies."""
+    detail.policy_digest = "7f3a19c2d4e8"
+    detail.verdicts = (
+        Verdict(
+            policy="strip_secrets", stage=Stage.REQUEST, mode="enforce", action="modify", reason=Reason.SECRET_REMOVED,
+            message="took out 1 secret", ms=0.11, detail={"openai_key": 1},
+        ),
+        Verdict(
+            policy="dangerous_commands", stage=Stage.TOOL_CALL, mode="shadow", action="deny", reason=Reason.DANGEROUS_COMMAND,
+            message="rm -rf with a glob; prune -a", score=0.82, ms=0.34,
+        ),
+        Verdict(policy="pii", stage=Stage.RESPONSE, mode="enforce", ran="unsupported", reason=Reason.UNSUPPORTED_DIALECT),
+    )  # fmt: skip
+    detail.sent_body = detail.request_body.replace(b"out of disk.", b"out of disk. Ask first.")
+    detail.upstream_body = b"".join(anthropic_events("I'll remove everything at once."))
 
 
 def anthropic_events(text: str, *, done: bool = True) -> list[bytes]:

@@ -120,6 +120,7 @@ def make_app(
         begin_shutdown=ending.begin,
         wait_closed=ending.wait,
         clock=plane.clock,
+        wall=plane.wall,
         auto_pump=False,
     )
 

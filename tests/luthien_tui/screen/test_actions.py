@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from luthien_tui.actions import ACTIONS, BY_NAME, bindings, keys_page
+import pytest
+
+from luthien_tui.actions import ACTIONS, BY_NAME, ViewName, bindings, keys_page
 from luthien_tui.app import LuthienApp
 from tests.luthien_tui.fake_plane import FakePlane, sample_plane
 from tests.luthien_tui.screen.conftest import UPDATE
@@ -22,10 +24,16 @@ def test_every_action_is_a_method_and_explains_itself() -> None:
         assert action.title and action.description and not action.description.endswith(".")
 
 
-def test_no_key_is_given_twice_and_none_stops_the_process() -> None:
-    keys = [key for action in ACTIONS for key in action.keys if action.name != "copy_setup"]
+@pytest.mark.parametrize("view", ["live", "holds", "policies", "log"])
+def test_no_key_is_given_twice_in_a_view_and_none_stops_the_process(view: ViewName) -> None:
+    keys = [key for action in ACTIONS for key in action.keys if not action.views or view in action.views]
     assert len(keys) == len(set(keys))
     assert "ctrl+z" not in keys
+
+
+def test_what_decides_is_named_as_such() -> None:
+    assert {action.name for action in ACTIONS if action.by_key_only} == {"approve", "edit_held", "deny", "more_time"}
+    assert all(action.views == ("holds",) for action in ACTIONS if action.by_key_only)
 
 
 def test_bindings_carry_the_registry() -> None:
@@ -53,7 +61,7 @@ async def test_only_what_works_here_is_offered() -> None:
         names = {action.name for action in shown.app.valid_actions()}
         assert "copy_setup" in names
         assert not names & {"open", "copy", "next_tab", "search", "close"}
-        await shown.press("2")
+        await shown.press("8")
         names = {action.name for action in shown.app.valid_actions()}
         assert "search" in names
         assert not names & {"edit_filter", "copy_setup"}

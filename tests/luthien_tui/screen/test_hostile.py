@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
 import pytest
 
-from proxy_core.control.plane import Timing, TransactionDetail
-from tests.luthien_tui.fake_plane import FakeLogs, FakePlane, make_row
+from proxy_core.control.plane import ParamInfo, PolicyInfo, Timing, TransactionDetail
+from proxy_core.routing.reasons import Reason
+from proxy_core.verdicts import Stage, Verdict
+from tests.luthien_tui.fake_plane import FakeLogs, FakePlane, make_hold, make_row
 from tests.luthien_tui.screen.console import NORMAL, SMALL, Console, console
 
 HOSTILE = (
@@ -69,7 +72,7 @@ def check(shown: Console) -> None:
 
 
 @pytest.mark.parametrize("size", [NORMAL, SMALL])
-@pytest.mark.parametrize("tab", ["Summary", "Request", "Response", "Raw", "Timing"])
+@pytest.mark.parametrize("tab", ["Summary", "Request", "Response", "Policies", "Raw", "Timing"])
 async def test_no_part_of_an_open_transaction_acts(size: tuple[int, int], tab: str) -> None:
     async with console(hostile_plane(), size) as shown:
         check(shown)
@@ -97,7 +100,7 @@ async def test_toasts_menus_log_and_filter_do_not_act() -> None:
         check(shown)
         await shown.press("y")
         check(shown)
-        await shown.press("escape", "2")
+        await shown.press("escape", "8")
         assert "[@click=app.quit]" in shown.text
         check(shown)
         await shown.press("1", "f")
@@ -152,3 +155,132 @@ async def test_a_line_of_twenty_megabytes_does_not_stop_the_frame() -> None:
         await shown.press("tab", "end")
         assert time.perf_counter() - start < 1.0
         assert "more bytes; copy takes the whole body" in shown.text
+
+
+def hostile_control() -> FakePlane:
+    """Everything that a hold or a policy says is hostile."""
+    plane = hostile_plane()
+    plane.details["01J9ZK000001"].verdicts = (
+        Verdict(
+            policy=HOSTILE, stage=Stage.TOOL_CALL, mode="enforce", action="deny", reason=Reason.POLICY_DECISION,
+            message=HOSTILE, score=0.5, detail={HOSTILE: HOSTILE},
+        ),
+    )  # fmt: skip
+    plane.details["01J9ZK000001"].policy_digest = HOSTILE
+    plane.details["01J9ZK000001"].sent_body = HOSTILE.encode("utf-8", "surrogatepass") + b"changed"
+    plane.details["01J9ZK000001"].upstream_body = b"other " + HOSTILE.encode()
+    fields = ("policy", "reason", "tool", "call_id", "session_id", "agent", "model", "key", "message")
+    said = dict.fromkeys(fields, HOSTILE)
+    plane.policy_infos = [
+        PolicyInfo(
+            name=HOSTILE, use=HOSTILE, summary=HOSTILE, mode="enforce", on_error=HOSTILE, chain=chain, position=1,
+            stages=(HOSTILE,), release=HOSTILE, source=HOSTILE,
+            params=(
+                ParamInfo(name=HOSTILE, kind="text", value=HOSTILE, default="", help=HOSTILE),
+                ParamInfo(name="choice", kind="choice", value=HOSTILE, default="", choices=(HOSTILE, "b")),
+                ParamInfo(name="rules", kind="json", value=[{HOSTILE: HOSTILE}], default=[HOSTILE]),
+            ),
+        )
+        for chain in ("global", HOSTILE)
+    ]  # fmt: skip
+    plane.hold(
+        make_hold(1, transaction_id="01J9ZK000001", content=json.dumps({"command": HOSTILE}, ensure_ascii=False), **said),
+        make_hold(2, content=f"{HOSTILE}\n✓ approved by luthien\nwhy\npolicy     safe\n┃ ", stage="response", **said),
+        make_hold(3, status="denied", decided_by=HOSTILE, content=HOSTILE, **said),
+    )
+    return plane
+
+
+@pytest.mark.parametrize("size", [NORMAL, SMALL])
+async def test_no_part_of_a_hold_acts(size: tuple[int, int]) -> None:
+    plane = hostile_control()
+    async with console(plane, size) as shown:
+        check(shown)
+        await shown.press("2")
+        check(shown)
+        for hold in ("hold-1", "hold-2", "hold-3"):
+            shown.app.holds.go_to(hold)
+            await shown.frame()
+            check(shown)
+            plane.clock.now += 1
+            await shown.frame()
+            text = shown.text.replace("\n┊ ╏ ", "").replace("\n│ ┃ ", "")
+            assert "what " in text
+        shown.app.holds.go_to("hold-1")
+        for _ in range(6):
+            await shown.press("enter", "pagedown")
+            check(shown)
+        plane.clock.now += 1
+        await shown.press("e")
+        check(shown)
+        assert shown.app.holds.typing
+        assert not CONTROL.search(shown.app.holds.editor.text.replace("\n", ""))
+        assert json.loads(shown.app.holds.editor.text) == {"command": HOSTILE}
+        await shown.press("ctrl+s")
+        check(shown)
+        await shown.press("escape")
+        await shown.frame()
+        check(shown)
+
+
+async def test_content_cannot_pass_for_words_of_the_program() -> None:
+    plane = hostile_control()
+    async with console(plane) as shown:
+        await shown.press("2")
+        shown.app.holds.go_to("hold-2")
+        await shown.frame()
+        forged = [line[52:] for line in shown.lines if "approved by luthien" in line or "policy     safe" in line]
+        assert len(forged) == 2
+        assert all(line.startswith(("┃ ", "╏ ")) for line in (line.lstrip("│┊ ") for line in forged))
+
+
+async def test_what_cannot_be_edited_without_being_obeyed_is_not() -> None:
+    plane = hostile_control()
+    async with console(plane) as shown:
+        await shown.press("2")
+        shown.app.holds.go_to("hold-2")
+        await shown.frame()
+        for _ in range(6):
+            await shown.press("enter", "pagedown")
+        plane.clock.now += 1
+        await shown.press("e")
+        assert not shown.app.holds.typing
+        assert "cannot be edited here" in shown.text
+
+
+async def test_no_part_of_a_policy_acts() -> None:
+    plane = hostile_control()
+    async with console(plane) as shown:
+        await shown.press("4")
+        check(shown)
+        assert "[@click=app.quit]" in shown.text
+        await shown.press("space")
+        check(shown)
+        await shown.press("y")
+        check(shown)
+        await shown.press("tab", "e")
+        check(shown)
+        await shown.press("ctrl+s")
+        check(shown)
+        await shown.press("j", "e")
+        check(shown)
+        await shown.press("escape", "j", "e")
+        check(shown)
+        await shown.press("ctrl+s")
+        check(shown)
+        plane.feed.publish("control_changed", None, HOSTILE)
+        await shown.frame()
+        await shown.see("[@click=app.quit]x[/]")
+        check(shown)
+
+
+async def test_a_hostile_toast_and_kill_question_do_not_act() -> None:
+    plane = hostile_plane()
+    async with console(plane) as shown:
+        plane.hold(make_hold(9, tool=HOSTILE, session_id=HOSTILE))
+        await shown.see("2 shows it")
+        check(shown)
+        plane.add(make_row(3, state="streaming", outcome="", session_id=HOSTILE, model=HOSTILE), "started")
+        await shown.press("k", "K")
+        assert "End this transaction" in shown.text
+        check(shown)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.luthien_tui.fake_plane import FakePlane, make_row, sample_plane
+from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_hold, make_row, sample_plane, sample_policies
 from tests.luthien_tui.screen.console import SIZES, WIDE, console
 
 Golden = Callable[[str, str], None]
@@ -35,7 +35,7 @@ async def test_demo_is_marked(size: str, golden: Golden) -> None:
 
 
 @both_sizes
-@pytest.mark.parametrize("tab", ["Summary", "Request", "Response", "Raw", "Timing"])
+@pytest.mark.parametrize("tab", ["Summary", "Request", "Response", "Policies", "Raw", "Timing"])
 async def test_detail(size: str, tab: str, golden: Golden) -> None:
     async with console(sample_plane(), SIZES[size]) as shown:
         await shown.open(ANTHROPIC, tab)
@@ -65,7 +65,7 @@ async def test_a_running_response(size: str, golden: Golden) -> None:
 @both_sizes
 async def test_log(size: str, golden: Golden) -> None:
     async with console(sample_plane(), SIZES[size]) as shown:
-        await shown.press("2")
+        await shown.press("8")
         golden(f"log_{size}", shown.text)
 
 
@@ -143,3 +143,80 @@ async def test_the_least_size(golden: Golden) -> None:
 async def test_too_small(golden: Golden) -> None:
     async with console(sample_plane(), (50, 10)) as shown:
         golden("too_small_50x10", shown.text)
+
+
+@both_sizes
+async def test_what_waits_in_the_live_view(size: str, golden: Golden) -> None:
+    plane = held_plane()
+    async with console(plane, SIZES[size]) as shown:
+        shown.app.clear_notifications()
+        await shown.press("G", "k", "j")
+        golden(f"live_held_{size}", shown.text)
+
+
+@both_sizes
+async def test_holds(size: str, golden: Golden) -> None:
+    plane = held_plane()
+    async with console(plane, SIZES[size]) as shown:
+        await shown.press("2")
+        plane.clock.now += 1
+        await shown.frame()
+        golden(f"holds_{size}", shown.text)
+        await shown.press("j", "enter")
+        plane.clock.now += 1
+        await shown.frame()
+        golden(f"holds_story_{size}", shown.text)
+
+
+@both_sizes
+async def test_holds_where_more_is_below(size: str, golden: Golden) -> None:
+    plane = FakePlane()
+    plane.hold(make_hold(9, content="\n".join(f"step {number}" for number in range(60))))
+    async with console(plane, SIZES[size]) as shown:
+        await shown.press("2", "enter")
+        golden(f"holds_locked_{size}", shown.text)
+
+
+@both_sizes
+async def test_editing_and_denying_a_hold(size: str, golden: Golden) -> None:
+    plane = held_plane()
+    async with console(plane, SIZES[size]) as shown:
+        await shown.press("2", "enter")
+        plane.clock.now += 1
+        await shown.frame()
+        await shown.press("x")
+        golden(f"holds_denying_{size}", shown.text)
+        await shown.press("escape", "e")
+        shown.app.holds.editor.load_text("{")
+        await shown.press("ctrl+s")
+        await shown.see("not JSON")
+        golden(f"holds_editing_{size}", shown.text)
+
+
+@both_sizes
+async def test_policies(size: str, golden: Golden) -> None:
+    plane = sample_plane()
+    plane.policy_infos = sample_policies()
+    async with console(plane, SIZES[size]) as shown:
+        await shown.press("4")
+        golden(f"policies_{size}", shown.text)
+        await shown.press("j", "j", "right", "right")
+        golden(f"policies_pending_{size}", shown.text)
+
+
+@both_sizes
+async def test_nothing_to_control(size: str, golden: Golden) -> None:
+    async with console(FakePlane(), SIZES[size]) as shown:
+        await shown.press("2")
+        golden(f"holds_none_{size}", shown.text)
+        await shown.press("4")
+        golden(f"policies_none_{size}", shown.text)
+
+
+async def test_wide_has_the_panel_at_the_right(golden: Golden) -> None:
+    plane = held_plane()
+    async with console(plane, WIDE) as shown:
+        await shown.press("4")
+        golden("policies_180x40", shown.text)
+        await shown.press("2")
+        golden("holds_180x40", shown.text)

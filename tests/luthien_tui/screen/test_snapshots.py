@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from luthien_tui.app import LuthienApp
-from tests.luthien_tui.fake_plane import FakePlane, sample_plane
+from tests.luthien_tui.fake_plane import FakePlane, held_plane, sample_plane
 from tests.luthien_tui.screen.console import NORMAL, SIZES, Console, Ending, make_app
 
 Snapshot = Callable[..., bool]
@@ -52,6 +52,23 @@ def test_help(snap_compare: Snapshot) -> None:
     plane = sample_plane()
     helped = steps(plane, lambda shown: shown.press("question_mark"))
     assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=helped)
+
+
+def test_holds(snap_compare: Snapshot) -> None:
+    plane = held_plane()
+    queued = steps(plane, lambda shown: shown.press("2"))
+    assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=queued)
+
+
+def test_policies(snap_compare: Snapshot) -> None:
+    plane = held_plane()
+
+    async def moved(shown: Console) -> None:
+        await shown.press("4", "j", "j", "right")
+        shown.app.clear_notifications()
+        await shown.frame()
+
+    assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=steps(plane, moved))
 
 
 def test_no_tone_is_a_literal_colour() -> None:

@@ -1,0 +1,184 @@
+"""The selected policy: what it does, each of its parameters as a control, and the change that is prepared."""
+
+from __future__ import annotations
+
+from textual.events import Click, Resize
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from luthien_tui import figures
+from luthien_tui.documents import wrap
+from luthien_tui.policy_changes import Pending, as_text, can_move, is_threshold, what_if
+from luthien_tui.text import cell
+from luthien_tui.textual_compat import grow, jump
+from luthien_tui.widgets.paint import Painter, Piece, fit
+from proxy_core.control.plane import ParamInfo, PolicyInfo
+
+SLIDER_WIDTH = 24
+Line = tuple[list[Piece], int | None]
+"""The pieces, and the parameter that they belong to."""
+
+
+class PolicyPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
+    """Shows one policy; the cursor stands on a parameter."""
+
+    DEFAULT_CSS = """
+    PolicyPanel { width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
+        background: $background; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="policy-panel")
+        self.policy: PolicyInfo | None = None
+        self.pending = Pending()
+        self.cursor = 0
+        self._lines: list[Line] = []
+
+    @property
+    def param(self) -> ParamInfo | None:
+        """The parameter under the cursor."""
+        params = self.policy.params if self.policy is not None else ()
+        return params[self.cursor] if 0 <= self.cursor < len(params) else None
+
+    def show(self, policy: PolicyInfo | None, pending: Pending) -> None:
+        """Show a policy; of another one the cursor stands on the first parameter that arrows move."""
+        is_other = policy is None or self.policy is None or policy.name != self.policy.name
+        self.policy, self.pending = policy, pending
+        if is_other and policy is not None:
+            self.cursor = next((place for place, param in enumerate(policy.params) if can_move(param)), 0)
+            jump(self, 0)
+        self._take_lines()
+        if is_other:
+            self._reveal()
+
+    def _take_lines(self) -> None:
+        width = max(30, self.size.width - 2)
+        self._lines = [] if self.policy is None else panel_lines(self.policy, self.pending, width)
+        grow(self, Size(self.size.width, len(self._lines)))
+        self.refresh()
+
+    def _reveal(self) -> None:
+        places = [place for place, (_, param) in enumerate(self._lines) if param == self.cursor]
+        if places and self.size.height:
+            top = int(self.scroll_y)
+            if places[0] < top:
+                jump(self, places[0])
+            elif places[-1] >= top + self.size.height:
+                jump(self, places[-1] - self.size.height + 1)
+
+    def move(self, lines: int) -> None:
+        count = len(self.policy.params) if self.policy is not None else 0
+        if count:
+            self.cursor = max(0, min(self.cursor + lines, count - 1))
+            self._reveal()
+            self.refresh()
+
+    def move_first(self) -> None:
+        self.cursor = 0
+        jump(self, 0)
+        self.refresh()
+
+    def move_last(self) -> None:
+        self.move(1_000)
+
+    def on_click(self, event: Click) -> None:
+        place = int(self.scroll_y) + event.y
+        if place < len(self._lines) and (param := self._lines[place][1]) is not None:
+            self.cursor = param
+            self.refresh()
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def on_resize(self, event: Resize) -> None:
+        self._take_lines()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        place = int(self.scroll_y) + y
+        if place >= len(self._lines):
+            return Strip.blank(width, self.rich_style)
+        pieces, param = self._lines[place]
+        here = param is not None and param == self.cursor
+        is_first = here and (place == 0 or self._lines[place - 1][1] != param)
+        base = self.rich_style + self.tone("cursor" if self.has_focus else "cursor-away") if here else self.rich_style
+        return self.paint([("▶" if is_first else " ", "accent"), *pieces], width, base)
+
+
+def panel_lines(policy: PolicyInfo, pending: Pending, width: int) -> list[Line]:
+    """Everything about a policy, line by line."""
+    lines: list[Line] = [_change(pending, policy)] if pending else []
+    lines += [([(text, "strong")], None) for text in wrap(cell(policy.summary), width)]
+    facts = [f"use {cell(policy.use)}", f"set by {cell(policy.source)}"]
+    if not policy.sends:
+        facts += [f"acts on {' and '.join(map(cell, policy.stages)) or 'nothing'}", f"buffers {cell(policy.release)}"]
+        facts += [f"on error {cell(policy.on_error)}", f"{policy.errors_1h:,} errors 1h"]
+    facts += [f"p50 {figures.duration(policy.p50_ms)}", f"p99 {figures.duration(policy.p99_ms)}"]
+    lines += [([(text, "quiet")], None) for text in _packed(facts, width)]
+    for field, message in pending.wrong.items():
+        if field not in {f"params.{param.name}" for param in policy.params}:
+            lines.append(([(f"✗ {cell(field)}: {cell(message)}", "error")], None))
+    if policy.params:
+        lines.append(([("", "")], None))
+    room = min(22, max((len(param.name) for param in policy.params), default=0) + 1)
+    for place, param in enumerate(policy.params):
+        lines += [(pieces, place) for pieces in _param(policy, param, pending, room, width)]
+    return lines
+
+
+def _packed(facts: list[str], width: int) -> list[str]:
+    rows: list[str] = []
+    for fact in facts:
+        if rows and len(rows[-1]) + 3 + len(fact) <= width:
+            rows[-1] += f" · {fact}"
+        else:
+            rows.append(fact)
+    return [fit(row, width).rstrip() for row in rows]
+
+
+def _change(pending: Pending, policy: PolicyInfo) -> Line:
+    parts = [f"mode {policy.mode} → {pending.mode}"] if pending.mode is not None else []
+    before = {param.name: param.value for param in policy.params}
+    parts += [f"{cell(name)} {_short(before.get(name))} → {_short(value)}" for name, value in pending.params.items()]
+    return [("pending ", "badge"), (f" {' · '.join(parts)}  ", "warning"), ("enter", "key"), (" applies ", "quiet"),
+            ("esc", "key"), (" drops", "quiet")], None  # fmt: skip
+
+
+def _short(value: object) -> str:
+    return fit(cell(as_text(value)), 24).rstrip()
+
+
+def _param(policy: PolicyInfo, param: ParamInfo, pending: Pending, room: int, width: int) -> list[list[Piece]]:
+    value = pending.value_of(param)
+    is_changed = param.name in pending.params
+    head: Piece = (fit(cell(param.name), room), "name")
+    tone = "warning" if is_changed else ""
+    lines: list[list[Piece]] = []
+    default = "" if value == param.default else f"  default {_short(param.default)}"
+    if can_move(param):
+        bounds = f" {as_text(param.minimum)} to {as_text(param.maximum)}"
+        lines.append([head, (f"{as_text(value)} ", tone or "strong"), *_slider(param, value), (bounds + default, "quiet")])
+    else:
+        text = cell(as_text(value)) if value is not None else figures.UNKNOWN
+        extra = f"  one of {', '.join(map(cell, param.choices))}" if param.choices else ""
+        space = max(12, width - room - len(default) - min(len(extra), width // 3))
+        lines.append([head, (fit(text, space).rstrip(), tone), (extra + default, "quiet")])
+    if is_threshold(param):
+        lines.append([(" " * room, ""), (what_if(policy.recent_scores, float(param.value), float(value)), "notice")])
+    if (wrong := pending.wrong.get(f"params.{param.name}")) is not None:
+        lines.append([(" " * room, ""), (f"✗ {cell(wrong)}", "error")])
+    if param.help:
+        lines += [[(" " * room, ""), (text, "quiet")] for text in wrap(cell(param.help), max(20, width - room))]
+    return lines
+
+
+def _slider(param: ParamInfo, value: object) -> list[Piece]:
+    low, high = param.minimum or 0.0, param.maximum if param.maximum is not None else 1.0
+    number = float(value) if isinstance(value, int | float) else low
+    part = (number - low) / (high - low) if high > low else 0.0
+    place = max(0, min(SLIDER_WIDTH - 1, round(part * (SLIDER_WIDTH - 1))))
+    return [("├", "quiet"), ("─" * place, "bar"), ("●", "accent"), ("─" * (SLIDER_WIDTH - 1 - place), "bar-rest"), ("┤", "quiet")]
