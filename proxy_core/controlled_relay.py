@@ -58,7 +58,6 @@ class ControlledRelay:
         if content_type.startswith(STREAM_TYPES) and control.streams and not encoding:
             encoder = encoder_for(running.operation, model=running.row.model, transaction_id=running.row.transaction_id)
             if encoder is not None:
-                running.encoder = encoder
                 return await self._events(running, control, response, encoder, send)
         body = await self._whole(control, response)
         if encoding:
@@ -155,6 +154,7 @@ class ControlledRelay:
             task=running.task,
             loop=self._loop,
         )
+        running.encoder = pipeline
         stream = _Stream(self._relay, running, control, pipeline, self._max_body_bytes)
         start = self._relay.start_message
         over = False
@@ -190,7 +190,7 @@ class ControlledRelay:
             pipeline.finish_verdicts()
             control.upstream_answer = pipeline.answer
             control.first_token_offset = pipeline.first_token_offset
-            control.altered = encoder.altered or pipeline.denied is not None
+            control.altered = pipeline.altered or pipeline.denied is not None
             control.denied = pipeline.denied is not None
             if control.altered:
                 control.upstream_body = bytes(stream.original)
@@ -247,12 +247,18 @@ class _Stream:
 
     def forward(self, chunk: bytes) -> bool:
         """The sink of the upstream's pump: what comes goes through the policies and out, without a task switch."""
+        running = self._running
         pipeline = self.pipeline
         going = self.feed(chunk) and not pipeline.suspended and not self.saw_end
-        if not self._running.sent:
+        if not running.sent:
             return going and not pipeline.has_output  # the head goes first
         out = pipeline.take()
-        return (self._give(out) if out else True) and going
+        if not out:
+            return going
+        if going and not self._terminated:
+            self._relay.take(running, out)
+            return self._write(out)
+        return self._give(out) and going
 
     def _give(self, out: bytes) -> bool:
         """Send what may go; False where the client is slower than the upstream."""

@@ -16,6 +16,7 @@ from proxy_core.wire.glance import Glance
 
 if TYPE_CHECKING:
     from proxy_core.enforcement import Control
+    from proxy_core.policies.streaming import StreamPipeline
     from proxy_core.wire.encoder import StreamEncoder
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -108,7 +109,7 @@ class Running:
         """The head of the response, where it waits to be sent with the body."""
         self.control: Control | None = None
         """The policies' side of it; None where no policy runs."""
-        self.encoder: StreamEncoder | None = None
+        self.encoder: StreamEncoder | StreamPipeline | None = None
         """Encodes the stream to the client, where policies may change it."""
         self.sent_body = b""
         """The request's body as it goes upstream."""

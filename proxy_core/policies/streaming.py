@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Sequence
+from operator import is_
 from typing import Any
 
 from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
@@ -40,6 +41,8 @@ from proxy_core.wire.encoder import IllegalStream, StreamEncoder
 
 log = logging.getLogger(__name__)
 
+MAX_LOG = 4_096
+"""Events after which the encoder follows a stream although nothing was changed, so that they need not be kept."""
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 """What may wait in luthien of one stream, for a policy or a person."""
 CLOSING_S = 2.0
@@ -99,10 +102,14 @@ class StreamPipeline:
         self.task = task
         self._loop = loop
         self._decoder = decoder
-        self.encoder = encoder
+        self._encoder = encoder
+        self._log: list[StreamEvent] | None = []
+        """What came while everything left as it came; None once the encoder follows the stream."""
+        self._passed = 0
+        """How many events of it have left."""
         self._queue: deque[StreamEvent] = deque()
         self._backlog_bytes = 0
-        self._out = bytearray()
+        self._out: list[bytes] = []
         self._over = False
         """Whether the upstream's last event is in the queue."""
         self.saw_end = False
@@ -123,7 +130,6 @@ class StreamPipeline:
         self.answer: Answer | None = None
         """What the upstream said, once `finish` was called."""
         self._passing: BaseException | None = None
-        self._inside = 0
         self._timed_out = -1
         self._pending: Any = None
         self._step: Any = None
@@ -136,6 +142,7 @@ class StreamPipeline:
         self._entries: list[Entry] = []
         self._shadows: list[_ShadowStream] = []
         self._generators: list[Any] = []
+        self._guards: list[Any] = []
         outer: AsyncIterator[StreamEvent] = self._source()
         self._generators.append(outer)
         for entry in entries:
@@ -147,6 +154,7 @@ class StreamPipeline:
                 context.view(entry.name).verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
             else:
                 outer = self._guard(len(self._entries), entry, context.view(entry.name), outer)
+                self._guards.append(outer)
                 self._entries.append(entry)
             self._generators.append(outer)
         self._outer = outer
@@ -159,7 +167,10 @@ class StreamPipeline:
         self._backlog_bytes += len(chunk)
         if not events:
             return
-        self.encoder.seen(events)
+        if self._log is None:
+            self._encoder.seen(events)
+        else:
+            self._log.extend(events)
         if type(events[-1]) is EndEvent:
             self.saw_end = True
         if not self._content_seen:
@@ -197,22 +208,27 @@ class StreamPipeline:
             return
         self._closed = True
         try:
-            self._out += self.encoder.finish()
+            if self._log is not None and self._passed < len(self._log):
+                self._follow()
+            if self._log is None:
+                self._out.append(self._encoder.finish())
         except IllegalStream as error:
             self._stop(error)
-        if not self.encoder.altered:
-            self._out += self._rest or rest
+        if not self.altered:
+            self._out.append(self._rest or rest)
 
     def take(self) -> bytes:
         """What may go to the client since the last call."""
-        out = bytes(self._out)
-        self._out.clear()
+        out = self._out
         self._backlog_bytes = 0
-        return out
+        if not out:
+            return b""
+        self._out = []
+        return out[0] if len(out) == 1 else b"".join(out)
 
     @property
     def has_output(self) -> bool:
-        return bool(self._out)
+        return any(self._out)
 
     async def settle(self) -> None:
         """Wait for the policy that waits, and go on as far as the events that are there allow."""
@@ -230,8 +246,9 @@ class StreamPipeline:
                 if self._timed_out < 0:
                     raise
                 # It was told to stop and did not: what it holds is lost with it.
+                late = self._entries[self._timed_out]
                 self._take_back_cancellation()
-                self._outlasted(self._waiting)
+                self._outlasted(late)
             except BaseException as error:
                 if isinstance(error, ClientGone | KeyboardInterrupt):
                     raise
@@ -239,7 +256,8 @@ class StreamPipeline:
             finally:
                 self._drop_timer()
             self.suspended = False
-            self._emit(produced)
+            if produced:
+                self._emit(produced)
             if self.task is not None and self.task.cancelling():
                 raise asyncio.CancelledError
             if not self.ended:
@@ -248,8 +266,13 @@ class StreamPipeline:
 
     @property
     def _waiting(self) -> Entry:
-        """The policy that runs, or waits, just now."""
-        return self._entries[min(self._inside, len(self._entries) - 1)]
+        """The policy that waits just now."""
+        return self._entries[self._waiting_at]
+
+    @property
+    def _waiting_at(self) -> int:
+        """Its place: the guards around it have begun a step, those within have ended theirs."""
+        return next((at for at, guard in enumerate(self._guards) if guard.ag_running), len(self._guards) - 1)
 
     def _watch(self, wanted: Any) -> bool:
         """Called with everything that a policy waits for; True where that is the upstream's next event.
@@ -258,18 +281,19 @@ class StreamPipeline:
         """
         if wanted is _STARVED:
             return True
-        if self._timer_for != self._inside:
+        at = self._waiting_at
+        if self._timer_for != at:
             self._drop_timer()
-            self._timer_for = self._inside
+            self._timer_for = at
             self._since = time.perf_counter()
             entry = self._waiting
             if not entry.policy.waits_for_people:
-                self._timer = self._loop.call_later(entry.deadline_s, self._expire, self._inside)
+                self._timer = self._loop.call_later(entry.deadline_s, self._expire, at)
         return False
 
     def _drop_timer(self) -> None:
         if self._timer_for >= 0:
-            name = self._entries[min(self._timer_for, len(self._entries) - 1)].name
+            name = self._entries[self._timer_for].name
             self._waited[name] = self._waited.get(name, 0.0) + (time.perf_counter() - self._since) * 1e3
             self._timer_for = -1
         if self._timer is not None:
@@ -287,7 +311,6 @@ class StreamPipeline:
 
     def _outlasted(self, entry: Entry) -> None:
         """A policy was told to stop and did not: what it holds is lost with it."""
-        self._take_back_cancellation()
         words = f"policy '{entry.name}' could not decide, and did not stop when its time was over"
         self.context.view(entry.name).verdict("deny", Reason.POLICY_TIMEOUT, words, ran="error")
         self._stop(PolicyDenied(Reason.POLICY_TIMEOUT, words, policy=entry.name))
@@ -343,7 +366,6 @@ class StreamPipeline:
         queue = self._queue
         while True:
             while queue:
-                self._inside = 0
                 yield queue.popleft()
             if self._over:
                 return
@@ -363,9 +385,7 @@ class StreamPipeline:
                     raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
                 if given:
                     given.clear()
-                self._inside = at + 1
                 yield event
-                self._inside = at
             return
         except (GeneratorExit, Cut):
             raise
@@ -397,9 +417,7 @@ class StreamPipeline:
         for event in given or ():
             yield event
         async for event in inner:
-            self._inside = at + 1
             yield event
-            self._inside = at
 
     def _advance(self) -> None:
         """Run the policies until they want more events than there are, or wait for something."""
@@ -408,16 +426,17 @@ class StreamPipeline:
             asyncio.tasks._enter_task(self._loop, self.task)  # type: ignore[arg-type]
         produced: list[StreamEvent] = []
         self.driving = True
+        step = self._step
         try:
-            outer = self._outer
+            following = self._outer.__anext__
             while True:
-                step: Any = self._step or outer.__anext__()
-                self._step = step
+                if step is None:
+                    step = self._step = following()
                 try:
                     wanted = step.send(None)
                 except StopIteration as done:
                     produced.append(done.value)
-                    self._step = None
+                    step = self._step = None
                     continue
                 if wanted is not _STARVED:
                     self.suspended = True
@@ -428,22 +447,69 @@ class StreamPipeline:
         except BaseException as error:  # recorded by the guard of the policy that raised it
             if isinstance(error, KeyboardInterrupt):
                 raise
-            self._emit(produced)
+            if produced:
+                self._emit(produced)
             produced = []
             self._stop(error)
         finally:
             self.driving = False
             if entered:
                 asyncio.tasks._leave_task(self._loop, self.task)  # type: ignore[arg-type]
-        self._emit(produced)
+        if produced:
+            self._emit(produced)
 
     def _emit(self, events: list[StreamEvent]) -> None:
-        if not events or self.failure is not None:
+        if self.failure is not None:
             return
+        if self._log is not None:
+            if self._passes(events):
+                return
+            self._follow()
         try:
-            self._out += self.encoder.encode(events)
+            self._out.append(self._encoder.encode(events))
         except IllegalStream as error:
             self._stop(error)
+
+    def _passes(self, events: list[StreamEvent]) -> bool:
+        """Send events that leave just as they came with their own bytes; False where they do not."""
+        log, passed = self._log or [], self._passed
+        if len(events) == 1 and passed < len(log) <= MAX_LOG:
+            event = events[0]
+            if log[passed] is event and (passed + 1 == len(log) or log[passed + 1].raw):
+                self._passed = passed + 1
+                self._out.append(event.raw)
+                return True
+            return False
+        end = passed + len(events)
+        if len(log) > MAX_LOG or not all(map(is_, events, log[passed:end])) or end > len(log):
+            return False
+        if end < len(log) and not log[end].raw:
+            return False  # the rest of a wire event may be changed yet
+        self._passed = end
+        self._out += [event.raw for event in events]
+        return True
+
+    def _follow(self) -> None:
+        """From now on the encoder has to know what came and what left."""
+        log, self._log = self._log, None
+        if log:
+            self._encoder.seen(log)
+            self._encoder.encode(log[: self._passed])
+
+    @property
+    def altered(self) -> bool:
+        """Whether anything left otherwise than it came."""
+        return self._log is None and self._encoder.altered
+
+    def heartbeat(self) -> bytes:
+        """A sign of life that is legal at this place."""
+        self._follow()
+        return self._encoder.heartbeat()
+
+    def refusal(self, text: str) -> bytes:
+        """End the stream legally with a refusal. Raises IllegalStream."""
+        self._follow()
+        return self._encoder.refusal(text)
 
     def _stop(self, error: BaseException) -> None:
         """Nothing more may come of the upstream's stream: end the client's in a form that it can read."""
@@ -452,7 +518,7 @@ class StreamPipeline:
         if isinstance(error, PolicyDenied):
             self.denied = error
             try:
-                self._out += self.encoder.refusal(str(error))
+                self._out.append(self.refusal(str(error)))
             except IllegalStream as illegal:
                 self.failure = IllegalOutput(f"{illegal}")
         elif isinstance(error, IllegalStream):
