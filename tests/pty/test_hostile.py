@@ -28,7 +28,7 @@ PAYLOADS = (
 )
 HOSTILE = "START" + "".join(f"<{payload}>" for payload in PAYLOADS) + "END"
 HARMLESS = "START" + re.sub(r"[^ -~]", "x", HOSTILE[5:-3]) + "END"
-TABS = 6
+TABS = 7
 
 
 async def panes(start: Callable[..., Terminal], upstream: FaultUpstream, client: aiohttp.ClientSession, text: str) -> Terminal:
@@ -74,7 +74,7 @@ async def panes(start: Callable[..., Terminal], upstream: FaultUpstream, client:
             terminal.send("\x1b")
             seen = len(terminal.output)
             await terminal.until(lambda seen=seen: len(terminal.output) > seen)  # type: ignore[misc]
-        terminal.send("2")
+        terminal.send("8")
         await terminal.shows("1 Live")
         terminal.send("q")
         assert await terminal.ended() == 0
