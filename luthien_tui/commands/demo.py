@@ -29,11 +29,11 @@ class DemoAgents:
         self._agents: asyncio.Task[None] | None = None
 
     async def prepare(self, settings: Settings) -> Settings:
-        from luthien_tui.demo import DemoUpstream, demo_upstreams
+        from luthien_tui.demo import DemoUpstream, demo_policies, demo_upstreams
 
         self._upstream = DemoUpstream()
         base_url = await self._upstream.start()
-        return settings.model_copy(update={"upstreams": demo_upstreams(base_url)})
+        return settings.model_copy(update={"upstreams": demo_upstreams(base_url), "policies": demo_policies()})
 
     def begin(self, address: str) -> None:
         from luthien_tui.demo import run_agents

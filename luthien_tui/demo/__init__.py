@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from luthien_tui.demo.agents import run_agents
+from luthien_tui.demo.control import demo_policies
 from luthien_tui.demo.upstream import DemoUpstream
 from proxy_core.settings import UpstreamSettings
 
-__all__ = ["DemoUpstream", "demo_upstreams", "run_agents"]
+__all__ = ["DemoUpstream", "demo_policies", "demo_upstreams", "run_agents"]
 
 
 def demo_upstreams(base_url: str) -> dict[str, UpstreamSettings]:

@@ -13,7 +13,8 @@ _CODE_TOOLS = {
 }
 _CODER = (
     "You are a coding agent working in a terminal on the user's repository. Read before you edit, run the tests after every "
-    "change, and keep answers short. Never push, never touch files outside the repository."
+    "change, and keep answers short. Never push, never touch files outside the repository. To read the mirror use the token "
+    f"ghp_{'demo' * 9}."
 )
 
 FLAKY_TEST = Story(

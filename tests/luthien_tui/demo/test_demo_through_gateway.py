@@ -10,17 +10,22 @@ from random import Random
 import aiohttp
 import pytest
 
-from luthien_tui.demo import DemoUpstream, demo_upstreams
+from luthien_tui.demo import DemoUpstream, demo_policies, demo_upstreams
 from luthien_tui.demo.agents import Player
 from luthien_tui.demo.upstream import ALL_STORIES
-from proxy_core.settings import ServerSettings, Settings
+from proxy_core.settings import ControlSettings, ServerSettings, Settings
 from tests.gateway_fixtures import RunningGateway, running_gateway
 
 
 @pytest.fixture
 async def demo_gateway(tmp_path: Path) -> AsyncIterator[RunningGateway]:
     upstream = DemoUpstream(pace=0)
-    settings = Settings(server=ServerSettings(port=0), upstreams=demo_upstreams(await upstream.start()))
+    settings = Settings(
+        server=ServerSettings(port=0),
+        control=ControlSettings(port=0),
+        upstreams=demo_upstreams(await upstream.start()),
+        policies=demo_policies(hold_s=1),
+    )
     try:
         async with running_gateway(settings, tmp_path / "data") as gateway:
             yield gateway
@@ -54,3 +59,11 @@ async def test_two_rounds_of_every_story(demo_gateway: RunningGateway) -> None:
     assert all(row.cost_usd for row in priced)
     assert any(row.tool_calls > 1 for row in rows)
     assert any(row.cached_tokens for row in rows)
+    fared = {one.name: one for one in demo_gateway.plane.policies()}
+    assert fared["strip_secrets"].acted_1h > 0, "a key is taken out"
+    assert fared["block_dangerous_commands"].mode == "shadow"
+    assert fared["block_dangerous_commands"].shadow_1h > 0, "and would have blocked something"
+    assert not any(one.errors_1h for one in fared.values())
+    held = demo_gateway.plane.holds(decided=True)
+    assert {hold.tool for hold in held} == {"refund", "edit_file", "shell"}
+    assert {(hold.status, hold.on_timeout) for hold in held} == {("expired", "approve")}, "the demo goes on by itself"
