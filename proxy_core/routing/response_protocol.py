@@ -39,6 +39,8 @@ class ResponseProtocol(ResponseHandler):
         self._sink: Callable[[bytes], bool] | None = None
         self._sink_is_full = False
         self._pause_timer: asyncio.TimerHandle | None = None
+        self._pause_checked_at = 0.0
+        """The loop's clock when the timer fires."""
         self._last_byte_at = 0.0
         self._limit_s = 0.0
         self._head_done = False
@@ -244,7 +246,6 @@ class ResponseProtocol(ResponseHandler):
 
     def _finish(self) -> None:
         self.ended = True
-        self._drop_timer()
         self._wake()
 
     def _fail(self, failure: UpstreamError) -> None:
@@ -262,22 +263,28 @@ class ResponseProtocol(ResponseHandler):
             self._fail(UpstreamInvalid(f"{self._name} sent something that is not HTTP: {str(error)[:200]}"))
 
     def _expect_within(self, seconds: float) -> None:
+        """The timer stays through many pieces and many answers, and is only replaced where it would fire too late."""
         self._limit_s = seconds
-        self._last_byte_at = self._loop.time()
+        now = self._last_byte_at = self._loop.time()
+        if not self.ended and (self._pause_timer is None or self._pause_checked_at > now + seconds):
+            self._check_pause_at(now + seconds)
+
+    def _check_pause_at(self, when: float) -> None:
         self._drop_timer()
-        if not self.ended:
-            self._pause_timer = self._loop.call_later(seconds, self._check_pause)
+        self._pause_checked_at = when
+        self._pause_timer = self._loop.call_at(when, self._check_pause)
 
     def _check_pause(self) -> None:
-        """One timer for many bytes: when it fires, see how long the pause really is."""
+        """See how long the pause really is."""
+        self._pause_timer = None
         if self.ended or self._failure is not None:
             return
         now = self._loop.time()
         if self._pieces or self._held_back:
             self._last_byte_at = now
-        left = self._last_byte_at + self._limit_s - now
-        if left > 0.001:
-            self._pause_timer = self._loop.call_later(left, self._check_pause)
+        due = self._last_byte_at + self._limit_s
+        if due > now + 0.001:
+            self._check_pause_at(due)
             return
         when = "between two pieces of its answer" if self._head_done else "before it answered"
         self._fail(UpstreamTimeout(f"{self._name} was silent for {self._limit_s:g} s {when}; see 'routing.timeouts'"))
