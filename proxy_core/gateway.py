@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
 
+TICK_S = 0.1
+"""How often deadlines are looked at: one timer for all transactions, since two for each cost more than reading its body."""
 WATCH_AFTER_S = 0.25
 """A transaction older than this has a watcher for a client that leaves; most are over before."""
 MIN_BODY_BYTES_PER_S = 1_024
@@ -104,18 +106,20 @@ class Gateway:
         self._configured_secrets = tuple(one.api_key.encode() for one in upstreams.by_name.values() if one.api_key is not None)
         self.running: dict[str, Running] = {}
         self.total = 0
+        self._ticking = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         running = self._begin(scope)
-        loop = self._loop
-        watchers: list[asyncio.Task[None]] = []
-        # One timer at a time: for the request's body, then for the start of the watch, then for the whole.
-        running.timer = loop.call_later(self._server.body_timeout_s, running.expire)
+        # One deadline at a time: for the request's body, then for the start of the watch, then for the whole.
+        running.deadline = running.started + self._server.body_timeout_s
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_S, self._tick)
         try:
             try:
                 await self._take_request(running, scope, receive)
-                running.timer.cancel()
-                running.timer = loop.call_later(WATCH_AFTER_S, self._watch_from_now, running, receive, watchers)
+                running.receive = receive
+                running.deadline = self._now() + WATCH_AFTER_S
                 if running.control is None:
                     held = await self._forward(running, send)
                 else:
@@ -136,18 +140,30 @@ class Gateway:
         except asyncio.CancelledError:
             await self._cancelled(running, receive, send)
         finally:
-            running.timer.cancel()
-            for watcher in watchers:
-                watcher.cancel()
+            if running.watcher is not None:
+                running.watcher.cancel()
             # The server's functions in it refer to the scope: left there, each request would be a cycle for the collector.
             scope.get("extensions", {}).clear()
             self.running.pop(running.row.transaction_id, None)
 
-    def _watch_from_now(self, running: Running, receive: Receive, watchers: list[asyncio.Task[None]]) -> None:
+    def _tick(self) -> None:
+        """See what is due; goes on for as long as anything runs."""
+        now = self._now()
+        for running in list(self.running.values()):
+            if running.deadline <= now:
+                if running.receive is not None:
+                    self._watch_from_now(running, running.receive, now)
+                else:
+                    running.expire(now)
+        self._ticking = bool(self.running)
+        if self._ticking:
+            self._loop.call_later(TICK_S, self._tick)
+
+    def _watch_from_now(self, running: Running, receive: Receive, now: float) -> None:
         """For a transaction that is not over at once: notice a client that leaves, and the limit of the whole."""
-        watchers.append(spawn(_watch(running, receive), name="watch client"))
-        total_s = running.upstream.timeouts.total_s if running.upstream else 0.0
-        running.timer = self._loop.call_later(total_s, running.expire)
+        running.receive = None
+        running.watcher = spawn(_watch(running, receive), name="watch client")
+        running.deadline = now + (running.upstream.timeouts.total_s if running.upstream else 0.0)
 
     def take(self, settings: Settings) -> None:
         """Put in force what of a changed configuration concerns requests: names of keys, the pause between heartbeats."""
@@ -171,7 +187,7 @@ class Gateway:
             running.go_on(self._now())
 
     def _expiry(self, running: Running) -> LuthienError | None:
-        """The error of a transaction that was stopped by its timer or an operator; None where something else stopped it."""
+        """The error of a transaction that was stopped by its deadline or an operator; None where something else stopped it."""
         if running.killed_by and not running.client_gone:
             if running.task is not None:
                 running.task.uncancel()
@@ -288,8 +304,7 @@ class Gateway:
             elapsed = loop.time() - begun
             if elapsed > timeout_s and length < elapsed * MIN_BODY_BYTES_PER_S:
                 raise RequestTimeout("the request body came too slowly; see 'server.body_timeout_s'")
-            running.timer.cancel()
-            running.timer = loop.call_later(timeout_s, running.expire)
+            running.deadline = loop.time() + timeout_s
             message = await receive()
 
     # --- the upstream ---
@@ -393,9 +408,13 @@ class Gateway:
         """The upstream's answer has ended in order: record it, then let the last piece go."""
         denied = running.control is not None and running.control.denied
         await self._recorder.outcome(running, "refused" if denied else "")
-        if running.start_message is not None:
+        start = running.start_message
+        if start is not None:
             # The body came whole: head and body leave in one write.
-            await send(running.start_message)
+            if running.answer is not None and running.answer(start["status"], start["headers"], held):
+                self._finished(running)
+                return
+            await send(start)
         await send({"type": "http.response.body", "body": held, "more_body": False})
         self._finished(running)
 

@@ -6,7 +6,7 @@ Only the gateway writes to it. Front ends see its row, and its response bytes wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from proxy_core.routing.upstreams import Upstream
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 RawHeaders = list[tuple[bytes, bytes]]
 FIRST_CHUNKS = 64
 """Arrival times are kept for so many chunks, to tell when the first token came."""
+_NEVER = float("inf")
 
 
 class Running:
     """The state of one transaction."""
 
     __slots__ = (
+        "answer",
         "arrivals",
         "body",
         "capture_limit",
@@ -36,6 +38,7 @@ class Running:
         "content_type",
         "control",
         "cut_connection",
+        "deadline",
         "encoder",
         "endpoint",
         "error",
@@ -49,6 +52,7 @@ class Running:
         "paused_at",
         "paused_s",
         "query",
+        "receive",
         "received",
         "response",
         "response_headers",
@@ -62,9 +66,9 @@ class Running:
         "started",
         "started_ns",
         "task",
-        "timer",
         "timing",
         "upstream",
+        "watcher",
         "write",
     )
 
@@ -98,13 +102,20 @@ class Running:
         self.leaving = False
         """Whether the outcome is being written: from here on a client that leaves changes nothing."""
         self.client_gone = False
-        self.cut_connection: Callable[[], None] = scope.get("extensions", {}).get("luthien.cut", _no_way_to_cut)
+        extensions = scope.get("extensions", {})
+        self.cut_connection: Callable[[], None] = extensions.get("luthien.cut", _no_way_to_cut)
         """Closes the client's connection in the middle of an answer."""
-        self.write: Callable[[bytes], bool] | None = scope.get("extensions", {}).get("luthien.write")
+        self.write: Callable[[bytes], bool] | None = extensions.get("luthien.write")
         """Sends a piece of the body at once; False asks to wait until the client has read on. Not every server has it."""
-        self.timer: asyncio.TimerHandle
+        self.answer: Callable[[int, RawHeaders, bytes], bool] | None = extensions.get("luthien.answer")
+        """Sends a whole answer at once; False where it has to go the ASGI way. Not every server has it."""
+        self.deadline = _NEVER
+        """The loop's clock when something is due: the watch over the client to begin, or the transaction to be stopped."""
+        self.receive: Callable[[], Awaitable[MutableMapping[str, Any]]] | None = None
+        """What the watch over the client listens to, until it has begun."""
+        self.watcher: asyncio.Task[None] | None = None
         self.expired = False
-        """Whether a timer has stopped this transaction."""
+        """Whether its deadline has stopped this transaction."""
         self.start_message: MutableMapping[str, Any] | None = None
         """The head of the response, where it waits to be sent with the body."""
         self.control: Control | None = None
@@ -118,9 +129,9 @@ class Running:
         self.killed_by = ""
         """The operator who ended it."""
         self.paused_at: float | None = None
-        """The loop's clock when a person was asked; while they think, no timer ends the transaction."""
+        """The loop's clock when a person was asked; while they think, no deadline ends the transaction."""
         self.paused_s = 0.0
-        """Time of thinking that the running timer has to be given back."""
+        """Time of thinking by which the deadline has to be put off."""
         self.error = ""
         self.content_type = ""
         self.content_encoding = ""
@@ -140,13 +151,14 @@ class Running:
     def operation(self) -> Operation:
         return self.endpoint.operation if self.endpoint else Operation.OTHER
 
-    def expire(self) -> None:
+    def expire(self, now: float) -> None:
         """The time is up: stop whatever this transaction waits for."""
+        self.deadline = _NEVER
         if self.leaving or self.task is None:
             return
         if self.paused_at is not None or self.paused_s:
             given, self.paused_s = self.paused_s or 1.0, 0.0
-            self.timer = self.task.get_loop().call_later(given, self.expire)
+            self.deadline = now + given
         else:
             self.expired = True
             self.task.cancel()

@@ -27,9 +27,13 @@ log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
 SWEEP_S = 0.5
-"""How often slow heads are looked for."""
+"""How often slow heads and idle connections are looked for."""
 MAX_HEADERS = 256
 _HOST = re.compile(rb"[A-Za-z0-9._~%-]*(?:\[[0-9A-Fa-f:.%]+\])?(?::[0-9]{0,5})?")
+_HEADER_LINE = b"%b: %b".__mod__
+_NOT_IN_NAMES = bytes(range(0x21)) + b'\x7f()<>@,;:\\[]={}"'
+_NOT_IN_VALUES = bytes(set(range(0x20)) - {0x09}) + b"\x7f"
+"""Looked for in all headers at once, which costs far less than a search in each."""
 
 
 class ServerStartupError(LuthienError):
@@ -78,12 +82,12 @@ class EmbeddedServer(uvicorn.Server):
         self._stopping.set()
 
     async def main_loop(self) -> None:
-        """Serve until `stop`. Wakes only to look for slow heads, not ten times a second as uvicorn does."""
+        """Serve until `stop`. Wakes only to look for slow heads and idle connections, not ten times a second as uvicorn does."""
         await self.on_tick(0)
         while not self.should_exit:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), SWEEP_S)
-            self._sweep_slow_heads()
+            self._sweep()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let what runs finish within the drain time, then stop it. As uvicorn's, without its fixed pauses."""
@@ -110,11 +114,15 @@ class EmbeddedServer(uvicorn.Server):
         except SystemExit as error:
             raise ServerStartupError("the gateway could not start; the log says why") from error
 
-    def _sweep_slow_heads(self) -> None:
-        oldest = asyncio.get_running_loop().time() - self._settings.header_timeout_s
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        oldest = now - self._settings.header_timeout_s
         for connection in list(self.server_state.connections):
-            if isinstance(connection, IngressProtocol) and connection.head_begun < oldest:
-                connection.head_timed_out()
+            if isinstance(connection, IngressProtocol):
+                if connection.head_begun < oldest:
+                    connection.head_timed_out()
+                elif connection.idle_since + connection.timeout_keep_alive < now:
+                    connection.timeout_keep_alive_handler()
 
 
 class CloseDelimitedCycle(RequestResponseCycle):
@@ -147,6 +155,8 @@ class IngressProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self.head_begun = float("inf")
         """The loop's clock when the head that is awaited began; infinity while none is."""
+        self.idle_since = float("inf")
+        """The loop's clock when the last answer was complete; infinity while there is something to do."""
         self._head_bytes = 0
         self._in_head = True
         self._refusal: LuthienError | None = None
@@ -166,6 +176,7 @@ class IngressProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.idle_since = float("inf")
         self.scope["extensions"] = {"luthien.cut": self._cut}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
@@ -178,6 +189,18 @@ class IngressProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head = True
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, without its timer for each answer: the sweep closes what stays idle."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self.idle_since = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         refusal = self._refusal or BadRequest("this is not a valid HTTP request; check the client's request line and headers")
@@ -192,7 +215,9 @@ class IngressProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"]["luthien.write"] = partial(self._write_piece, cycle)  # type: ignore[assignment]
+        extensions: dict[str, Any] = cycle.scope["extensions"]
+        extensions["luthien.write"] = partial(self._write_piece, cycle)
+        extensions["luthien.answer"] = partial(self._answer, cycle)
         if cycle.scope["http_version"] == "1.0":
             own = CloseDelimitedCycle.of(cycle)
             if self.cycle is cycle:
@@ -269,6 +294,36 @@ class IngressProtocol(HttpToolsProtocol):
             return True
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body) if cycle.chunked_encoding else body)
         return not self.flow.write_paused
+
+    def _answer(self, cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """A whole answer in one write: what two calls of `send` do, at a quarter of their cost.
+
+        False, and nothing is written, where anything about it is out of the ordinary; `send` has the rules for that.
+        """
+        if (
+            cycle.response_started
+            or cycle.disconnected
+            or not cycle.keep_alive
+            or cycle.default_headers
+            or self.flow.write_paused
+            or cycle.scope["method"] == "HEAD"
+            or (b"content-length", b"%d" % len(body)) not in headers
+        ):
+            return False
+        names = b"".join([name for name, _ in headers])
+        if b"connection" in names or b"transfer-" in names or names.count(b"content-length") > 1:
+            return False
+        if len(names.translate(None, _NOT_IN_NAMES)) != len(names):
+            return False
+        head = b"\r\n".join(map(_HEADER_LINE, headers))
+        if len(head.translate(None, _NOT_IN_VALUES)) != len(head) - 2 * (len(headers) - 1):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], head, body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def _cut(self) -> None:
         """Close in the middle of an answer, so that the client sees that it is not whole."""
