@@ -376,16 +376,17 @@ class StreamPipeline:
     ) -> AsyncIterator[StreamEvent]:
         """One policy's events, or what its `on_error` puts in their place."""
         given: list[StreamEvent] | None = [] if entry.on_error != "deny" else None
+        known = _EVENTS
         try:
             events = entry.policy.on_stream(view, inner if given is None else _remembering(inner, given))
             if hasattr(events, "aclose"):
                 self._generators.insert(2 * at + 1, events)
             async for event in events:
-                if type(event) not in _EVENTS:
+                if type(event) not in known:
                     raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
+                yield event
                 if given:
                     given.clear()
-                yield event
             return
         except (GeneratorExit, Cut):
             raise

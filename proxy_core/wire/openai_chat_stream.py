@@ -6,7 +6,7 @@ upstreams give every parallel call the index 0. `finish_reason` ends the calls o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -53,6 +53,37 @@ class _Chunk(msgspec.Struct):
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
+class _PlainDelta(msgspec.Struct):
+    """A delta of nothing but text: anything else in it fails to decode, and is read the long way."""
+
+    content: str
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+    reasoning_details: None = None
+    audio: None = None
+    images: None = None
+    annotations: None = None
+
+
+class _PlainChoice(msgspec.Struct):
+    delta: _PlainDelta
+    index: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
+    finish_reason: None = None
+
+
+class _PlainChunk(msgspec.Struct):
+    choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=1)]
+    usage: None = None
+    error: None = None
+    x_groq: None = None
+
+
+_plain_chunk = msgspec.json.Decoder(_PlainChunk)
+
+
 class ChatStreamDecoder(SseStreamDecoder):
     """Reads one stream."""
 
@@ -62,12 +93,24 @@ class ChatStreamDecoder(SseStreamDecoder):
         self._calls: dict[tuple[int, int | None], Part] = {}
         """The latest call at each index of each choice."""
         self._calls_begun = 0
+        self._begun = False
+        """Whether id and model are known, so that a piece of text is all that a chunk can say."""
 
     def _read_data(self, event: SseEvent, data: bytes) -> None:
         if data[:6] == b"[DONE]":
             self._ended = True
             self._events.append(EndEvent(event.raw))
             return
+        if self._begun and event.event != "error":
+            try:
+                choice = _plain_chunk.decode(data).choices[0]
+            except UNREADABLE:
+                pass
+            else:
+                if text := choice.delta.content:
+                    self._text("text", choice.index, text)
+                    self._events.append(TextDelta(choice.index, text, event.raw))
+                    return
         try:
             chunk = _chunk.decode(data)
         except UNREADABLE:
@@ -86,6 +129,7 @@ class ChatStreamDecoder(SseStreamDecoder):
             self._response_id = as_text_or_none(chunk.id)
         if self._model is None:
             self._model = as_text_or_none(chunk.model)
+        self._begun = self._response_id is not None and self._model is not None
         choices = chunk.choices
         if type(choices) is list:
             for choice in choices:

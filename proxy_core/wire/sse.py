@@ -62,6 +62,16 @@ class SseParser:
         """The events that `chunk` completed."""
         buffer = self._buffer
         if not buffer:
+            if (
+                chunk[:6] == b"data: "
+                and chunk.find(b"\n") == len(chunk) - 2
+                and chunk[-2:] == b"\n\n"
+                and b"\r" not in chunk
+                and not self._skipping
+                and len(chunk) <= self._max_event_bytes
+            ):  # one whole event of one line, as most upstreams send them
+                self._at_start = False
+                return [SseEvent("", chunk[6:-2], chunk)]
             return self._take(chunk)
         buffer += chunk
         if len(buffer) <= self._max_event_bytes and _block_end(buffer, self._searched) < 0:
