@@ -38,6 +38,7 @@ from proxy_core.wire.conversation import (
     UsageEvent,
 )
 from proxy_core.wire.encoder import IllegalStream, StreamEncoder
+from proxy_core.wire.validator import StreamValidator
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class StreamPipeline:
         self._encoder = encoder
         self._log: list[StreamEvent] | None = []
         """What came while everything left as it came; None once the encoder follows the stream."""
+        self._validator: StreamValidator | None = None
+        """Watches what the encoder makes."""
         self._passed = 0
         """How many events of it have left."""
         self._queue: deque[StreamEvent] = deque()
@@ -211,7 +214,7 @@ class StreamPipeline:
             if self._log is not None and self._passed < len(self._log):
                 self._follow()
             if self._log is None:
-                self._out.append(self._encoder.finish())
+                self._send(self._encoder.finish())
         except IllegalStream as error:
             self._stop(error)
         if not self.altered:
@@ -467,9 +470,16 @@ class StreamPipeline:
                 return
             self._follow()
         try:
-            self._out.append(self._encoder.encode(events))
+            self._send(self._encoder.encode(events))
         except IllegalStream as error:
+            self._send(error.before)
             self._stop(error)
+
+    def _send(self, out: bytes) -> None:
+        """Let bytes of the encoder's go, if they are legal. Raises IllegalStream."""
+        if out and self._validator is not None and (found := self._validator.feed(out)):
+            raise IllegalStream(found[0].rule, found[0].message)
+        self._out.append(out)
 
     def _passes(self, events: list[StreamEvent]) -> bool:
         """Send events that leave just as they came with their own bytes; False where they do not."""
@@ -493,9 +503,13 @@ class StreamPipeline:
     def _follow(self) -> None:
         """From now on the encoder has to know what came and what left."""
         log, self._log = self._log, None
-        if log:
-            self._encoder.seen(log)
-            self._encoder.encode(log[: self._passed])
+        if log is None:
+            return
+        passed = log[: self._passed]
+        self._encoder.seen(log)
+        self._encoder.encode(passed)
+        self._validator = StreamValidator(self.context.operation)
+        self._validator.feed(b"".join(event.raw for event in passed))  # what the upstream itself did wrong is its own
 
     @property
     def altered(self) -> bool:
