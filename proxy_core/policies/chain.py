@@ -87,7 +87,7 @@ class Chain:
         )
         enforced = [one.policy.release_mode() for one in self.response if one.mode == "enforce"]
         self.release = Release.FULL if self.sender is not None else max(enforced, default=Release.PASS)
-        self.idle = not (self.request or self.response or self.sender)
+        self.idle = all(one.use == SENDER for one in self.live)
         """Whether nothing in it would run."""
 
     async def run_request(self, context: TransactionContext, shadows: Shadows) -> TransactionContext:
@@ -290,7 +290,7 @@ class Shadows:
             copy.verdict("allow", Reason.NOT_RUN, "it was not finished when the transaction was", ran="partial")
         except BaseException as error:  # isolation: nothing that a policy does may reach the traffic
             fault = as_fault(entry, error)
-            copy.verdict("allow", fault.reason, str(fault), ran="error")
+            copy.verdict(entry.on_error, fault.reason, str(fault), ran="error")
         finally:
             verdicts = timed(copy.verdicts, (perf_counter() - started) * 1e3) or [passed(entry, copy.stage, started)]
             if self._closed:
