@@ -25,7 +25,7 @@ from textual.theme import Theme
 from luthien_tui import textual_compat
 from luthien_tui.actions import ACTIONS, BY_NAME, Action, bindings
 from luthien_tui.alerts import HoldAlerts
-from luthien_tui.copying import CLIPBOARD_LIMIT, copy_items, copy_text
+from luthien_tui.copying import Copying
 from luthien_tui.feed_reader import FeedReader
 from luthien_tui.leaving import Leaving
 from luthien_tui.palette import ActionProvider
@@ -38,7 +38,6 @@ from luthien_tui.views.policies import POLICIES_CSS, PoliciesView
 from luthien_tui.views.view import View
 from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
-from luthien_tui.widgets.empty_state import setups
 from luthien_tui.widgets.filter_line import FilterLine
 from luthien_tui.widgets.header_bar import Counts, HeaderBar
 from luthien_tui.widgets.help_screen import HelpScreen
@@ -120,6 +119,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.waiting = Waiting(plane)
         self.alerts = HoldAlerts(self)
         self.leaving = Leaving(self, lambda: self.plane.state().active, begin_shutdown, wait_closed)
+        self.copying = Copying(self, plane, self.say)
         self.view = "live"
         self._frame = 0
         self._width_class = 0
@@ -509,43 +509,10 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_copy(self) -> None:
         row = self.live.chosen
         chosen = self.live.detail.transaction_id or (row or self.rows.shown[-1]).transaction_id
-
-        def copy(what: str | None) -> None:
-            if what:
-                spawn(self._copy(what, chosen), name="copy")
-
-        self.push_screen(PickScreen(f"Copy from {visible(chosen)}", copy_items()), copy)
-
-    async def _copy(self, what: str, transaction_id: str) -> None:
-        detail = await self.plane.detail(transaction_id)
-        if detail is None:
-            self.say("its record is not at hand any more", warn=True)
-            return
-        self.to_clipboard(copy_text(what, detail, self.state.address), what)
-
-    def to_clipboard(self, text: str, what: str) -> None:
-        """Hand text to the terminal's clipboard as it is, and say so; too much is refused, never cut."""
-        length = len(text.encode())
-        if not text:
-            self.say(f"there is no {what} to copy", warn=True)
-        elif length > CLIPBOARD_LIMIT:
-            self.say(f"{what}: {length:,} bytes are more than a terminal's clipboard takes ({CLIPBOARD_LIMIT:,})", warn=True)
-        else:
-            self.copy_to_clipboard(text)
-            self.say(f"copied the {what}: {length:,} bytes")
+        self.copying.ask(chosen)
 
     def action_copy_setup(self) -> None:
-        lines = setups(self.state.address)
-        items = [
-            PickItem(setup.line, setup.client[0].lower() if setup.client != "Ollama" else "l", setup.client, setup.line)
-            for setup in lines
-        ]
-
-        def copy(line: str | None) -> None:
-            if line:
-                self.to_clipboard(line, "line")
-
-        self.push_screen(PickScreen("Copy a line", items), copy)
+        self.copying.ask_setup()
 
     # --- program -------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from luthien_tui.text import cell, decode, visible
 from luthien_tui.verdict_documents import verdicts_document
 from proxy_core.control.plane import Headers, Timing, TransactionDetail
 from proxy_core.control.rows import TransactionRow
-from proxy_core.wire.codec import codec_for
+from proxy_core.wire.codec import Codec, codec_for
 from proxy_core.wire.conversation import Block, ImageBlock, OpaqueBlock, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from proxy_core.wire.dialects import Operation
 
@@ -162,31 +162,56 @@ def _tokens(row: TransactionRow) -> list[Piece]:
 
 
 def _conversation(document: PieceDocument, detail: TransactionDetail, width: int) -> None:
-    try:
-        codec = codec_for(Operation(detail.row.operation))
-    except ValueError:
-        codec = None
+    codec = _codec(detail.row)
     if codec is None:
         document.line(("This call carries no conversation; its bodies are in the other tabs.", "quiet"))
         return
     if detail.request_body:
-        conversation = codec.read_request(detail.request_body)
-        if conversation.problem:
-            document.line((f"The request could not be read: {cell(conversation.problem)}", "warning"))
-        left_out = len(conversation.messages) - SUMMARY_MESSAGES
-        if left_out > 0:
-            document.line((f"… {left_out} earlier messages".ljust(INDENT), "quiet"))
-        for message in conversation.messages[max(0, left_out) :]:
-            _blocks(document, message.role, message.blocks, width)
-    if not detail.response_body:
-        return
-    if detail.row.stream:
+        add_request(document, codec, detail.request_body, width)
+    if detail.response_body:
+        add_response(document, codec, detail.response_body, width, is_stream=detail.row.stream)
+
+
+def _codec(row: TransactionRow) -> Codec | None:
+    try:
+        return codec_for(Operation(row.operation))
+    except ValueError:
+        return None
+
+
+def add_held(document: PieceDocument, row: TransactionRow, stage: str, body: bytes, width: int) -> bool:
+    """A request or response that is held, as a person reads it; False where nobody can."""
+    codec = _codec(row)
+    if codec is None:
+        return False
+    if stage == "request":
+        add_request(document, codec, body, width)
+    else:
+        add_response(document, codec, body, width, is_stream=row.stream)
+    return True
+
+
+def add_request(document: PieceDocument, codec: Codec, body: bytes, width: int) -> None:
+    """The latest messages of a request."""
+    conversation = codec.read_request(body)
+    if conversation.problem:
+        document.line((f"The request could not be read: {cell(conversation.problem)}", "warning"))
+    left_out = len(conversation.messages) - SUMMARY_MESSAGES
+    if left_out > 0:
+        document.line((f"… {left_out} earlier messages".ljust(INDENT), "quiet"))
+    for message in conversation.messages[max(0, left_out) :]:
+        _blocks(document, message.role, message.blocks, width)
+
+
+def add_response(document: PieceDocument, codec: Codec, body: bytes, width: int, *, is_stream: bool) -> None:
+    """What a response says and calls."""
+    if is_stream:
         decoder = codec.stream_decoder()
-        for start in range(0, len(detail.response_body), 65_536):
-            decoder.feed(detail.response_body[start : start + 65_536])
+        for start in range(0, len(body), 65_536):
+            decoder.feed(body[start : start + 65_536])
         answer = decoder.finish()
     else:
-        answer = codec.read_response(detail.response_body)
+        answer = codec.read_response(body)
     _blocks(document, "answer", answer.blocks, width)
     if answer.error is not None:
         document.block(

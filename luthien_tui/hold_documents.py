@@ -1,7 +1,8 @@
 """What the hold screen says of one hold, in reading order: what will happen, why, who asks.
 
-What a decision is bound to stands first and exactly, behind a bar of its own that no content can draw, so nothing in it can
-pass for luthien's words; `content_end` is the row after it. Laid-out JSON is an addition for reading. May run in a thread.
+What a decision is bound to stands there exactly, behind a bar of its own that no content can draw, so nothing in it can
+pass for luthien's words; `content_end` is the row after it. What a request or response says, and laid-out JSON, are additions
+for reading. May run in a thread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from luthien_tui import figures, glyphs
+from luthien_tui.detail_documents import add_held
 from luthien_tui.documents import SHOWN_LIMIT, Piece, PieceDocument, lay_out_json, lex_json, wrap
 from luthien_tui.text import cell, exact, visible
 from proxy_core.control.plane import HoldInfo
@@ -52,9 +54,15 @@ def story(hold: HoldInfo, row: TransactionRow | None, verdicts: Sequence[Verdict
     document = PieceDocument()
     _heading(document, "what will happen" if hold.status == "pending" else "what it was")
     _fact(document, stage_name(hold), _target(hold, row), width, "strong")
+    if hold.stage != "tool_call" and row is not None:
+        document.line(("", ""))
+        body = hold.content[:SHOWN_LIMIT].encode("utf-8", "backslashreplace")
+        if add_held(document, row, hold.stage, body, width):
+            document.line(("", ""))
+        document.line(("exactly", "accent"))
     content_end, is_whole = _content(document, hold, width)
     _size(document, hold, is_whole)
-    if hold.stage != "response" and len(hold.content) <= LAID_OUT_LIMIT:
+    if len(hold.content) <= LAID_OUT_LIMIT:
         _laid_out(document, hold, width)
     document.line(("", ""))
     _heading(document, "why")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "screenshots"
-AS_PNG = ("live-paused", "detail")
+AS_PNG = ("live-paused", "detail", "holds", "policies")
 """Pictures that are also wanted where no SVG is shown."""
 FONTS = Path("/usr/share/fonts/truetype/dejavu")
 
@@ -26,7 +26,7 @@ async def main() -> int:
     sys.path.insert(0, str(ROOT))
     os.environ["TZ"] = "UTC"
     time.tzset()
-    from tests.luthien_tui.fake_plane import FakePlane, make_row, sample_plane
+    from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_row, sample_plane
     from tests.luthien_tui.screen.console import NORMAL, SMALL, WIDE, Console, console
 
     async def stay(shown: Console) -> None:
@@ -50,6 +50,23 @@ async def main() -> int:
 
         return open_tab
 
+    async def holds(shown: Console) -> None:
+        await shown.press("2")
+        await settled(shown)
+
+    async def hold_at_80(shown: Console) -> None:
+        await shown.press("2", "enter")
+        await settled(shown)
+
+    async def policies(shown: Console) -> None:
+        await shown.press("4", "j", "j", "right", "right")
+        shown.app.clear_notifications()
+        await shown.frame()
+
+    async def settled(shown: Console) -> None:
+        shown.plane.clock.now += 1
+        await shown.frame()
+
     async def filtered(shown: Console) -> None:
         await shown.press("f")
         await shown.type("model:gpt* latenzy>800")
@@ -68,6 +85,10 @@ async def main() -> int:
         ("detail-80x24", sample_plane(), SMALL, opened("Summary")),
         ("detail-wide", sample_plane(), WIDE, opened("Request")),
         ("timing", sample_plane(), NORMAL, opened("Timing")),
+        ("holds", held_plane(), NORMAL, holds),
+        ("holds-80x24", held_plane(), SMALL, hold_at_80),
+        ("policies", held_plane(), NORMAL, policies),
+        ("decisions", sample_plane(), NORMAL, opened("Policies")),
         ("filter", sample_plane(), NORMAL, filtered),
         ("empty", FakePlane(), NORMAL, stay),
         ("help", sample_plane(), NORMAL, step("question_mark")),

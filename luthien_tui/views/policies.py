@@ -33,6 +33,7 @@ LOOK_EVERY_S = 1.0
 
 POLICIES_CSS = """
 .-wide PoliciesView { layout: horizontal; }
+.-wide PoliciesView > PolicyTable { height: 1fr; max-height: 100%; }
 .-wide PoliciesView > #policy-rule { display: none; }
 .-wide PoliciesView > PolicyPanel { width: 40%; height: 1fr; border-left: vkey $panel-lighten-1; }
 """
@@ -54,8 +55,8 @@ class PoliciesView(View):
     DEFAULT_CSS = """
     PoliciesView { layout: vertical; }
     PoliciesView.-shown { display: block; }
-    PoliciesView > PolicyTable { height: 1fr; }
-    PoliciesView > PolicyPanel { height: 55%; }
+    PoliciesView > PolicyTable { max-height: 50%; }
+    PoliciesView > PolicyPanel { height: 1fr; }
     """
 
     def __init__(

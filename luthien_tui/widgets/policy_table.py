@@ -67,7 +67,7 @@ class PolicyTable(ScrollView, Painter, can_focus=True, inherit_bindings=False):
     """Line 0 is the head; a chain begins with its name where there are several."""
 
     DEFAULT_CSS = """
-    PolicyTable { height: 1fr; width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
+    PolicyTable { height: auto; width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     """
 
     class Selected(Message):
@@ -87,6 +87,7 @@ class PolicyTable(ScrollView, Painter, can_focus=True, inherit_bindings=False):
     def show(self, policies: Sequence[PolicyInfo], pending: Mapping[str, Pending]) -> None:
         """Draw these."""
         self.policies, self.pending = policies, pending
+        before = len(self._lines)
         chains = list(dict.fromkeys(one.chain for one in policies))
         self._lines = []
         for chain in chains:
@@ -96,7 +97,10 @@ class PolicyTable(ScrollView, Painter, can_focus=True, inherit_bindings=False):
         if self.selected is None and policies:
             self.selected_name = policies[0].name
         grow(self, Size(self.size.width, len(self._lines) + 1))
-        self.refresh()
+        self.refresh(layout=len(self._lines) != before)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return max(3, len(self._lines) + 1) + 1
 
     def _select(self, place: int) -> None:
         line = self._lines[place]

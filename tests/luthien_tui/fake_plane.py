@@ -272,7 +272,7 @@ def make_hold(number: int, **changes: Any) -> HoldInfo:
 
 def sample_policies() -> list[PolicyInfo]:
     """A chain with a policy of every kind."""
-    minutes = tuple((place * 7 + place // 9) % 11 for place in range(60))
+    minutes = tuple((place * place // 40 + place // 3) % 23 for place in range(60))
     threshold = ParamInfo(
         name="threshold", kind="number", value=0.5, default=0.5, minimum=0.0, maximum=1.0, step=0.05, tunable=True,
         help="A call whose worst finding is at or above it is blocked.",

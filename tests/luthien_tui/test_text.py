@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from luthien_tui.text import MAX_MARKS, cell, content, decode, visible
+from luthien_tui.text import MAX_MARKS, cell, content, decode, exact, hides, json_escaped, visible
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,29 @@ def test_a_megabyte_is_quick(unit: str) -> None:
     start = time.perf_counter()
     visible(text)
     assert time.perf_counter() - start < 1.0
+
+
+def test_exact_shows_every_blank_that_could_hide_something() -> None:
+    assert exact("ls" + " " * 40 + "; rm") == "ls⟨40 blanks⟩; rm"
+    assert exact("a  b ") == "a  b␠"
+    assert exact("    indented") == "    indented"
+    assert exact("    ") == "␠␠␠␠"
+    assert exact("a\tb\rc") == "a⇥b␍c"
+    assert exact("a\u00a0b\u3000c") == "a⟨U+00A0⟩b⟨U+3000⟩c"
+    assert exact("\u2764\ufe0f") == "\u2764⟨U+FE0F⟩"
+    assert exact("\x1b[2J\u202e") == "␛[2J⟨U+202E⟩"
+
+
+@given(st.text())
+def test_exact_is_one_line_that_does_not_act(text: str) -> None:
+    shown = exact(text)
+    assert not hides(shown)
+    assert "\n" not in shown
+
+
+@given(st.text())
+def test_escaped_text_means_the_same_in_json(text: str) -> None:
+    written = json.dumps({"command": text}, ensure_ascii=False)
+    escaped = json_escaped(written)
+    assert not hides(escaped)
+    assert json.loads(escaped) == {"command": text}

@@ -409,7 +409,7 @@ async def test_the_clipboard_is_reached_by_osc_52(monkeypatch: pytest.MonkeyPatc
         driver = shown.app._driver
         assert driver is not None
         monkeypatch.setattr(driver, "write", written.append)
-        shown.app.to_clipboard("text", "id")
+        shown.app.copying.to_clipboard("text", "id")
         assert f"\x1b]52;c;{base64.b64encode(b'text').decode()}\a" in written
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from textual.events import Paste
 
-from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_hold
+from tests.luthien_tui.fake_plane import FakePlane, anthropic_events, held_plane, make_hold
 from tests.luthien_tui.screen.console import NORMAL, SMALL, Console, console
 
 LONG = json.dumps({"command": "\n".join(f"echo step {number}" for number in range(80)) + "\nrm -rf /"})
@@ -387,6 +387,24 @@ async def test_what_is_too_long_to_be_shown_can_only_be_denied(monkeypatch: pyte
         await shown.press("a")
         assert "it can only be denied here" in shown.text
         assert status(plane, "hold-1") == "pending"
+
+
+async def test_a_response_is_told_as_it_reads_and_shown_exactly() -> None:
+    plane = held_plane()
+    plane.hold_infos.clear()
+    stream = b"".join(anthropic_events("Everything is gone.")).decode()
+    plane.hold(make_hold(1, stage="response", tool="", call_id="", transaction_id="01J9ZK000002", content=stream))
+    async with console(plane) as shown:
+        await at_holds(shown)
+        assert "response   POST /v1/messages" in shown.text
+        assert "answer     Everything is gone." in shown.text
+        assert "▸ tool     bash" in shown.text
+        assert "┃ event: message_start" in shown.text
+        assert not shown.app.holds.can_approve
+        await shown.press("enter")
+        while "more line" in shown.text:
+            await shown.press("pagedown")
+        assert shown.app.holds.can_approve
 
 
 async def test_another_width_keeps_the_lock() -> None:

@@ -7,7 +7,7 @@ import time
 
 from proxy_core.control.filters import parse
 from proxy_core.settings import UiSettings
-from tests.luthien_tui.fake_plane import FakePlane, make_row
+from tests.luthien_tui.fake_plane import FakePlane, make_hold, make_row
 from tests.luthien_tui.screen.console import console
 
 ROWS = 50_000
@@ -67,3 +67,26 @@ async def test_a_burst_larger_than_a_frame_is_carried_over() -> None:
             frames += 1
             assert shown.app.rows.total > before
         assert frames > 1
+
+
+async def test_holds_cost_a_frame_little_even_where_they_come_and_go() -> None:
+    plane = FakePlane()
+    async with console(plane, ui=UiSettings(rows=ROWS)) as shown:
+        for number in range(ROWS):
+            shown.app.rows.fold(make_row(number))
+        plane.hold(*[make_hold(number) for number in range(1, 201)])
+        await shown.press("2")
+        frames: list[float] = []
+        for frame in range(30):
+            for number in range(17):
+                row = make_row(ROWS + frame * 17 + number, started_monotonic=plane.clock.now)
+                plane.feed.publish("started", row)
+                plane.feed.publish("held", row, "hold-1")
+                plane.feed.publish("finished", row)
+            plane.clock.now += 0.1
+            start = time.perf_counter()
+            shown.app.pump()
+            shown.app.screen._on_timer_update()
+            frames.append(time.perf_counter() - start)
+            await shown.pilot.pause()
+        assert statistics.median(frames) < 0.030
