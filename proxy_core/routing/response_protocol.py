@@ -25,6 +25,7 @@ class ResponseProtocol(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self.now = loop.time
         self._reads_itself = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -65,6 +66,12 @@ class ResponseProtocol(ResponseHandler):
         self._waiting_bytes = self._head_bytes = 0
         self._response_parser = httptools.HttpResponseParser(self)
         self._expect_within(first_byte_s)
+
+    def write(self, request: bytes) -> None:
+        """Send the request. Raises UpstreamUnreachable where the connection is gone."""
+        if self.transport is None:
+            raise UpstreamUnreachable(f"{self._name} closed the connection")
+        self.transport.write(request)
 
     async def head(self) -> None:
         """Wait for the response's headers. Raises UpstreamError."""
@@ -116,7 +123,7 @@ class ResponseProtocol(ResponseHandler):
         self._waiting_bytes = 0
         if self._held_back:
             self._held_back = False
-            self._last_byte_at = self._loop.time()
+            self._last_byte_at = self.now()
             if self.transport is not None:
                 self.transport.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -154,7 +161,7 @@ class ResponseProtocol(ResponseHandler):
             # Bytes that nobody asked for: whatever they are, this connection is not used again.
             self._keep_alive = False
             return
-        self._last_byte_at = self._loop.time()
+        self._last_byte_at = self.now()
         if not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and len(data) < self._head_bytes:
@@ -265,7 +272,7 @@ class ResponseProtocol(ResponseHandler):
     def _expect_within(self, seconds: float) -> None:
         """The timer stays through many pieces and many answers, and is only replaced where it would fire too late."""
         self._limit_s = seconds
-        now = self._last_byte_at = self._loop.time()
+        now = self._last_byte_at = self.now()
         if not self.ended and (self._pause_timer is None or self._pause_checked_at > now + seconds):
             self._check_pause_at(now + seconds)
 
@@ -279,7 +286,7 @@ class ResponseProtocol(ResponseHandler):
         self._pause_timer = None
         if self.ended or self._failure is not None:
             return
-        now = self._loop.time()
+        now = self.now()
         if self._pieces or self._held_back:
             self._last_byte_at = now
         due = self._last_byte_at + self._limit_s

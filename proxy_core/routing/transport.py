@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import lru_cache, partial
@@ -18,8 +19,7 @@ from typing import Any
 
 import aiohttp
 import httpx
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from msgspec import Struct
 from yarl import URL
 
@@ -35,10 +35,11 @@ POOL_IDLE_S = 30.0
 class UpstreamResponse:
     """A response whose body is still to come. Call `close` in every case; after a whole body the connection is kept."""
 
-    __slots__ = ("_connection", "_protocol", "connected_at", "headers", "pump", "read", "status")
+    __slots__ = ("_key", "_pool", "_protocol", "connected_at", "headers", "pump", "read", "status")
 
-    def __init__(self, connection: Connection, protocol: ResponseProtocol, connected_at: float) -> None:
-        self._connection: Connection | None = connection
+    def __init__(self, pool: _Pool, key: ConnectionKey, protocol: ResponseProtocol, connected_at: float) -> None:
+        self._pool: _Pool | None = pool
+        self._key = key
         self._protocol = protocol
         self.status = protocol.status
         self.headers = protocol.headers
@@ -73,13 +74,9 @@ class UpstreamResponse:
 
     def close(self) -> None:
         """Give the connection back to the pool if the body has ended, else cut it, which cancels the upstream."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._protocol.should_close:
-            connection.close()
-        else:
-            connection.release()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.give_back(self._key, self._protocol)
 
 
 class _Pool(aiohttp.TCPConnector):
@@ -89,10 +86,44 @@ class _Pool(aiohttp.TCPConnector):
         super().__init__(**named)
         self._factory = partial(ResponseProtocol, loop=named["loop"])  # type: ignore[assignment]
 
+    async def take(self, recipe: _Recipe) -> ResponseProtocol:
+        """A connection, one that waits or a new one; it is given back with `give_back`. Raises what aiohttp does."""
+        # What `connect` does for one that waits, without the objects that it makes around each use.
+        waiting = self._conns.get(recipe.key)
+        if waiting is not None:
+            oldest = time.monotonic() - POOL_IDLE_S
+            while waiting:
+                protocol, since = waiting.popleft()
+                if not waiting:
+                    del self._conns[recipe.key]
+                if since >= oldest and protocol.is_connected() and isinstance(protocol, ResponseProtocol):
+                    self._acquired.add(protocol)
+                    return protocol
+                protocol.close()
+        connection = await self.connect(recipe.request, [], recipe.timeout)
+        taken = connection.protocol
+        if not isinstance(taken, ResponseProtocol) or taken.transport is None:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError("the connection was closed")
+        # It belongs to the pool's set of those in use; the object that would give it back when it is forgotten does not.
+        connection._protocol = None
+        return taken
+
+    def give_back(self, key: ConnectionKey, protocol: ResponseProtocol) -> None:
+        """Keep the connection for the next request if its answer has ended in order, else cut it."""
+        self._release(key, protocol)
+
+    def cut(self, key: ConnectionKey, protocol: ResponseProtocol) -> None:
+        self._release(key, protocol, should_close=True)
+
 
 class _Recipe(Struct, frozen=True):
     """How to reach one upstream; made once."""
 
+    name: str
+    """How errors call it."""
+    key: ConnectionKey
+    """How the pool calls connections to it."""
     request: ClientRequest
     """What the pool must know to connect; never sent itself."""
     timeout: aiohttp.ClientTimeout
@@ -114,7 +145,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, *, max_connections: int = 1_000) -> None:
         self._max_connections = max_connections
-        self._connector: aiohttp.TCPConnector | None = None
+        self._connector: _Pool | None = None
         self._recipes: dict[str, _Recipe] = {}
 
     async def send(self, upstream: Upstream, method: str, target: bytes, headers: RawHeaders, body: bytes) -> UpstreamResponse:
@@ -128,26 +159,21 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         if connector is None:
             raise UpstreamUnreachable("luthien is shutting down")
         try:
-            connection = await connector.connect(recipe.request, [], recipe.timeout)
+            protocol = await connector.take(recipe)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _translate(error, upstream) from error
-        connected_at = asyncio.get_running_loop().time()
-        protocol = connection.protocol
-        transport = connection.transport
-        if not isinstance(protocol, ResponseProtocol) or transport is None:
-            connection.close()
-            raise UpstreamUnreachable(f"{_name(upstream)} closed the connection")
-        protocol.begin(_name(upstream), without_body=method == "HEAD", first_byte_s=upstream.timeouts.first_byte_s)
+        connected_at = protocol.now()
+        protocol.begin(recipe.name, without_body=method == "HEAD", first_byte_s=upstream.timeouts.first_byte_s)
         if recipe.proxy_credential is not None:
             headers = [*headers, (b"proxy-authorization", recipe.proxy_credential)]
         try:
-            transport.write(_request_bytes(method, recipe.prefix, target, upstream.host_header, headers, body))
+            protocol.write(_request_bytes(method, recipe.prefix, target, upstream.host_header, headers, body))
             await protocol.head()
         except BaseException:
-            connection.close()
+            connector.cut(recipe.key, protocol)
             raise
         protocol.limit_idle(upstream.timeouts.idle_s)
-        return UpstreamResponse(connection, protocol, connected_at)
+        return UpstreamResponse(connector, recipe.key, protocol, connected_at)
 
     async def _prepare(self, upstream: Upstream) -> _Recipe:
         """What the pool must know to connect: made once for each upstream, and never sent itself."""
@@ -170,8 +196,11 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 ) from error
         absolute = proxy is not None and url.scheme == "http"
         tunnel = {"Proxy-Authorization": credential.decode("ascii")} if credential and not absolute else None
+        request = ClientRequest("GET", url, loop=loop, ssl=context, proxy=proxy, proxy_headers=tunnel)
         recipe = _Recipe(
-            request=ClientRequest("GET", url, loop=loop, ssl=context, proxy=proxy, proxy_headers=tunnel),
+            name=_name(upstream),
+            key=request.connection_key,
+            request=request,
             timeout=aiohttp.ClientTimeout(connect=upstream.timeouts.connect_s, ceil_threshold=1e9),
             prefix=upstream.base_url if absolute else upstream.path_prefix,
             proxy_credential=credential if absolute else None,
