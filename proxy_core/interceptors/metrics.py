@@ -29,13 +29,10 @@ class GatewayMetrics(Collector):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests: dict[tuple[str, ...], float] = {}
-        self._tokens: dict[tuple[str, ...], float] = {}
+        self._counts: dict[tuple[str, str, int | None], _Count] = {}
+        """By upstream, API and status."""
         self._cost = 0.0
         self._cancelled = 0
-        self._seconds = _Histograms(_SECONDS)
-        self._first_token = _Histograms(_SECONDS)
-        self._overhead = _Histograms(_OVERHEAD)
         self.registry.register(self)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
@@ -54,21 +51,19 @@ class GatewayMetrics(Collector):
 
     def finished(self, row: TransactionRow) -> None:
         """Count a transaction that has ended."""
-        upstream = row.upstream or "none"
-        key = (upstream, row.dialect or "none", str(row.status or 0))
-        self._requests[key] = self._requests.get(key, 0) + 1
+        key = (row.upstream, row.dialect, row.status)
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
+        count.requests += 1
         if row.total_ms is not None:
-            self._seconds.observe((upstream,), row.total_ms / 1e3)
+            count.seconds.observe(row.total_ms / 1e3)
         if row.overhead_ms is not None:
-            self._overhead.observe((), row.overhead_ms / 1e3)
+            count.overhead.observe(row.overhead_ms / 1e3)
         if row.ttft_ms is not None:
-            self._first_token.observe((upstream,), row.ttft_ms / 1e3)
-        if row.input_tokens:
-            tokens = (upstream, "input")
-            self._tokens[tokens] = self._tokens.get(tokens, 0) + row.input_tokens
-        if row.output_tokens:
-            tokens = (upstream, "output")
-            self._tokens[tokens] = self._tokens.get(tokens, 0) + row.output_tokens
+            count.first_token.observe(row.ttft_ms / 1e3)
+        count.input_tokens += row.input_tokens or 0
+        count.output_tokens += row.output_tokens or 0
         if row.cost_usd:
             self._cost += row.cost_usd
 
@@ -78,11 +73,25 @@ class GatewayMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """What the registry asks for at a scrape."""
         requests = CounterMetricFamily("luthien_requests", "Transactions that ended.", labels=["upstream", "api", "status"])
-        for key, count in self._requests.items():
-            requests.add_metric(key, count)
+        by_upstream: dict[str, _Count] = {}
+        everything = _Count()
+        for (name, dialect, status), count in self._counts.items():
+            requests.add_metric((name or "none", dialect or "none", str(status or 0)), count.requests)
+            by_upstream.setdefault(name or "none", _Count()).add(count)
+            everything.add(count)
         tokens = CounterMetricFamily("luthien_tokens", "Tokens as reported.", labels=["upstream", "direction"])
-        for key, count in self._tokens.items():
-            tokens.add_metric(key, count)
+        seconds = HistogramMetricFamily("luthien_request_seconds", "First byte in to last byte out.", labels=["upstream"])
+        first_token = HistogramMetricFamily(
+            "luthien_time_to_first_token_seconds", "First byte in to first token.", labels=["upstream"]
+        )
+        overhead = HistogramMetricFamily("luthien_overhead_seconds", "Time in luthien before the request was sent on.", labels=[])
+        for name, count in by_upstream.items():
+            for direction, sum_of in (("input", count.input_tokens), ("output", count.output_tokens)):
+                if sum_of:
+                    tokens.add_metric((name, direction), sum_of)
+            count.seconds.show(seconds, (name,))
+            count.first_token.show(first_token, (name,))
+        everything.overhead.show(overhead, ())
         yield requests
         yield tokens
         yield CounterMetricFamily("luthien_cost_usd", "Cost of all transactions with a known price.", value=self._cost)
@@ -91,37 +100,58 @@ class GatewayMetrics(Collector):
             "Upstream requests cut because the client left or luthien stopped.",
             value=self._cancelled,
         )
-        yield self._seconds.family("luthien_request_seconds", "First byte in to last byte out.", ["upstream"])
-        yield self._first_token.family("luthien_time_to_first_token_seconds", "First byte in to first token.", ["upstream"])
-        yield self._overhead.family("luthien_overhead_seconds", "Time in luthien before the request was sent on.", [])
+        yield seconds
+        yield first_token
+        yield overhead
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class _Histograms:
-    """Histograms of one metric, one for each set of labels."""
+class _Histogram:
+    __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts: dict[tuple[str, ...], list[int]] = {}
-        self._sums: dict[tuple[str, ...], float] = {}
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
 
-    def observe(self, labels: tuple[str, ...], seconds: float) -> None:
-        counts = self._counts.get(labels)
-        if counts is None:
-            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
-            self._sums[labels] = 0.0
-        counts[bisect_left(self._bounds, seconds)] += 1
-        self._sums[labels] += seconds
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
 
-    def family(self, name: str, meaning: str, labels: list[str]) -> HistogramMetricFamily:
-        family = HistogramMetricFamily(name, meaning, labels=labels)
-        for key, counts in self._counts.items():
-            bounds = [str(bound) for bound in self._bounds] + ["+Inf"]
-            family.add_metric(key, list(zip(bounds, accumulate(counts), strict=True)), self._sums[key])
-        return family
+    def add(self, other: _Histogram) -> None:
+        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+    def show(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Add it to a metric, where anything was observed."""
+        if any(self.counts):
+            bounds = [str(bound) for bound in self.bounds] + ["+Inf"]
+            family.add_metric(labels, list(zip(bounds, accumulate(self.counts), strict=True)), self.sum)
+
+
+class _Count:
+    """What is counted for one upstream, API and status: one look-up a transaction."""
+
+    __slots__ = ("first_token", "input_tokens", "output_tokens", "overhead", "requests", "seconds")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.seconds = _Histogram(_SECONDS)
+        self.first_token = _Histogram(_SECONDS)
+        self.overhead = _Histogram(_OVERHEAD)
+
+    def add(self, other: _Count) -> None:
+        self.requests += other.requests
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.seconds.add(other.seconds)
+        self.first_token.add(other.first_token)
+        self.overhead.add(other.overhead)
 
 
 class _Counts(Collector):
