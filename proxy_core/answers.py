@@ -33,17 +33,18 @@ class Reading(Struct):
     """Bytes of the body before the event that carries the first token; 0 for a body that is no stream."""
 
 
-async def read_answer(running: Running) -> Reading:
+async def read_large_answer(running: Running) -> Reading:
+    """The same in a thread, for answers from `THREAD_FROM_BYTES` on."""
+    return await asyncio.to_thread(read_answer, running)
+
+
+def read_answer(running: Running) -> Reading:
     """Read the response that `running` has received."""
     codec = codec_for(running.operation)
     if codec is None:
         return Reading()
     cut = running.received > len(running.response)
-    body = bytes(running.response)
-    if len(body) >= THREAD_FROM_BYTES:
-        reading = await asyncio.to_thread(_read, codec, body, running.content_type, running.content_encoding)
-    else:
-        reading = _read(codec, body, running.content_type, running.content_encoding)
+    reading = _read(codec, bytes(running.response), running.content_type, running.content_encoding)
     if cut:
         # What is not kept was not read: nothing can be said of the end of this answer.
         reading.complete = True

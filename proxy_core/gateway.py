@@ -47,7 +47,7 @@ from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
 from proxy_core.transaction_row import TransactionRow
-from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Endpoint, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, Dialect, Endpoint, UnsafePath, find_endpoint
 from proxy_core.wire.encoder import IllegalStream
 from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview
@@ -241,8 +241,8 @@ class Gateway:
             raise NotFound(
                 f"luthien knows no API at {row.path}; point the SDK's base URL at luthien's root, or at /v1 for OpenAI"
             )
-        row.dialect = endpoint.dialect.value
-        row.operation = endpoint.operation.value
+        row.dialect = NAMES[endpoint.dialect]
+        row.operation = NAMES[endpoint.operation]
         running.body = await self._read_body(running, receive)
         row.request_bytes = len(running.body)
         running.mark("received", self._now())
@@ -396,7 +396,7 @@ class Gateway:
         if upstream.api_key is not None:
             add_credential(headers, endpoint.dialect, upstream.api_key)
         now = self._now()
-        running.row.overhead_ms = round((now - running.started) * 1e3, 3)
+        running.row.overhead_ms = running.ms_at(now)
         response = await self._transport.send(upstream, running.method, target, headers, body)
         running.mark("connected", response.connected_at)
         running.mark("responded", self._now())

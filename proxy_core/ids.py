@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import lru_cache
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_RANDOM_SHIFTS = tuple(range(70, -1, -10))
-_POOL_BYTES = 4_000
+_LETTERS = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+"""A letter for each byte: five of its bits, all letters alike."""
+_POOL_BYTES = 4_096
 
 
 class _RandomPool:
@@ -33,14 +33,12 @@ _random = _RandomPool().take
 
 def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = _random) -> str:
     """A ULID (26 characters, Crockford base 32): 48 bits of time, then 80 random bits. Source: the ULID specification."""
-    number = int.from_bytes(random_bytes(10), "big")
-    pairs = _PAIRS
-    return _time_part(unix_ms) + "".join([pairs[(number >> shift) & 1023] for shift in _RANDOM_SHIFTS])
+    return _time_part(unix_ms) + random_bytes(16).translate(_LETTERS).decode("ascii")
 
 
 @lru_cache(maxsize=2)
 def _time_part(unix_ms: int) -> str:
-    return "".join([_PAIRS[(unix_ms >> shift) & 1023] for shift in range(40, -1, -10)])
+    return "".join([_ALPHABET[(unix_ms >> shift) & 31] for shift in range(45, -1, -5)])
 
 
 def new_session_id() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from proxy_core.answers import Reading, read_answer, reading_of
+from proxy_core.answers import THREAD_FROM_BYTES, Reading, read_answer, read_large_answer, reading_of
 from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.errors import LuthienError
 from proxy_core.journal.journal import Journal
@@ -81,18 +81,21 @@ class Recorder:
             reading = reading_of(said)
             reading.first_token_offset = control.first_token_offset
         elif running.received and (outcome != "refused" or running.sent):
-            reading = await read_answer(running)
+            large = len(running.response) >= THREAD_FROM_BYTES
+            reading = await read_large_answer(running) if large else read_answer(running)
         elif row.stream and running.operation in READ_OPERATIONS and running.method != "HEAD" and outcome != "refused":
             reading.complete = False
         if control is not None and said is not None and control.altered:
             reading = _as_upstream_counts(reading, reading_of(said))
         self._fill(running, reading)
-        await self._price(running, reading)
+        if row.input_tokens is not None and not self._prices.ready:
+            await self._prices.load()
+        self._price(running, reading)
         if not outcome:
             outcome = _outcome_of(row, reading)
         row.outcome = outcome  # type: ignore[assignment]
         row.error = without_secrets(running, running.error or reading.error)
-        row.total_ms = round((now - running.started) * 1e3, 3)
+        row.total_ms = running.ms_at(now)
         await self._journal.append(self._outcome(running, reading, now))
         running.mark("finished", self._now())
         self._sessions.answered(row.session_id, reading.response_id)
@@ -172,7 +175,7 @@ class Recorder:
             ttft_ms=row.ttft_ms,
             total_ms=row.total_ms,
             overhead_ms=row.overhead_ms,
-            timing={point: round(ms, 3) for point, ms in running.timing.items()},
+            timing=running.timing.copy(),
             error=running.error,
             answer_error=reading.error,
             stop_reason=row.stop_reason,
@@ -209,18 +212,17 @@ class Recorder:
         if not row.model:
             row.model = reading.model
         if running.arrivals:
-            first = next((at for end, at in running.arrivals if end > reading.first_token_offset), running.arrivals[0][1])
-            row.ttft_ms = round((first - running.started) * 1e3, 3)
-            running.timing["first_token"] = row.ttft_ms
+            first = running.arrivals[0][1]
+            if reading.first_token_offset:
+                first = next((at for end, at in running.arrivals if end > reading.first_token_offset), first)
+            row.ttft_ms = running.timing["first_token"] = running.ms_at(first)
 
-    async def _price(self, running: Running, reading: Reading) -> None:
+    def _price(self, running: Running, reading: Reading) -> None:
         """What the answer cost, and what policies spent beside it; unknown where any part of it is."""
         row = running.row
-        if row.input_tokens is not None and running.upstream is not None:
-            if not self._prices.ready:
-                await self._prices.load()
-            if running.upstream.api is not Dialect.OLLAMA and reading.usage is not None:
-                row.cost_usd = self._prices.cost_usd(running.upstream.base_url, row.model or reading.model, reading.usage)
+        upstream, usage = running.upstream, reading.usage
+        if upstream is not None and upstream.api is not Dialect.OLLAMA and usage is not None and row.input_tokens is not None:
+            row.cost_usd = self._prices.cost_usd(upstream.base_url, row.model or reading.model, usage)
         control = running.control
         if control is not None and control.services.calls:
             row.cost_usd = control.services.total_cost(row.cost_usd)

@@ -123,7 +123,7 @@ class Relay:
         running.take(chunk, now)
         if running.row.chunks == 1:
             # The first byte stands for the first token until the whole answer is read.
-            running.row.ttft_ms = (now - running.started) * 1e3
+            running.row.ttft_ms = running.ms_at(now)
             self._feed.publish("first_token", running.row)
 
     def with_own(self, running: Running, headers: RawHeaders) -> RawHeaders:

@@ -173,9 +173,13 @@ class Running:
             self.paused_s += now - self.paused_at
             self.paused_at = None
 
+    def ms_at(self, now: float) -> float:
+        """Milliseconds since the first byte, to the microsecond."""
+        return int((now - self.started) * 1e6) / 1e3
+
     def mark(self, point: str, now: float) -> None:
         """Note when a point was reached, in ms since the first byte."""
-        self.timing[point] = (now - self.started) * 1e3
+        self.timing[point] = self.ms_at(now)
 
     def take(self, chunk: bytes, now: float) -> None:
         """Note a piece of the response body."""

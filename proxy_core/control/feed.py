@@ -7,6 +7,7 @@ loses the oldest records and is told so; it can never slow the traffic.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from proxy_core.control.rows import TransactionRow
@@ -25,6 +26,9 @@ class FeedRecord(NamedTuple):
     """What exactly, for people and programs: the policy that spoke, the hold's id, what was changed by whom."""
 
 
+_new: Callable[[type[FeedRecord], tuple[int, FeedKind, TransactionRow | None, str]], FeedRecord] = tuple.__new__
+
+
 class Feed:
     """A bounded ring of the latest records, numbered from 1 without gaps."""
 
@@ -36,7 +40,8 @@ class Feed:
         self.last_sequence += 1
         if row is not None:
             row.version += 1
-        self._ring.append(FeedRecord(self.last_sequence, kind, row, note))
+        # Past the constructor, which is Python code: this is called four times in each transaction.
+        self._ring.append(_new(FeedRecord, (self.last_sequence, kind, row, note)))
 
     def since(self, sequence: int, limit: int = 2_000) -> tuple[list[FeedRecord], int]:
         """Records after `sequence`, oldest first, at most `limit`; and how many were lost before the first of them."""

@@ -100,7 +100,7 @@ class Outcome(Struct, kw_only=True):
     ttft_ms: float | None = None
     total_ms: float | None = None
     overhead_ms: float | None = None
-    timing: dict[str, float | None]
+    timing: dict[str, float]
     error: str
     """What luthien says went wrong; empty where nothing did."""
     answer_error: str

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from proxy_core.sessions.identity import agent_in_headers, session_in_headers, session_in_marks
+from proxy_core.sessions.identity import agent_in_headers, names_nothing, session_in_headers, session_in_marks
 from proxy_core.wire.glance import Glance
 
 POINTS_PER_SESSION = 2
@@ -77,11 +77,12 @@ class SessionDetector:
             # Clients move their cache marks from turn to turn: the chain is over the messages without them.
             steady = [self._digest(_without_cache_control(bytes(entry))) for entry in history]
         chain = _chain(steady)
-        agent = agent_in_headers(headers)
+        unnamed = names_nothing(headers)
+        agent = "" if unnamed else agent_in_headers(headers)
         if not agent and body.system:
             system = _without_cache_control(body.system) if _CACHE_CONTROL in body.system else body.system
             agent = "agent-" + blake2b(system, digest_size=4).hexdigest()
-        session_id, predecessor = self._session(headers, body, chain, history)
+        session_id, predecessor = self._session(headers, unnamed, body, chain, history)
         head = chain[-1] if chain else b""
         if session_id and head:
             self._remember(self._chains, head, _Point(session_id, self._clock()))
@@ -109,9 +110,14 @@ class SessionDetector:
         return len({point.session_id for point in self._chains.values() if point.seen >= limit})
 
     def _session(
-        self, headers: Mapping[bytes, bytes], body: Glance, chain: Sequence[bytes], history: Sequence[memoryview]
+        self,
+        headers: Mapping[bytes, bytes],
+        unnamed: bool,
+        body: Glance,
+        chain: Sequence[bytes],
+        history: Sequence[memoryview],
     ) -> tuple[str, str]:
-        if named := session_in_headers(headers):
+        if not unnamed and (named := session_in_headers(headers)):
             return self._found("header", named)
         if body.marks:
             previous = body.marks.get("previous_response_id")

@@ -26,9 +26,16 @@ AGENT_HEADERS = (b"x-luthien-agent-id", b"x-cylestio-agent-id", b"x-cylestio-pro
 OUR_HEADER_PREFIXES = (b"x-luthien-", b"x-cylestio-")
 """Headers that are meant for luthien and are never sent on."""
 
+_NAMING_HEADERS = frozenset((*SESSION_HEADERS, *AGENT_HEADERS))
+
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _CLAUDE_SESSION = re.compile(r"_session_([0-9A-Za-z-]{8,64})$")
 _UNIQUE_ID = re.compile(r"(?i)^(?:[\w-]{0,24}[_:-])?(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,64})$")
+
+
+def names_nothing(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether no header can name a session or an agent; true of most requests."""
+    return _NAMING_HEADERS.isdisjoint(headers)
 
 
 def name_of(value: bytes | str) -> str:

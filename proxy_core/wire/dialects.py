@@ -16,6 +16,9 @@ from msgspec import Struct
 class Dialect(Enum):
     """The family of an API: it decides codecs, stream framing and the shape of errors."""
 
+    # Members are singletons; Enum's own hash runs Python code at each look-up.
+    __hash__ = object.__hash__
+
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     OLLAMA = "ollama"
@@ -23,6 +26,8 @@ class Dialect(Enum):
 
 class Operation(Enum):
     """What a request asks for; everything that is not named here is carried unread."""
+
+    __hash__ = object.__hash__
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -37,6 +42,8 @@ class Operation(Enum):
     OTHER = "other"
 
 
+NAMES: dict[Dialect | Operation, str] = {one: one.value for kind in (Dialect, Operation) for one in kind}
+"""Their values: a look-up costs a quarter of what Enum's property does."""
 READ_OPERATIONS = frozenset(Operation) - {Operation.MODELS, Operation.OTHER}
 """The operations whose bodies luthien reads."""
 

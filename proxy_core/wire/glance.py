@@ -61,6 +61,7 @@ _chat_decoder = msgspec.json.Decoder(_ChatBody)
 _items = msgspec.json.Decoder(list[Raw])
 _message = msgspec.json.Decoder(dict[str, Any])
 _MARKS = ("metadata", "user", "previous_response_id", "conversation", "client_metadata", "prompt_cache_key")
+_NO_MARKS = (None,) * len(_MARKS)
 _NOTHING = Glance()
 
 
@@ -78,13 +79,21 @@ def glance(body: bytes) -> Glance:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Glance(problem=str(error))
         history = _entries(read.messages) or _entries(read.input) or _entries(read.prompt)
-    marks = {name: value for name in _MARKS if (value := getattr(read, name)) is not None}
+    said = (
+        read.metadata,
+        read.user,
+        read.previous_response_id,
+        read.conversation,
+        read.client_metadata,
+        read.prompt_cache_key,
+    )
+    marks = {} if said == _NO_MARKS else {name: value for name, value in zip(_MARKS, said, strict=True) if value is not None}
     alone = bytes(read.system) or bytes(read.instructions)
     return Glance(
         model=read.model if isinstance(read.model, str) else "",
         stream=read.stream if isinstance(read.stream, bool) else None,
         history=history,
-        preamble=tuple(memoryview(part) for part in (read.system, read.instructions, read.tools) if part),
+        preamble=tuple([memoryview(part) for part in (read.system, read.instructions, read.tools) if part]),
         system=alone or _leading_system(history),
         marks=marks,
     )
