@@ -124,7 +124,7 @@ def what_if(scores: tuple[float, ...], value: float, other: float) -> str:
     if not scores:
         return "no scores yet"
     at_value = sum(score >= value for score in scores)
-    count = f"last {len(scores):,} score{'s' if len(scores) > 1 else ''}: at or above {at_value:,}"
+    count = f"last {len(scores):,} score{'s' if len(scores) > 1 else ''}: {at_value:,} at or above {as_text(value)}"
     if other == value:
         return count
     return f"{count} → {sum(score >= other for score in scores):,} at {as_text(other)}"

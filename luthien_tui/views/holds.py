@@ -229,12 +229,11 @@ class HoldsView(View):
             self._was_seen = True
 
     def _pending(self) -> HoldInfo | None:
-        """The displayed hold, while it waits."""
-        hold = self._shown
-        if hold is None:
+        """The displayed hold, while it waits and is the selected one."""
+        hold, now = self._shown, self.queue.selected
+        if hold is None or now is None or (now.id, now.shown, now.status) != (hold.id, hold.shown, "pending"):
             return None
-        now = self.queue.selected
-        return hold if hold.status == "pending" and now is not None and now.status == "pending" else None
+        return hold
 
     @property
     def _is_settled(self) -> bool:

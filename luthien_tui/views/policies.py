@@ -25,7 +25,7 @@ from luthien_tui.widgets.policy_table import PolicyTable
 from luthien_tui.widgets.question_screen import QuestionScreen
 from luthien_tui.widgets.strip_bar import StripBar
 from luthien_tui.widgets.value_screen import LEFT, ValueScreen
-from proxy_core.control.plane import ControlInvalid, ControlNotFound, ControlPlane, GatewayState, PolicyInfo
+from proxy_core.control.plane import ControlInvalid, ControlNotFound, ControlPlane, GatewayState, ParamInfo, PolicyInfo
 from proxy_core.tasks import spawn
 
 LOOK_EVERY_S = 1.0
@@ -114,6 +114,12 @@ class PoliciesView(View):
             self.rule.name_shown = name
             self.rule.refresh()
 
+    def _param(self) -> ParamInfo | None:
+        """The chosen parameter of the selected policy; keys may be quicker than the word that another one is selected."""
+        if self.panel.policy is not self.table.selected:
+            self._show_selected()
+        return self.panel.param
+
     def _of(self, policy: PolicyInfo) -> Pending:
         return self._pending.setdefault(policy.name, Pending())
 
@@ -147,13 +153,14 @@ class PoliciesView(View):
         if action == "cycle_mode":
             return not policy.sends
         if action in ("raise", "lower", "raise_far", "lower_far"):
-            return self.panel.param is not None and can_move(self.panel.param)
+            param = self._param()
+            return param is not None and can_move(param)
         if action == "drop":
             return bool(pending) or self.panel.has_focus
         if action == "apply":
-            return bool(pending) or self.panel.param is not None
+            return bool(pending) or self._param() is not None
         if action == "edit_param":
-            return self.panel.param is not None
+            return self._param() is not None
         return True
 
     def cycle_mode(self) -> None:
@@ -177,7 +184,7 @@ class PoliciesView(View):
 
     def step(self, steps: int) -> None:
         """Move the chosen number."""
-        policy, param = self.table.selected, self.panel.param
+        policy, param = self.table.selected, self._param()
         if policy is not None and param is not None and can_move(param):
             pending = self._of(policy)
             pending.set_value(param, moved(param, pending.value_of(param), steps))
@@ -185,7 +192,7 @@ class PoliciesView(View):
 
     def edit_param(self) -> None:
         """Choose or type a value for the chosen parameter."""
-        policy, param = self.table.selected, self.panel.param
+        policy, param = self.table.selected, self._param()
         if policy is None or param is None:
             return
         pending = self._of(policy)

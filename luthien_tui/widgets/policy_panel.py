@@ -113,7 +113,7 @@ def panel_lines(policy: PolicyInfo, pending: Pending, width: int) -> list[Line]:
     """Everything about a policy, line by line."""
     lines: list[Line] = [_change(pending, policy)] if pending else []
     lines += [([(text, "strong")], None) for text in wrap(cell(policy.summary), width)]
-    facts = [f"use {cell(policy.use)}", f"set by {cell(policy.source)}"]
+    facts = [f"use {cell(policy.use)}", f"set by {cell(policy.source.removeprefix('operator '))}"]
     if not policy.sends:
         facts += [f"acts on {' and '.join(map(cell, policy.stages)) or 'nothing'}", f"buffers {cell(policy.release)}"]
         facts += [f"on error {cell(policy.on_error)}", f"{policy.errors_1h:,} errors 1h"]
@@ -163,7 +163,7 @@ def _param(policy: PolicyInfo, param: ParamInfo, pending: Pending, room: int, wi
         bounds = f" {as_text(param.minimum)} to {as_text(param.maximum)}"
         lines.append([head, (f"{as_text(value)} ", tone or "strong"), *_slider(param, value), (bounds + default, "quiet")])
     else:
-        text = cell(as_text(value)) if value is not None else figures.UNKNOWN
+        text = figures.UNKNOWN if value in (None, "") else cell(as_text(value))
         extra = f"  one of {', '.join(map(cell, param.choices))}" if param.choices else ""
         space = max(12, width - room - len(default) - min(len(extra), width // 3))
         lines.append([head, (fit(text, space).rstrip(), tone), (extra + default, "quiet")])

@@ -43,8 +43,8 @@ def test_numbers_move_on_their_grid_within_their_bounds(changes: dict[str, Any],
 def test_what_another_threshold_would_have_done() -> None:
     scores = (0.1, 0.5, 0.5, 0.7, 0.9)
     assert what_if((), 0.5, 0.6) == "no scores yet"
-    assert what_if(scores, 0.5, 0.5) == "last 5 scores: at or above 4"
-    assert what_if(scores, 0.5, 0.7) == "last 5 scores: at or above 4 → 2 at 0.70"
+    assert what_if(scores, 0.5, 0.5) == "last 5 scores: 4 at or above 0.50"
+    assert what_if(scores, 0.5, 0.7) == "last 5 scores: 4 at or above 0.50 → 2 at 0.70"
 
 
 def test_a_change_that_says_nothing_new_is_none() -> None:

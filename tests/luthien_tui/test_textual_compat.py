@@ -87,3 +87,31 @@ async def test_growing_a_widget_lays_nothing_out() -> None:
         assert table.max_scroll_y > 4_000
         textual_compat.jump(table, 1_234)
         assert table.scroll_offset.y == 1_234
+
+
+async def test_a_toast_can_take_the_place_of_another_and_of_one_that_is_gone() -> None:
+    from textual.notifications import Notification
+
+    app: App[None] = App()
+    async with app.run_test(notifications=True) as pilot:
+        first, second, third = (Notification(text) for text in ("one", "two", "three"))
+        textual_compat.replace_toast(app, None, first)
+        textual_compat.replace_toast(app, first, second)
+        await pilot.pause()
+        assert [toast.message for toast in app._notifications] == ["two"]
+        app.clear_notifications()
+        textual_compat.replace_toast(app, second, third)
+        await pilot.pause()
+        assert [toast.message for toast in app._notifications] == ["three"]
+
+
+async def test_the_title_takes_only_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    app: App[None] = App()
+    async with app.run_test():
+        written: list[str] = []
+        assert app._driver is not None
+        monkeypatch.setattr(app._driver, "write", written.append)
+        textual_compat.set_title(app, "luthien (2 held)", first=True)
+        textual_compat.set_title(app, "x\x07\x1b[2J", first=False)
+        textual_compat.restore_title(app)
+        assert written == ["\x1b[22;2t\x1b]2;luthien (2 held)\x07", "\x1b[23;2t"]

@@ -151,6 +151,18 @@ async def test_a_key_on_its_way_does_not_decide_on_the_next() -> None:
         await shown.until(lambda: status(plane, "hold-30") == "approved")
 
 
+async def test_keys_quicker_than_the_screen_decide_on_nothing() -> None:
+    plane = held_plane()
+    async with console(plane) as shown:
+        await at_holds(shown)
+        shown.app.holds.queue.move(1)
+        shown.app.holds.approve()
+        shown.app.holds.deny()
+        await shown.frame()
+        assert {hold.status for hold in plane.hold_infos[:3]} == {"pending"}
+        assert not shown.app.holds.typing
+
+
 async def test_what_goes_on_below_must_be_seen_before_it_is_approved() -> None:
     plane = waits(make_hold(1, content=LONG))
     async with console(plane) as shown:

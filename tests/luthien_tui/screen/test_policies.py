@@ -96,17 +96,29 @@ async def test_arrows_move_a_threshold_and_the_what_if_follows() -> None:
     plane = configured()
     async with console(plane) as shown:
         await shown.press("4", "j", "j")
-        assert "last 1,000 scores: at or above 500" in shown.text
+        assert "last 1,000 scores: 500 at or above 0.50" in shown.text
         await shown.press("right")
-        assert "at or above 500 → 450 at 0.55" in shown.text
+        assert "500 at or above 0.50 → 450 at 0.55" in shown.text
         await shown.press("shift+right")
-        assert "at or above 500 → 0 at 1.00" in shown.text
+        assert "500 at or above 0.50 → 0 at 1.00" in shown.text
         await shown.press("shift+left", "left", "left")
-        assert "at or above 500 → 600 at 0.40" in shown.text
+        assert "500 at or above 0.50 → 600 at 0.40" in shown.text
         assert policy(plane, "dangerous_commands").params[0].value == 0.5
         await shown.press("enter")
         await shown.until(lambda: policy(plane, "dangerous_commands").params[0].value == 0.4)
-        await shown.see("at or above 600")
+        await shown.see("600 at or above 0.40")
+
+
+async def test_keys_quicker_than_the_screen_move_the_selected_policy() -> None:
+    plane = configured()
+    async with console(plane) as shown:
+        await shown.press("4")
+        shown.app.policies.table.move(2)
+        assert shown.app.policies.allows("raise")
+        shown.app.policies.step(1)
+        await shown.frame()
+        assert "threshold 0.50 → 0.55" in shown.text
+        assert shown.app.policies.pending_count == 1
 
 
 async def test_what_the_gateway_refuses_is_said_at_its_field_and_stays_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
