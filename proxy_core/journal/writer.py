@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["spill", "block", "drop"]
 MAX_BATCH = 512
+BUSY_BATCH, FULL_BATCH = 4, 64
+"""After a batch of so many records more are waited for, up to so many."""
+GATHER_S = 0.001
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 5.0
 
 
@@ -40,6 +43,8 @@ class JournalWriter:
         self._clock = clock
         self._waiting: list[tuple[Record, asyncio.Future[None], float]] = []
         self._writing: list[tuple[Record, asyncio.Future[None], float]] = []
+        self._last_count = 0
+        """Records of the last batch."""
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -97,10 +102,12 @@ class JournalWriter:
             if self.status != "ok" and self._clock() >= self._retry_at:
                 await self._try_again()
             if self._waiting:
+                await self._gather()
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 self._writing = batch
                 await self._commit(batch)
                 self._writing = []
+                self._last_count = len(batch)
             elif self._closing:
                 return
 
@@ -113,6 +120,16 @@ class JournalWriter:
             await asyncio.wait_for(self._wake.wait(), max(0.01, self._retry_at - self._clock()))
         except TimeoutError:
             pass
+
+    async def _gather(self) -> None:
+        """Under load, let the loop go round while that brings records: a commit costs as much as writing ten of them."""
+        if self._last_count < BUSY_BATCH:
+            return
+        until = self._clock() + GATHER_S
+        count = 0
+        while count < len(self._waiting) < FULL_BATCH and self._clock() < until:
+            count = len(self._waiting)
+            await asyncio.sleep(0)
 
     async def _commit(self, batch: list[tuple[Record, asyncio.Future[None], float]]) -> None:
         records = [record for record, _, _ in batch]
