@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from proxy_core.running import Running
 from proxy_core.wire.codec import Codec, codec_for
-from proxy_core.wire.conversation import Answer, TextDelta, ThinkingDelta, ToolCallDelta, ToolCallStart, Usage
+from proxy_core.wire.conversation import Answer, TextDelta, ThinkingDelta, ToolCallBlock, ToolCallDelta, ToolCallStart, Usage
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 THREAD_FROM_BYTES = 256 * 1024
@@ -83,7 +83,7 @@ def reading_of(answer: Answer) -> Reading:
     return Reading(
         usage=answer.usage,
         stop_reason=answer.stop_reason or "",
-        tool_calls=len(answer.tool_calls),
+        tool_calls=len([True for block in answer.blocks if isinstance(block, ToolCallBlock)]),
         model=answer.model or "",
         response_id=answer.response_id or "",
         error=f"{error.type}: {error.message}" if error else "",

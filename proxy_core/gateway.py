@@ -221,7 +221,7 @@ class Gateway:
             scope=scope,
             started=started,
             started_ns=started_ns,
-            task=asyncio.current_task(),
+            task=asyncio.current_task(self._loop),
             capture_limit=self._capture_limit,
         )
         self.total += 1

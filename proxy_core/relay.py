@@ -72,6 +72,8 @@ class Relay:
             self.take(running, chunk)
             if running.received >= length:
                 held = chunk
+                if response.ended:
+                    break
                 continue
             if not running.sent:
                 await send(start)

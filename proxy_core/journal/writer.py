@@ -57,6 +57,7 @@ class JournalWriter:
         self.written = 0
 
     def start(self) -> None:
+        self._new_future = asyncio.get_running_loop().create_future
         if self._spool.count:
             self.status = "spilling"
         self._task = spawn(self._run(), name="journal writer")
@@ -66,7 +67,7 @@ class JournalWriter:
         or a change that cannot be taken while the store is in trouble and the mode is `block`."""
         if self.status == "failing" and self._mode != "drop" and isinstance(record, Intent | ControlChange):
             raise JournalUnavailable("the journal cannot be written, so nothing new is let through; see `luthien doctor`")
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._new_future()
         self._waiting.append((record, future, self._clock()))
         if len(self._waiting) == 1:
             self._wake.set()

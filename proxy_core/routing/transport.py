@@ -247,14 +247,11 @@ class _ResponseStream(httpx.AsyncByteStream):
 def _request_bytes(
     method: str, prefix: str, target: bytes, host: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
 ) -> bytes:
-    parts = [_request_line_start(method, prefix), target, b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
+    lines = [b"%b%b HTTP/1.1" % (_request_line_start(method, prefix), target), b"host: " + host, *map(b": ".join, headers)]
     if body or method in ("POST", "PUT", "PATCH"):
-        parts.append(b"content-length: %d\r\n" % len(body))
-    parts.append(b"\r\n")
-    parts.append(body)
-    return b"".join(parts)
+        lines.append(b"content-length: %d" % len(body))
+    lines += (b"", body)
+    return b"\r\n".join(lines)
 
 
 @lru_cache(maxsize=256)
