@@ -46,6 +46,9 @@ app.add_typer(config_app, name="config")
 policies_app = typer.Typer(rich_markup_mode=None, help="See, try and write policies.", no_args_is_help=True)
 app.add_typer(policies_app, name="policies")
 
+keys_app = typer.Typer(rich_markup_mode=None, help="Make, list and revoke keys for clients.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of every complaint about the command line; its module moves between versions of typer."""
 
@@ -328,6 +331,79 @@ def policies_import(
     from luthien_tui.commands.policies import import_policies
 
     raise typer.Exit(import_policies(file, out))
+
+
+@keys_app.command("create")
+def keys_create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called in records and limits.")],
+    models: Annotated[
+        str | None, typer.Option("--models", metavar="NAMES", help="Models it may use, with commas between; * is any text.")
+    ] = None,
+    rpm: Annotated[int | None, typer.Option("--rpm", metavar="N", help="Requests a minute.")] = None,
+    tpm: Annotated[int | None, typer.Option("--tpm", metavar="N", help="Tokens a minute.")] = None,
+    usd_per_day: Annotated[float | None, typer.Option("--usd-per-day", metavar="USD", help="Budget for a day (UTC).")] = None,
+    usd_per_month: Annotated[
+        float | None, typer.Option("--usd-per-month", metavar="USD", help="Budget for a month (UTC).")
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make a key and print it; it cannot be shown again. A running gateway takes it within a second.
+
+    \b
+    Example:
+      luthien keys create ci --models 'gpt-4o-mini,claude-*' --rpm 60 --usd-per-day 5
+    """
+    from luthien_tui.commands.keys import create_key
+
+    given = Given(config=config, data_dir=data_dir, database_url=database_url).over(context.find_root().obj)
+    named = [one.strip() for one in models.split(",") if one.strip()] if models is not None else None
+    limits = {"models": named, "rpm": rpm, "tpm": tpm, "usd_per_day": usd_per_day, "usd_per_month": usd_per_month}
+    raise typer.Exit(create_key(given, name, limits, as_json=as_json))
+
+
+@keys_app.command("list")
+def keys_list(
+    context: typer.Context,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List the keys with their limits; only how each one begins is known.
+
+    \b
+    Example:
+      luthien keys list
+    """
+    from luthien_tui.commands.keys import list_keys
+
+    given = Given(config=config, data_dir=data_dir, database_url=database_url).over(context.find_root().obj)
+    raise typer.Exit(list_keys(given, as_json=as_json))
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The key.")],
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Refuse a key from now on. A running gateway takes it within a second.
+
+    \b
+    Example:
+      luthien keys revoke ci
+    """
+    from luthien_tui.commands.keys import revoke_key
+
+    given = Given(config=config, data_dir=data_dir, database_url=database_url).over(context.find_root().obj)
+    raise typer.Exit(revoke_key(given, name, as_json=as_json))
 
 
 @app.command("validate-config")

@@ -11,9 +11,17 @@ LuthienError
 │   ├── HeadersTooLarge
 │   ├── RequestTimeout
 │   ├── UnknownUpstream
+│   ├── RouteRefused
 │   ├── Draining
 │   ├── Killed
-│   └── JournalUnavailable
+│   ├── JournalUnavailable
+│   └── AdmissionRefused        by keys, limits and budgets
+│       ├── KeyRefused
+│       ├── ModelNotAllowed
+│       ├── RateLimited
+│       ├── BudgetExhausted
+│       ├── BudgetUnavailable
+│       └── UpstreamKeyMissing
 ├── UpstreamError               the upstream could not answer
 │   ├── UpstreamUnreachable
 │   ├── UpstreamTLSError
@@ -24,6 +32,7 @@ LuthienError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import ClassVar
 
@@ -103,6 +112,16 @@ class UnknownUpstream(RequestRefused):
     face = Face(404, "invalid_request_error", "no_upstream", "not_found_error")
 
 
+class RouteRefused(RequestRefused):
+    """The request must stay local, and nothing local can take it; `reasons` are the codes, comma-separated."""
+
+    face = Face(400, "invalid_request_error", "sensitive_keyword_match", "invalid_request_error")
+
+    def __init__(self, message: str, reasons: str) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
 class RequestTooLarge(RequestRefused):
     """The body is larger than the limit."""
 
@@ -137,6 +156,51 @@ class JournalUnavailable(RequestRefused):
     """Records cannot be written, and the journal is set to block."""
 
     face = Face(503, "server_error", "journal_unavailable", "api_error")
+
+
+class AdmissionRefused(RequestRefused):
+    """The client may not send this, or not now. `reason` is the code for the record, `headers` go with the answer."""
+
+    def __init__(self, reason: str, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.headers = list(headers)
+
+
+class KeyRefused(AdmissionRefused):
+    """The client's key is missing, unknown or revoked."""
+
+    face = Face(401, "invalid_request_error", "invalid_api_key", "authentication_error")
+
+
+class ModelNotAllowed(AdmissionRefused):
+    """The client may not use this model."""
+
+    face = Face(403, "invalid_request_error", "model_not_allowed", "permission_error")
+
+
+class RateLimited(AdmissionRefused):
+    """Too many requests or tokens within a minute; later it goes."""
+
+    face = Face(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error")
+
+
+class BudgetExhausted(AdmissionRefused):
+    """The budget of a day or month is spent. 402, because clients try 429 again."""
+
+    face = Face(402, "insufficient_quota", "insufficient_quota", "billing_error")
+
+
+class BudgetUnavailable(AdmissionRefused):
+    """What was spent cannot be looked up."""
+
+    face = Face(503, "server_error", "budget_unavailable", "api_error")
+
+
+class UpstreamKeyMissing(AdmissionRefused):
+    """The client's key is luthien's own, and the upstream has none to take its place."""
+
+    face = Face(403, "invalid_request_error", "upstream_key_missing", "permission_error")
 
 
 class UpstreamError(LuthienError):

@@ -16,6 +16,8 @@ from proxy_core.wire.glance import Glance
 
 if TYPE_CHECKING:
     from proxy_core.enforcement import Control
+    from proxy_core.limits.client_keys import ClientKey
+    from proxy_core.limits.limiter import Admission
     from proxy_core.policies.streaming import StreamPipeline
     from proxy_core.wire.encoder import StreamEncoder
 
@@ -29,11 +31,13 @@ class Running:
     """The state of one transaction."""
 
     __slots__ = (
+        "admission",
         "answer",
         "arrivals",
         "body",
         "capture_limit",
         "client_gone",
+        "client_key",
         "content_encoding",
         "content_type",
         "control",
@@ -102,6 +106,10 @@ class Running:
         self.leaving = False
         """Whether the outcome is being written: from here on a client that leaves changes nothing."""
         self.client_gone = False
+        self.client_key: ClientKey | None = None
+        """The key of luthien's own that the client came with; it is never sent on."""
+        self.admission: Admission | None = None
+        """What was taken and reserved of the client's limits; None where nothing limits it."""
         extensions = scope.get("extensions", {})
         self.cut_connection: Callable[[], None] = extensions.get("luthien.cut", _no_way_to_cut)
         """Closes the client's connection in the middle of an answer."""

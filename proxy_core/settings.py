@@ -25,6 +25,9 @@ class ServerSettings(Section):
     """Address that the data plane listens on."""
     port: int = Field(default=4000, ge=0, le=65_535)
     """Port of the data plane; 0 takes a free one."""
+    auth: Literal["passthrough", "gateway", "both"] = "passthrough"
+    """What clients send: the upstream's own key, which is passed on; a key of this gateway (`luthien keys create`, or the section
+    `keys`), in whose place the upstream's `api_key` goes; or either."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """Largest request body, in bytes; more is answered with 413."""
     max_header_bytes: int = Field(default=64 * 1024, ge=1024)
@@ -65,6 +68,17 @@ class UpstreamSettings(Section):
     """HTTP proxy for this upstream; else `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment hold."""
     timeouts: Timeouts | None = None
     """Other times for this upstream than `routing.timeouts`."""
+    local: bool | None = None
+    """Whether what is sent there stays with you; by default an upstream of api `ollama` is local, and no other."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Names of models as they are asked for, and as they are sent here; `*` stands for any text."""
+    default_model: str | None = None
+    """Model for requests that a rule sends here, where `models` has no name for theirs."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is sent there stays with its user."""
+        return self.api == "ollama" if self.local is None else self.local
 
     @field_validator("base_url")
     @classmethod
@@ -90,7 +104,35 @@ def default_upstreams() -> dict[str, UpstreamSettings]:
     }
 
 
+class SensitivitySettings(Section):
+    keywords: list[str] = Field(default_factory=list)
+    """A request that holds one of these goes to a local upstream, or nowhere; upper and lower case are the same."""
+    match: Literal["word", "substring"] = "word"
+    """Whether a keyword counts as a word of its own only, or within words too."""
+    scope: Literal["conversation", "last_user"] = "conversation"
+    """What is looked through: all messages, tool results and the system prompt, or what the user wrote last."""
+
+
+class CostSettings(Section):
+    max_prompt_length_for_local: int | None = Field(default=None, ge=0)
+    """Requests in which what the user wrote last has at most so many characters go to a local upstream."""
+    max_usd_for_local: float | None = Field(default=None, ge=0)
+    """Or those in which it costs at most so much, in USD; counts where a price is given too."""
+    input_usd_per_1m_tokens: float | None = Field(default=None, gt=0)
+    """Price of a million tokens of input, in USD."""
+    chars_per_token: float = Field(default=4, ge=1)
+    """Characters that count as one token."""
+
+
 class RoutingSettings(Section):
+    sensitivity: SensitivitySettings = SensitivitySettings()
+    cost: CostSettings = CostSettings()
+    default_provider: str | None = None
+    """Where requests go that no rule sends elsewhere: an upstream's name, `local` or `public`; by default where the path says."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Upstream by the model that is asked for; `*` stands for any text. The first that fits is taken."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Upstream by the client's tag, as `team:legal`, or `team` for any value. The first that fits is taken."""
     timeouts: Timeouts = Timeouts()
     """Times for every upstream that sets none of its own."""
     max_connections: int = Field(default=1_000, ge=1)
@@ -181,6 +223,32 @@ class ClientKeySettings(Section):
     """Whether it is accepted."""
 
 
+class LimitSettings(Section):
+    models: list[str] = Field(default_factory=list)
+    """Models that may be asked for, `*` for any text; all where the list is empty."""
+    rpm: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Requests a minute, and at once."""
+    tpm: int | None = Field(default=None, ge=1, le=10_000_000_000)
+    """Tokens a minute, and at once: an estimate when a request comes, put right by its answer."""
+    usd_per_day: float | None = Field(default=None, ge=0, le=1e9)
+    """Budget for a day (UTC), in USD."""
+    usd_per_month: float | None = Field(default=None, ge=0, le=1e9)
+    """Budget for a month (UTC), in USD."""
+
+
+class LimitsSettings(Section):
+    unknown_price: Literal["allow", "deny"] = "allow"
+    """What happens to a request that a budget holds for when its price is not known: it passes uncounted, or is refused."""
+    assumed_output_tokens: int = Field(default=4_096, ge=0, le=10_000_000)
+    """Tokens that an answer is reckoned with beforehand where the request sets no maximum."""
+    keys: dict[str, LimitSettings] = Field(default_factory=dict)
+    """Limits by name of the client's key; `*` is for each one that is not named."""
+    agents: dict[str, LimitSettings] = Field(default_factory=dict)
+    """Limits by agent id; `*` is for each one that is not named."""
+    upstreams: dict[str, LimitSettings] = Field(default_factory=dict)
+    """Limits by upstream; `*` is for each one that is not named."""
+
+
 class ControlSettings(Section):
     enabled: bool = True
     """Whether the control API is served."""
@@ -247,7 +315,9 @@ class Settings(Section):
     it and the one in the data folder, where they are there. They are code that runs with luthien's rights."""
     holds: HoldSettings = HoldSettings()
     keys: dict[str, ClientKeySettings] = Field(default_factory=dict)
-    """Client keys by name: for policies that tell clients apart."""
+    """Client keys by name: for policies and limits that tell clients apart, and to let clients in where `server.auth` asks for
+    keys. `luthien keys create` makes more of them, which stand in the store."""
+    limits: LimitsSettings = LimitsSettings()
     ui: UiSettings = UiSettings()
     logging: LogSettings = LogSettings()
     data_dir: str | None = None

@@ -29,6 +29,7 @@ FORMATS: tuple[tuple[str, str], ...] = (
     ("huggingface_token", r"\bhf_[A-Za-z0-9]{30,60}\b"),
     ("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b"),
     ("pypi_token", r"\bpypi-[A-Za-z0-9_\-]{50,400}"),
+    ("luthien_key", r"\blth_[A-Za-z0-9_\-]{43}"),
     ("sendgrid_key", r"\bSG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{30,64}"),
     ("groq_key", r"\bgsk_[A-Za-z0-9]{40,60}\b"),
     (
@@ -47,14 +48,14 @@ MAX_PRIVATE_KEY_CHARS = 8_200
 _COMPILED = tuple(re.compile(pattern.encode("ascii"), re.DOTALL) for _, pattern in FORMATS)
 _HINT = re.compile(
     rb"-(?:(?<=\bsk-)|(?<=glpat-)|(?<=pypi-)|(?<=xox[abeoprs]-)|(?<=-----)(?=BEGIN ))"
-    rb"|_(?:(?<=gh[pousr]_)|(?<=hf_)|(?<=npm_)|(?<=gsk_)|(?<=_pat_)|(?<=k_live_))"
+    rb"|_(?:(?<=gh[pousr]_)|(?<=hf_)|(?<=\blth_)|(?<=npm_)|(?<=gsk_)|(?<=_pat_)|(?<=k_live_))"
     rb"|IA(?:(?<=\bAKIA)|(?<=\bASIA))|Iza|SG\."
 )
 """What every format has near its beginning, found by its rarest byte: one search tells for nearly every text that there is
 nothing to take out."""
 _TEXT_HINT = re.compile(_HINT.pattern.decode("ascii"), re.ASCII)
 _BEGINNINGS = re.compile(
-    r"sk-|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AIza|[rs]k_live_|hf_|npm_|pypi-|SG\.|gsk_|-----BEGIN "
+    r"sk-|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AIza|[rs]k_live_|hf_|lth_|npm_|pypi-|SG\.|gsk_|-----BEGIN "
 )
 
 _SECRET_HEADER = re.compile(

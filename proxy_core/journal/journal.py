@@ -7,6 +7,8 @@ import os
 from hashlib import blake2b
 from pathlib import Path
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from proxy_core.errors import StoreError
 from proxy_core.journal.backends import Backend, open_backend
 from proxy_core.journal.records import Record
@@ -46,6 +48,11 @@ class Journal:
     @property
     def kind(self) -> str:
         return self._backend.kind
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The store, for what is no record: keys and budgets."""
+        return self._backend.engine
 
     def append(self, record: Record) -> asyncio.Future[None]:
         """Hand over a record; the future is done when it is durable. Raises JournalUnavailable."""

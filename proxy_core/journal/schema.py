@@ -1,7 +1,8 @@
 """The journal's one schema, for SQLite and Postgres alike.
 
-Bodies are bytes, never text. Rows are only ever added; the newest outcome of a transaction and the newest row of a hold are
-the ones that count. A column that is added later stands last and has a default, which spooled rows of older versions get.
+Bodies are bytes, never text. Rows are only ever added; the newest outcome of a transaction and the newest row of a hold or key
+are the ones that count. `budgets` and `budget_reservations` are no records: they say what holds now. A column that is added
+later stands last and has a default, which spooled rows of older versions get.
 `HEAD_REVISION` names the migration that gives exactly this schema; a test holds the two together.
 """
 
@@ -21,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 
 metadata = MetaData()
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -204,3 +205,39 @@ gaps = Table(
     Column("records", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
 )
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("hint", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("limits", LargeBinary, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+)
+Index("keys_by_name", keys.c.name)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("period", String(16), primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+)
+
+budget_reservations = Table(
+    "budget_reservations",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("period", String(16), primary_key=True),
+    Column("gateway", String(32), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+)
+Index("budget_reservations_by_gateway", budget_reservations.c.gateway)

@@ -23,6 +23,14 @@ class Reason(StrEnum):
     """The prompt is small enough for a local model."""
     BACKEND_SET = "backend_set"
     """A policy chose the upstream."""
+    EXPLICIT_MODEL = "explicit_model"
+    """An upstream is configured for the model that the client asked for."""
+    TAG_RULE = "tag_rule"
+    """An upstream is configured for one of the client's tags."""
+    CAPABILITY_MISSING = "capability_missing"
+    """An upstream that a rule chose cannot take the request."""
+    CONTENT_UNREADABLE = "content_unreadable"
+    """The request cannot be read, so nobody knows that it holds no keyword: it stays local."""
 
     # policies: nothing to do
     PASSED = "passed"
@@ -83,6 +91,28 @@ class Reason(StrEnum):
     """A tool call would send a request to the network."""
     POLICY_DECISION = "policy_decision"
     """A policy of a third party decided; its message says why."""
+
+    # keys, limits and budgets
+    KEY_MISSING = "key_missing"
+    """The client sent no key of this gateway."""
+    KEY_UNKNOWN = "key_unknown"
+    """The client's key is none of this gateway's."""
+    KEY_REVOKED = "key_revoked"
+    """The client's key was revoked or is switched off."""
+    KEY_NOT_ACCEPTED = "key_not_accepted"
+    """The client sent a key of luthien's where the upstream's own is wanted, or in a place where it would be sent on."""
+    UPSTREAM_KEY_MISSING = "upstream_key_missing"
+    """The upstream has no key to take the place of the client's."""
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    """The key, agent or upstream may not use this model."""
+    RATE_LIMITED = "rate_limited"
+    """Too many requests or tokens within a minute."""
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    """The budget of the day or month is spent or reserved."""
+    PRICE_UNKNOWN = "price_unknown"
+    """A budget holds, and what the request costs is not known."""
+    BUDGET_UNAVAILABLE = "budget_unavailable"
+    """What was spent cannot be looked up."""
 
     # holds
     HELD = "held"

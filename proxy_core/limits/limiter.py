@@ -1,0 +1,293 @@
+"""Admits requests within their limits, and settles what they have used.
+
+A request is admitted by all rules that hold for it or by none; one that is refused has used nothing up. Rates are those of
+this gateway; budgets are those of the store. However a transaction ends, its admission is settled once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from proxy_core.errors import AdmissionRefused, BudgetExhausted, ModelNotAllowed, RateLimited
+from proxy_core.ids import new_ulid
+from proxy_core.journal.client_keys import KeyLimits
+from proxy_core.limits.accounts import NANO, Line, Refusal, ends_at, periods_at
+from proxy_core.limits.buckets import Bucket
+from proxy_core.limits.estimate import FREE, Tokens, expected, seen
+from proxy_core.limits.ledgers import Ledger
+from proxy_core.limits.rate_headers import Rate, rate_headers
+from proxy_core.limits.rules import Rule, rules_for
+from proxy_core.routing.reasons import Reason
+from proxy_core.routing.upstreams import Upstream
+from proxy_core.sessions.prices import PriceBook
+from proxy_core.settings import LimitsSettings
+from proxy_core.tasks import spawn
+from proxy_core.wire.conversation import Usage
+from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Operation
+
+RawHeaders = list[tuple[bytes, bytes]]
+MAX_BUCKETS = 20_000
+"""Beyond it, buckets that are full are forgotten: they are the same as new ones."""
+What = Literal["requests", "tokens"]
+
+
+class Asked(Struct):
+    """What is told of a request before it is sent."""
+
+    key: str
+    own: KeyLimits | None
+    """What the key was made with."""
+    agent: str
+    upstream: Upstream
+    model: str
+    """Empty where it cannot be read."""
+    operation: Operation
+    method: str
+    body: bytes
+
+
+class Used(Struct):
+    """What is known of a transaction at its end."""
+
+    outcome: str
+    sent: bool
+    """Whether anything went to an upstream."""
+    tokens: int | None
+    usd: float | None
+    received_bytes: int
+    stream: bool
+
+
+class Admission:
+    """One request that was admitted, until it is settled."""
+
+    __slots__ = ("_before", "_buckets", "_ledger", "_name", "_price", "_reserved", "rates", "settled")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        ledger: Ledger,
+        before: Tokens,
+        buckets: list[Bucket],
+        reserved: int | None,
+        price: Callable[[Tokens], float | None],
+        rates: list[Rate],
+    ) -> None:
+        self._name = name
+        self._ledger = ledger
+        self._before = before
+        self._buckets = buckets
+        self._reserved = reserved
+        self._price = price
+        self.rates = rates
+        self.settled = False
+
+    def headers(self, present: RawHeaders) -> RawHeaders:
+        """Headers that tell what is left, beside those that are present."""
+        return rate_headers(self.rates, present)
+
+    async def settle(self, used: Used) -> None:
+        """Put right what was taken and reserved; only the first call counts. Goes on to its end if its caller is stopped."""
+        if self.settled:
+            return
+        self.settled = True
+        guess = self._guess(used)
+        for bucket in self._buckets:
+            # A guess never takes more than there can be: nobody waits for hours because of one.
+            bucket.settle(self._before.total, max(used.tokens or 0, min(guess.total, int(bucket.capacity))))
+        if self._reserved is not None:
+            usd = max(used.usd or 0.0, (self._price(guess) or 0.0) if guess.total else 0.0)
+            await asyncio.shield(spawn(self._ledger.settle(self._name, round(usd * NANO)), name="settle a budget"))
+
+    def _guess(self, used: Used) -> Tokens:
+        """What the transaction has used at least, where its answer does not tell the whole."""
+        told = used.tokens is not None and (used.usd is not None or self._reserved is None)
+        broken_off = used.outcome in ("cancelled", "truncated")
+        if not used.sent or used.outcome == "error" or (told and not broken_off):
+            return _NOTHING
+        if not used.received_bytes or used.outcome == "refused":
+            return self._before
+        return seen(self._before, used.received_bytes, stream=used.stream)
+
+
+_NOTHING = Tokens(0, 0)
+
+
+class Limiter:
+    """The limits of one gateway."""
+
+    def __init__(
+        self,
+        settings: LimitsSettings,
+        *,
+        ledger: Ledger,
+        prices: PriceBook,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` is monotonic, for rates; `wall` is Unix time, for days and months. Both in seconds."""
+        self._ledger = ledger
+        self._prices = prices
+        self._clock = clock
+        self._wall = wall
+        self._buckets: dict[tuple[str, What], Bucket] = {}
+        self.use(settings)
+
+    def use(self, settings: LimitsSettings) -> None:
+        """These limits hold from now on; what was used stays used."""
+        self._settings = settings
+        self.active = bool(settings.keys or settings.agents or settings.upstreams)
+        """Whether the configuration limits anything."""
+
+    async def admit(self, asked: Asked) -> Admission | None:
+        """Let a request pass, and take what it may use; None where nothing limits it. Raises AdmissionRefused."""
+        rules = rules_for(self._settings, key=asked.key, own=asked.own, agent=asked.agent, upstream=asked.upstream.name)
+        if not rules:
+            return None
+        _check_models(rules, asked)
+        costs = asked.method == "POST" and asked.operation not in FREE
+        before = expected(asked.operation, asked.body, self._settings.assumed_output_tokens) if costs else _NOTHING
+        taken = self._take(rules, before)
+        rates = [Rate(what, bucket.capacity, bucket.level, bucket.full_in_s) for what, bucket in taken]
+        price = self._pricing(asked)
+        name = new_ulid(int(self._wall() * 1e3))
+        reserved: int | None = None
+        try:
+            if costs and any(rule.budgeted for rule in rules):
+                reserved = await self._reserve(name, rules, asked, price, before)
+        except BaseException as error:
+            for what, bucket in taken:
+                bucket.settle(1 if what == "requests" else before.total, 0)
+            if not isinstance(error, AdmissionRefused):
+                # It may have been reserved before the caller was stopped.
+                spawn(self._ledger.settle(name, 0), name="settle a budget")
+            raise
+        return Admission(
+            name=name,
+            ledger=self._ledger,
+            before=before,
+            buckets=[bucket for what, bucket in taken if what == "tokens"],
+            reserved=reserved,
+            price=price,
+            rates=rates,
+        )
+
+    def _take(self, rules: tuple[Rule, ...], before: Tokens) -> list[tuple[What, Bucket]]:
+        """Take from all buckets, or from none and tell which one is empty."""
+        now = self._clock()
+        wanted: list[tuple[What, Bucket, float]] = []
+        for rule in rules:
+            limits: tuple[tuple[What, int | None, float], ...] = (
+                ("requests", rule.rpm, 1.0),
+                ("tokens", rule.tpm, float(before.total)),
+            )
+            for what, limit, amount in limits:
+                if limit is None or not amount:
+                    continue
+                bucket = self._bucket(rule.scope, what, limit, now)
+                wait_s = bucket.wait_s(amount)
+                if wait_s > 0:
+                    raise _rate_limited(rule, what, limit, bucket, wait_s)
+                wanted.append((what, bucket, amount))
+        for _, bucket, amount in wanted:
+            bucket.take(amount)
+        return [(what, bucket) for what, bucket, _ in wanted]
+
+    def _bucket(self, scope: str, what: What, limit: int, now: float) -> Bucket:
+        bucket = self._buckets.get((scope, what))
+        if bucket is None:
+            if len(self._buckets) >= MAX_BUCKETS:
+                self._buckets = {place: one for place, one in self._buckets.items() if one.look(now) < one.capacity}
+            bucket = self._buckets[scope, what] = Bucket.full(limit, now)
+        bucket.look(now, limit)
+        return bucket
+
+    def _pricing(self, asked: Asked) -> Callable[[Tokens], float | None]:
+        """The price of tokens in USD; None where it is not known. A model of one's own costs nothing."""
+        upstream = asked.upstream
+        if upstream.api is Dialect.OLLAMA:
+            return lambda tokens: 0.0
+        if asked.operation not in READ_OPERATIONS:
+            return lambda tokens: None
+        prices, model = self._prices, asked.model
+        return lambda tokens: prices.cost_usd(
+            upstream.base_url, model, Usage(input_tokens=tokens.input, output_tokens=tokens.output)
+        )
+
+    async def _reserve(
+        self, name: str, rules: tuple[Rule, ...], asked: Asked, price: Callable[[Tokens], float | None], before: Tokens
+    ) -> int | None:
+        """Reserve the estimate in all budgets; None where there is nothing to reserve."""
+        if not self._prices.ready:
+            await self._prices.load()
+        usd = price(before)
+        if usd is None:
+            if self._settings.unknown_price == "deny":
+                model = f"the model '{asked.model[:100]}'" if asked.model else "this request"
+                raise BudgetExhausted(
+                    Reason.PRICE_UNKNOWN, f"a budget holds, and the price of {model} is not known; see 'limits.unknown_price'"
+                )
+            return None
+        if usd == 0:
+            return None
+        estimate = max(1, round(usd * NANO))
+        day, month = periods_at(self._wall())
+        lines = [
+            Line(rule.scope, period, limit, estimate)
+            for rule in rules
+            for period, limit in ((day, rule.day_nano_usd), (month, rule.month_nano_usd))
+            if limit is not None
+        ]
+        refusal = await self._ledger.reserve(name, lines)
+        if refusal is not None:
+            raise _exhausted(refusal)
+        return estimate
+
+
+def _check_models(rules: tuple[Rule, ...], asked: Asked) -> None:
+    """Only requests that make something name a model; those that do must name one that is allowed."""
+    if asked.method in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        return
+    for rule in rules:
+        if not rule.allows(asked.model):
+            what = f"the model '{asked.model[:100]}'" if asked.model else "a request without a model that can be read"
+            raise ModelNotAllowed(
+                Reason.MODEL_NOT_ALLOWED, f"{_who(rule.scope)} may not use {what}; allowed are: {', '.join(rule.models)}"
+            )
+
+
+def _rate_limited(rule: Rule, what: What, limit: int, bucket: Bucket, wait_s: float) -> RateLimited:
+    milliseconds = math.ceil(wait_s * 1e3)
+    headers = [
+        (b"retry-after", str(math.ceil(wait_s)).encode("ascii")),
+        (b"retry-after-ms", str(milliseconds).encode("ascii")),
+        *rate_headers([Rate(what, bucket.capacity, bucket.level, bucket.full_in_s)], []),
+    ]
+    message = f"{_who(rule.scope)} has reached its limit of {limit:,} {what} a minute; try again in {milliseconds / 1e3:g} s"
+    return RateLimited(Reason.RATE_LIMITED, message, headers)
+
+
+def _exhausted(refusal: Refusal) -> BudgetExhausted:
+    line = refusal.line
+    span = "day" if len(line.period) > len("2026-01") else "month"
+    left = (
+        f"${refusal.spent / NANO:.6f} spent, ${refusal.reserved / NANO:.6f} reserved, "
+        f"${line.estimate / NANO:.6f} needed at most for this request"
+    )
+    return BudgetExhausted(
+        Reason.BUDGET_EXHAUSTED,
+        f"{_who(line.scope)} has used up its budget of ${line.limit / NANO:g} for the {span}: {left}; "
+        f"the next {span} begins at {ends_at(line.period):%Y-%m-%dT%H:%M:%SZ}",
+    )
+
+
+def _who(scope: str) -> str:
+    kind, _, name = scope.partition(":")
+    return f"the {kind} '{name[:100]}'"
