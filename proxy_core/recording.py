@@ -18,6 +18,7 @@ from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.errors import LuthienError
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import Intent, LateVerdicts, Outcome, Sent
+from proxy_core.limits.limiter import Used
 from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
 from proxy_core.sessions.prices import PriceBook
@@ -96,6 +97,8 @@ class Recorder:
         row.outcome = outcome  # type: ignore[assignment]
         row.error = without_secrets(running, running.error or reading.error)
         row.total_ms = running.ms_at(now)
+        if running.admission is not None:
+            await running.admission.settle(used_by(running))
         await self._journal.append(self._outcome(running, reading, now))
         running.mark("finished", self._now())
         self._sessions.answered(row.session_id, reading.response_id)
@@ -148,7 +151,7 @@ class Recorder:
             history_length=len(history),
             secrets=running.secrets,
             policy_digest=control.digest if control is not None else "",
-            key=control.context.key if control is not None else "",
+            key=_key_of(running),
         )
 
     def _outcome(self, running: Running, reading: Reading, now: float) -> Outcome:
@@ -228,6 +231,20 @@ class Recorder:
             row.cost_usd = control.services.total_cost(row.cost_usd)
 
 
+def used_by(running: Running) -> Used:
+    """What a transaction that has ended has used of its limits."""
+    row = running.row
+    tokens = None if row.input_tokens is None else row.input_tokens + (row.output_tokens or 0)
+    return Used(
+        outcome=row.outcome,
+        sent=row.overhead_ms is not None or (running.control is not None and bool(running.control.services.calls)),
+        tokens=tokens,
+        usd=row.cost_usd,
+        received_bytes=running.received,
+        stream=row.stream,
+    )
+
+
 def without_secrets(running: Running, text: str) -> str:
     """Text of the traffic as front ends may have it."""
     if not text:
@@ -240,6 +257,12 @@ def without_secrets(running: Running, text: str) -> str:
 def shared(text: str) -> str:
     """One string for all rows that hold the same text: tens of thousands of them stay on a screen."""
     return text
+
+
+def _key_of(running: Running) -> str:
+    if running.client_key is not None:
+        return running.client_key.name
+    return running.control.context.key if running.control is not None else ""
 
 
 def _as_upstream_counts(client: Reading, upstream: Reading) -> Reading:

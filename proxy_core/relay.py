@@ -143,6 +143,8 @@ class Relay:
         ]
         if row.session_id:
             own.append((b"x-luthien-session-id", row.session_id.encode("latin-1", "replace")))
+        if running.admission is not None:
+            own += running.admission.headers(headers)
         return headers + own
 
 

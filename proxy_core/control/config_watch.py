@@ -2,8 +2,8 @@
 
 Looked at once a second (and when somebody asks, as SIGHUP does), off the event loop. A file is read when it has stayed the same
 for a moment, because editors write in pieces. What cannot be read or is not valid changes nothing, and the log says which line
-is at fault. Policies, chains, holds, keys and the log's level change at once and in one step; of anything else the log says
-that it takes effect at the next start.
+is at fault. Policies, chains, holds, keys, limits and the log's level change at once and in one step; of anything else the log
+says that it takes effect at the next start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proxy_core.tasks import spawn
 
 log = logging.getLogger(__name__)
 
-LIVE = ("policies", "chains", "policy_paths", "holds", "keys", "logging")
+LIVE = ("policies", "chains", "policy_paths", "holds", "keys", "limits", "logging")
 """Sections that change while the gateway runs."""
 LOOK_EVERY_S = 1.0
 SETTLE_S = 0.25
@@ -51,7 +51,7 @@ class ConfigWatch:
         look_every_s: float = LOOK_EVERY_S,
         settle_s: float = SETTLE_S,
     ) -> None:
-        """`load` reads all sources anew and may block; `apply` puts holds, keys and the log's level in force at once."""
+        """`load` reads all sources anew and may block; `apply` puts holds, keys, limits and the log's level in force at once."""
         self._load = load
         self._book = book
         self._apply = apply
@@ -113,7 +113,7 @@ class ConfigWatch:
         live = present.model_copy(update={section: getattr(wanted, section) for section in LIVE})
         others = {
             section: (_shown(getattr(present, section)), _shown(getattr(wanted, section)))
-            for section in ("holds", "keys", "logging")
+            for section in ("holds", "keys", "limits", "logging")
             if getattr(wanted, section) != getattr(present, section)
         }
         lines = await self._book.take_settings(live, who=self._name, others=others, then=lambda: self._apply(live))
