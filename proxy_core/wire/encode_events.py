@@ -341,6 +341,8 @@ def chat_usage_fields(usage: Usage) -> Fields:
     }
     if usage.cached_input_tokens is not None:
         fields["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    if usage.cache_write_tokens is not None:
+        fields.setdefault("prompt_tokens_details", {})["cache_write_tokens"] = usage.cache_write_tokens
     if usage.reasoning_tokens is not None:
         fields["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return fields
@@ -368,4 +370,6 @@ def messages_usage_fields(usage: Usage) -> Fields:
     if usage.cache_write_tokens is not None:
         fields["cache_creation_input_tokens"] = usage.cache_write_tokens
     fields["output_tokens"] = usage.output_tokens or 0
+    if usage.reasoning_tokens is not None:
+        fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return fields

@@ -34,7 +34,7 @@ def refusal_body(operation: Operation, *, model: str, text: str, transaction_id:
     operation outside CAN_REFUSE.
     """
     model, text, name = _clean(model), _clean(text) or "The request was refused.", _clean(transaction_id)
-    at_s = _unix_seconds(name)
+    at_s = unix_seconds(name)
     if operation is Operation.CHAT:
         message = {"role": "assistant", "content": text, "refusal": None}
         choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None, "finish_reason": "content_filter"}
@@ -105,7 +105,7 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _unix_seconds(ulid: str) -> int:
+def unix_seconds(ulid: str) -> int:
     """The time in a ULID; 0 where it is none. Source: the ULID specification."""
     milliseconds = 0
     if len(ulid) != 26:
