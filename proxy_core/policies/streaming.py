@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Sequence
-from operator import is_
 from typing import Any
 
 from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
@@ -42,8 +41,6 @@ from proxy_core.wire.validator import StreamValidator
 
 log = logging.getLogger(__name__)
 
-MAX_LOG = 4_096
-"""Events after which the encoder follows a stream although nothing was changed, so that they need not be kept."""
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 """What may wait in luthien of one stream, for a policy or a person."""
 CLOSING_S = 2.0
@@ -62,6 +59,7 @@ _EVENTS = frozenset(
     }
 )
 _CONTENT = frozenset({TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta})
+_CONTENT_PIECES = frozenset({TextDelta, ThinkingDelta, ToolCallDelta})
 _STARVED = object()
 
 
@@ -104,12 +102,22 @@ class StreamPipeline:
         self._loop = loop
         self._decoder = decoder
         self._encoder = encoder
-        self._log: list[StreamEvent] | None = []
-        """What came while everything left as it came; None once the encoder follows the stream."""
+        self._pristine = True
+        """Whether everything left as it came, so far."""
+        self._log: list[StreamEvent] = []
+        """Pristine: what came, in order."""
+        self._left = 0
+        """How many of these have left."""
+        self._told = 0
+        """How many of these the encoder has seen."""
+        self._told_left = 0
+        """How many of those that left the encoder knows of."""
+        self._behind = 0
+        """Bytes that the encoder holds back, although nothing was changed."""
+        self._encoded: list[tuple[int, int, bytes]] = []
+        """Pristine: ranges of events that left through the encoder, and what it made of them."""
         self._validator: StreamValidator | None = None
-        """Watches what the encoder makes."""
-        self._passed = 0
-        """How many events of it have left."""
+        """Watches what the encoder makes of a stream that is changed."""
         self._queue: deque[StreamEvent] = deque()
         self._backlog_bytes = 0
         self._out: list[bytes] = []
@@ -166,14 +174,16 @@ class StreamPipeline:
 
     def feed(self, chunk: bytes) -> None:
         """Take a piece of the upstream's body and run the policies on what it completes."""
+        if self.ended or self.failure is not None:
+            return
         events = self._decoder.feed(chunk)
         self._backlog_bytes += len(chunk)
         if not events:
             return
-        if self._log is None:
-            self._encoder.seen(events)
+        if self._pristine:
+            self._log += events
         else:
-            self._log.extend(events)
+            self._encoder.seen(events)
         if type(events[-1]) is EndEvent:
             self.saw_end = True
         if not self._content_seen:
@@ -210,13 +220,12 @@ class StreamPipeline:
         if not self.ended or self.denied is not None or self.failure is not None or self._closed:
             return
         self._closed = True
-        try:
-            if self._log is not None and self._passed < len(self._log):
-                self._follow()
-            if self._log is None:
+        if not self._pristine or self._behind or self._left < len(self._log):
+            self._tell()
+            try:
                 self._send(self._encoder.finish())
-        except IllegalStream as error:
-            self._stop(error)
+            except IllegalStream as error:
+                self._stop(error)
         if not self.altered:
             self._out.append(self._rest or rest)
 
@@ -244,8 +253,10 @@ class StreamPipeline:
                     produced.append(event)
                     self._step = None
             except StopAsyncIteration:
+                self._step = None
                 self.ended = True
             except asyncio.CancelledError:
+                self._step = None
                 if self._timed_out < 0:
                     raise
                 # It was told to stop and did not: what it holds is lost with it.
@@ -253,6 +264,7 @@ class StreamPipeline:
                 self._take_back_cancellation()
                 self._outlasted(late)
             except BaseException as error:
+                self._step = None
                 if isinstance(error, ClientGone | KeyboardInterrupt):
                     raise
                 self._stop(error)
@@ -447,10 +459,12 @@ class StreamPipeline:
                     self._pending = wanted
                 break
         except StopAsyncIteration:
+            self._step = None
             self.ended = True
         except BaseException as error:  # recorded by the guard of the policy that raised it
             if isinstance(error, KeyboardInterrupt):
                 raise
+            self._step = None
             if produced:
                 self._emit(produced)
             produced = []
@@ -465,70 +479,91 @@ class StreamPipeline:
     def _emit(self, events: list[StreamEvent]) -> None:
         if self.failure is not None:
             return
-        if self._log is not None:
-            if self._passes(events):
-                return
-            self._follow()
-        try:
-            self._send(self._encoder.encode(events))
-        except IllegalStream as error:
-            self._send(error.before)
-            self._stop(error)
-
-    def _send(self, out: bytes) -> None:
-        """Let bytes of the encoder's go, if they are legal. Raises IllegalStream."""
-        if out and self._validator is not None and (found := self._validator.feed(out)):
-            raise IllegalStream(found[0].rule, found[0].message)
-        self._out.append(out)
-
-    def _passes(self, events: list[StreamEvent]) -> bool:
-        """Send events that leave just as they came with their own bytes; False where they do not."""
-        log, passed = self._log or [], self._passed
-        if len(events) == 1 and passed < len(log) <= MAX_LOG:
-            event = events[0]
-            if log[passed] is event and (passed + 1 == len(log) or log[passed + 1].raw):
-                self._passed = passed + 1
+        if self._pristine and len(events) == 1 and not self._behind:
+            event, log, at = events[0], self._log, self._left
+            following = at + 1
+            if (
+                at < len(log)
+                and log[at] is event
+                and type(event) in _CONTENT_PIECES
+                and (following == len(log) or log[following].raw)  # the rest of a wire event may be changed yet
+            ):
+                self._left = following
                 self._out.append(event.raw)
-                return True
-            return False
-        end = passed + len(events)
-        if len(log) > MAX_LOG or not all(map(is_, events, log[passed:end])) or end > len(log):
-            return False
-        if end < len(log) and not log[end].raw:
-            return False  # the rest of a wire event may be changed yet
-        self._passed = end
-        self._out += [event.raw for event in events]
-        return True
+                return
+        self._encode(events)
 
-    def _follow(self) -> None:
-        """From now on the encoder has to know what came and what left."""
-        log, self._log = self._log, None
-        if log is None:
+    def _encode(self, events: list[StreamEvent]) -> None:
+        """Let the encoder say what leaves for these events."""
+        self._tell()
+        raw = b""
+        for event in events:
+            raw += event.raw
+            try:
+                out = self._encoder.encode((event,))
+            except IllegalStream as error:
+                self._out.append(error.before)
+                self._stop(error)
+                return
+            if self._pristine:
+                if self._encoder.altered:
+                    self._watch_output()
+                else:
+                    self._left += 1
+                    self._told_left = self._left
+                    self._behind += len(event.raw) - len(out)
+                    self._encoded.append((self._left - 1, self._left, out))
+            if out:
+                self._send(out, own=out != raw)
+                raw = b""
+
+    def _tell(self) -> None:
+        """Tell the encoder what came and what left without it."""
+        if not self._pristine:
             return
-        passed = log[: self._passed]
-        self._encoder.seen(log)
-        self._encoder.encode(passed)
+        if self._told < len(self._log):
+            self._encoder.seen(self._log[self._told :])
+            self._told = len(self._log)
+        if self._told_left < self._left:
+            self._encoder.encode(self._log[self._told_left : self._left])
+            self._told_left = self._left
+
+    def _watch_output(self) -> None:
+        """From now on the stream is another than the upstream's."""
+        self._pristine = False
         self._validator = StreamValidator(self.context.operation)
-        self._validator.feed(b"".join(event.raw for event in passed))  # what the upstream itself did wrong is its own
+        at = 0
+        for start, end, out in [*self._encoded, (self._left, self._left, b"")]:
+            # What the upstream itself did wrong is its own.
+            self._validator.feed(b"".join([event.raw for event in self._log[at:start]]) + out)
+            at = end
+        self._log, self._encoded = [], []
+
+    def _send(self, out: bytes, *, own: bool = True) -> None:
+        """Let bytes of the encoder's go: those of our `own` only if they are legal; what the upstream did wrong is its own."""
+        found = self._validator.feed(out) if out and self._validator is not None else []
+        if found and own:
+            self._stop(IllegalStream(found[0].rule, found[0].message))
+        else:
+            self._out.append(out)
 
     @property
     def altered(self) -> bool:
         """Whether anything left otherwise than it came."""
-        return self._log is None and self._encoder.altered
+        return self._encoder.altered
 
     def heartbeat(self) -> bytes:
         """A sign of life that is legal at this place."""
-        self._follow()
+        self._tell()
         return self._encoder.heartbeat()
 
     def refusal(self, text: str) -> bytes:
         """End the stream legally with a refusal. Raises IllegalStream."""
-        self._follow()
+        self._tell()
         return self._encoder.refusal(text)
 
     def _stop(self, error: BaseException) -> None:
         """Nothing more may come of the upstream's stream: end the client's in a form that it can read."""
-        self._step = None
         self.ended = True
         if isinstance(error, PolicyDenied):
             self.denied = error
@@ -550,6 +585,8 @@ class StreamPipeline:
             )
             self.failure = IllegalOutput(f"what the policies made of this answer is not legal: {error}")
         else:
+            if not isinstance(error, LuthienError):
+                log.error("a stream of policies failed", exc_info=error)
             self.failure = error if isinstance(error, LuthienError) else IllegalOutput(f"{type(error).__name__} in a policy")
 
     def woken_later(self) -> Generator[Any, Any, None]:
