@@ -17,7 +17,7 @@ from proxy_core.policies.chain import Chain, Chains, Shadows, worst
 from proxy_core.policy_services import PolicyServices
 from proxy_core.routing.reasons import Reason
 from proxy_core.running import Running
-from proxy_core.sessions.identity import OUR_HEADER_PREFIXES
+from proxy_core.sessions.identity import OUR_HEADER_PREFIXES, tags_of
 from proxy_core.settings import ClientKeySettings
 from proxy_core.transaction import Route, SessionView, TransactionContext
 from proxy_core.verdicts import Verdict
@@ -25,9 +25,6 @@ from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer
 from proxy_core.wire.dialects import READ_OPERATIONS, Endpoint
 from proxy_core.wire.headers import request_headers
-
-_TAG_HEADERS = (b"x-luthien-tags", b"x-cylestio-tags")
-MAX_TAGS = 50
 
 
 class ChainSource(Protocol):
@@ -195,7 +192,7 @@ class Enforcement:
             session=SessionView(row.session_id, predecessor),
             agent=row.agent,
             key=key,
-            tags=_tags(running),
+            tags=tags_of(running.headers),
             timing=running.timing,
             clock=lambda: (now() - started) * 1e3,
         )
@@ -218,15 +215,3 @@ def _sha256(one: ClientKeySettings) -> str:
     if one.sha256 is not None:
         return one.sha256
     return hashlib.sha256(one.key.get_secret_value().encode()).hexdigest() if one.key is not None else ""
-
-
-def _tags(running: Running) -> dict[str, str]:
-    """`x-luthien-tags: user:alice, debug` as names and values."""
-    tags: dict[str, str] = {}
-    for name, value in running.headers:
-        if name in _TAG_HEADERS:
-            for part in value[:4_000].decode("latin-1").split(",")[:MAX_TAGS]:
-                word, _, rest = part.strip().partition(":")
-                if word:
-                    tags[word[:64]] = rest.strip()[:512]
-    return tags

@@ -29,6 +29,7 @@ from proxy_core.errors import (
     NotFound,
     RequestTimeout,
     RequestTooLarge,
+    RouteRefused,
     UpstreamTimeout,
 )
 from proxy_core.ids import new_ulid
@@ -38,8 +39,10 @@ from proxy_core.policies.base import PolicyDenied
 from proxy_core.policy_services import ServicesFor
 from proxy_core.recording import Recorder, shared, without_secrets
 from proxy_core.relay import STREAM_TYPES, Message, Receive, Relay, Send
+from proxy_core.routing.reasons import Reason
+from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
-from proxy_core.routing.upstreams import Upstreams
+from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
 from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
 from proxy_core.sessions.identity import OUR_HEADER_PREFIXES
@@ -57,6 +60,8 @@ log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
 
+_DENIALS = (PolicyDenied, Killed, RouteRefused)
+"""What refuses a request after it was read: the client's connection stays, and the record says refused."""
 TICK_S = 0.1
 """How often deadlines are looked at: one timer for all transactions, since two for each cost more than reading its body."""
 WATCH_AFTER_S = 0.25
@@ -75,6 +80,7 @@ class Gateway:
         *,
         settings: Settings,
         upstreams: Upstreams,
+        router: Router,
         transport: UpstreamTransport,
         journal: Journal,
         sessions: SessionDetector,
@@ -90,6 +96,7 @@ class Gateway:
         self._server = settings.server
         self._capture_limit = settings.journal.max_body_bytes
         self._upstreams = upstreams
+        self._router = router
         self._transport = transport
         self._sessions = sessions
         self._recorder = Recorder(journal=journal, sessions=sessions, prices=prices, loop=loop)
@@ -258,18 +265,36 @@ class Gateway:
             belonging = self._sessions.belonging(headers, running.glance, b"")
         row.session_id = belonging.session_id
         row.agent = shared(belonging.agent)
-        choice = self._upstreams.choose(endpoint)
+        refused: RouteRefused | None = None
+        if self._router.idle:
+            choice = self._upstreams.choose(endpoint)
+            row.upstream = choice.upstream.name
+        else:
+            choice, refused = self._first_route(running, endpoint)
         running.upstream = choice.upstream
-        row.upstream = choice.upstream.name
         row.reason = choice.reason
         row.state = "waiting"
         control = running.control = self._enforcement.begin(running, endpoint, belonging.predecessor)
+        if refused is not None and control is None:
+            running.upstream = None
+            row.verdict = "deny"
+            raise refused
         if control is not None:
             control.late = lambda verdicts: self._recorder.late(running, verdicts)
         self._feed.publish("started", row)
         await self._recorder.intent(running, scope, belonging)
         running.mark("recorded", self._now())
         self._feed.publish("routed", row)
+
+    def _first_route(self, running: Running, endpoint: Endpoint) -> tuple[Choice, RouteRefused | None]:
+        """Where the request goes as it came. Where it may go nowhere, its usual upstream, and the refusal: policies may
+        yet take out what keeps it. Raises UnknownUpstream."""
+        try:
+            choice = self._router.choose(endpoint, headers=running.headers, body=running.body, model=running.glance.model)
+        except RouteRefused as refused:
+            return Choice(self._upstreams.choose(endpoint).upstream, refused.reasons), refused
+        running.row.upstream = choice.upstream.name
+        return choice, None
 
     async def _read_body(self, running: Running, receive: Receive) -> bytes:
         limit = self._server.max_body_bytes
@@ -318,7 +343,16 @@ class Gateway:
         target = endpoint.path.encode("latin-1")
         if running.query:
             target += b"?" + running.query
-        response = await self._send_upstream(running, target, headers, running.body)
+        body = running.body
+        upstream = running.upstream
+        if upstream is not None and not (self._router.idle and not self._router.maps_models):
+            body = self._router.with_model(upstream, endpoint, body, running.glance.model)
+            if self._router.moved(endpoint, upstream):
+                headers = _without_credentials(running, headers)
+            if body is not running.body:
+                running.sent_headers, running.sent_body = headers, body
+                await self._recorder.sent(running, target)
+        response = await self._send_upstream(running, target, headers, body)
         try:
             held = await self._relay.relay(running, response, send)
             running.mark("last_byte", self._now())
@@ -351,14 +385,16 @@ class Gateway:
         """Send what the policies made of the request, recorded first where it is not what came."""
         context = control.context
         before = running.upstream
-        self._take_route(running, control)
+        endpoint, upstream = running.endpoint, self._take_route(running, control)
         headers = list(context.request_headers)
-        if before is not None and running.upstream is not before:
-            # The client's credential is meant for the upstream that it asked for.
-            headers = [one for one in headers if not (is_credential(one[0]) and one in running.headers)]
-        endpoint = running.endpoint
+        body = context.request_body
+        if endpoint is not None:
+            if self._router.moved(endpoint, upstream):
+                headers = _without_credentials(running, headers)
+            if self._router.maps_models:
+                body = self._router.with_model(upstream, endpoint, body, glance(body).model)
         same_target = endpoint is not None and context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
-        running.sent_headers, running.sent_body = headers, context.request_body
+        running.sent_headers, running.sent_body = headers, body
         if headers != running.headers:
             running.secrets = tuple({*running.secrets, *known_secrets(headers, b"")})
         if running.sent_body != running.body:
@@ -369,23 +405,52 @@ class Gateway:
         self._feed.publish("policy", running.row)
         return await self._send_upstream(running, context.target, headers, running.sent_body)
 
-    def _take_route(self, running: Running, control: Control) -> None:
-        """Go where the policies say. Raises ConfigurationError where that upstream speaks another API."""
-        route = control.context.route
+    def _take_route(self, running: Running, control: Control) -> Upstream:
+        """Go where the policies and the rules say.
+
+        Raises ConfigurationError where a policy chose an upstream that speaks another API, and RouteRefused.
+        """
+        context = control.context
+        route = context.route
         row = running.row
-        row.reason = str(route.reason)
-        if running.upstream is None or route.upstream == running.upstream.name:
-            return
         chosen = self._upstreams.by_name.get(route.upstream)
-        if chosen is None:
+        endpoint = running.endpoint
+        if chosen is None or endpoint is None:
             raise ConfigurationError(f"a policy chose the upstream '{route.upstream}', which is not configured")
-        if running.endpoint is not None and not _speaks(chosen.api, running.endpoint):
+        if not speaks(chosen.api, endpoint):
             raise ConfigurationError(
                 f"a policy chose the upstream '{chosen.name}', which speaks {chosen.api.value}, "
-                f"for a request that speaks {running.endpoint.api.value}"
+                f"for a request that speaks {endpoint.api.value}"
             )
+        reason = str(route.reason)
+        by_policy = running.upstream is None or chosen is not running.upstream or reason != row.reason
+        if not self._router.idle and (by_policy or not row.upstream or context.request_body is not running.body):
+            chosen, reason = self._route_again(running, control, (chosen.name, _code(reason)) if by_policy else None)
         running.upstream = chosen
-        row.upstream = chosen.name
+        row.upstream, row.reason = chosen.name, reason
+        return chosen
+
+    def _route_again(self, running: Running, control: Control, asked: tuple[str, Reason] | None) -> tuple[Upstream, str]:
+        """Ask the rules about what the policies made of the request. Raises RouteRefused, UnknownUpstream."""
+        context, endpoint = control.context, running.endpoint
+        if endpoint is None:
+            raise NotFound("no upstream was chosen")
+        try:
+            choice = self._router.choose(
+                endpoint,
+                headers=context.request_headers,
+                body=context.request_body,
+                model=glance(context.request_body).model,
+                tags=context.tags,
+                asked=asked,
+            )
+        except RouteRefused as refused:
+            running.upstream = None
+            running.row.upstream, running.row.reason = "", refused.reasons
+            context.policy = "routing"
+            context.verdict("deny", Reason(refused.reasons.partition(",")[0]), str(refused))
+            raise
+        return choice.upstream, choice.reason
 
     async def _send_upstream(
         self, running: Running, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes
@@ -435,7 +500,7 @@ class Gateway:
             "transaction_id": row.transaction_id,
         }
         if not running.sent:
-            refused = not running.intended or isinstance(error, PolicyDenied | Killed)
+            refused = not running.intended or isinstance(error, _DENIALS)
             row.status = face.status
             body = error_body(_dialect_of(running), **words)
             running.response_headers = [(b"content-type", b"application/json")]
@@ -453,7 +518,7 @@ class Gateway:
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode("ascii")),
             ]
-            if refused and not isinstance(error, PolicyDenied | Killed) and face.status not in (404, 503):
+            if refused and not isinstance(error, _DENIALS) and face.status not in (404, 503):
                 headers.append((b"connection", b"close"))
             if face.status < 500 and face.status != 429:
                 headers.append((b"x-should-retry", b"false"))
@@ -468,7 +533,7 @@ class Gateway:
             event = refusal or _line_end(running) + stream_error(running.dialect, running.operation, **words)
             if refusal:
                 self._relay.take(running, refusal)
-            await self._recorder.outcome(running, "refused" if isinstance(error, PolicyDenied | Killed) else "truncated")
+            await self._recorder.outcome(running, "refused" if isinstance(error, _DENIALS) else "truncated")
             await send({"type": "http.response.body", "body": event, "more_body": False})
         else:
             # Half of a body cannot be mended: cut the connection, so that nobody takes it for whole.
@@ -532,9 +597,17 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-def _speaks(api: Dialect, endpoint: Endpoint) -> bool:
-    """Whether an upstream of this API takes the request as it is; Ollama serves OpenAI's paths too."""
-    return api is endpoint.api or (api is Dialect.OLLAMA and endpoint.dialect is Dialect.OPENAI)
+def _without_credentials(running: Running, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The client's credential is meant for the upstream that it asked for; one that a policy gave stays."""
+    return [one for one in headers if not (is_credential(one[0]) and one in running.headers)]
+
+
+def _code(reason: str) -> Reason:
+    """The code that a policy gave its route; those of others may say what they like."""
+    try:
+        return Reason(reason)
+    except ValueError:
+        return Reason.BACKEND_SET
 
 
 def _wants_stream(running: Running) -> bool:

@@ -16,6 +16,7 @@ from proxy_core.control.holds import HoldQueue
 from proxy_core.credentials import add_credential, is_credential
 from proxy_core.errors import UnknownUpstream, UpstreamInvalid
 from proxy_core.routing.reasons import Reason
+from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstream, Upstreams
 from proxy_core.running import RawHeaders, Running
@@ -24,8 +25,9 @@ from proxy_core.transaction import HoldOutcome, TransactionContext, WholeRespons
 from proxy_core.verdicts import Stage
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer
-from proxy_core.wire.dialects import Dialect, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import Dialect, Operation, UnsafePath, find_endpoint
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
+from proxy_core.wire.glance import glance
 from proxy_core.wire.headers import response_headers, value_of
 
 if TYPE_CHECKING:
@@ -51,7 +53,19 @@ class Pausing(Protocol):
 class PolicyServices:
     """The services of one transaction."""
 
-    __slots__ = ("_feed", "_holds", "_pause", "_prices", "_running", "_transport", "_upstreams", "_waiting", "calls", "context")
+    __slots__ = (
+        "_feed",
+        "_holds",
+        "_pause",
+        "_prices",
+        "_router",
+        "_running",
+        "_transport",
+        "_upstreams",
+        "_waiting",
+        "calls",
+        "context",
+    )
 
     context: TransactionContext
 
@@ -60,6 +74,7 @@ class PolicyServices:
         running: Running,
         *,
         upstreams: Upstreams,
+        router: Router,
         transport: UpstreamTransport,
         prices: PriceBook,
         holds: HoldQueue,
@@ -68,6 +83,7 @@ class PolicyServices:
     ) -> None:
         self._running = running
         self._upstreams = upstreams
+        self._router = router
         self._transport = transport
         self._prices = prices
         self._holds = holds
@@ -88,13 +104,17 @@ class PolicyServices:
     async def send(
         self, context: TransactionContext, *, upstream: str | None = None, target: bytes | None = None, body: bytes | None = None
     ) -> WholeResponse:
-        """Send a request and read the whole answer. Raises UnknownUpstream, UpstreamError."""
+        """Send a request and read the whole answer. Raises UnknownUpstream, UpstreamError, RouteRefused."""
         chosen = self._named(upstream or context.route.upstream)
         headers = self._headers(context, chosen, own_request=target is None)
         where = context.target if target is None else target
         loop = asyncio.get_running_loop()
         started = loop.time()
         payload = context.request_body if body is None else body
+        endpoint = self._running.endpoint
+        self._router.check(chosen, _operation(context, where), payload)
+        if target is None and endpoint is not None:
+            payload = self._router.with_model(chosen, endpoint, payload, glance(payload).model)
         response = await self._transport.send(chosen, context.method, where, headers, payload)
         try:
             parts: list[bytes] = []
@@ -187,7 +207,8 @@ class PolicyServices:
         The client's credential goes to the upstream that the client asked for, and to no other.
         """
         running = self._running
-        same = running.upstream is not None and running.upstream.name == chosen.name
+        endpoint = running.endpoint
+        same = endpoint is not None and not self._router.moved(endpoint, chosen)
         given = context.request_headers
         if own_request:
             headers = [one for one in given if one[0] != b"accept-encoding" and (same or not is_credential(one[0]))]
@@ -203,12 +224,7 @@ class PolicyServices:
         return headers
 
     def _read(self, context: TransactionContext, target: bytes, body: bytes, content_type: str) -> Answer | None:
-        path = target.partition(b"?")[0].decode("latin-1")
-        try:
-            endpoint = find_endpoint(path, context.dialect is Dialect.ANTHROPIC, ())
-        except UnsafePath:
-            return None
-        codec = codec_for(endpoint.operation) if endpoint is not None else None
+        codec = codec_for(_operation(context, target))
         if codec is None:
             return None
         if content_type.startswith(("text/event-stream", "application/x-ndjson")):
@@ -225,6 +241,16 @@ class PolicyServices:
         if not self._prices.ready:
             await self._prices.load()
         return self._prices.cost_usd(chosen.base_url, answer.model or self._running.row.model, answer.usage)
+
+
+def _operation(context: TransactionContext, target: bytes) -> Operation:
+    """What a request to `target` asks for."""
+    path = target.partition(b"?")[0].decode("latin-1")
+    try:
+        endpoint = find_endpoint(path, context.dialect is Dialect.ANTHROPIC, ())
+    except UnsafePath:
+        return Operation.OTHER
+    return endpoint.operation if endpoint is not None else Operation.OTHER
 
 
 ServicesFor = Callable[[Running], PolicyServices]

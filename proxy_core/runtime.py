@@ -32,6 +32,7 @@ from proxy_core.journal.journal import Journal
 from proxy_core.loop_lag import LoopLag
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_services import PolicyServices
+from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.running import Running
@@ -155,6 +156,7 @@ class GatewayRuntime:
         )
         self._transport = UpstreamTransport(max_connections=settings.routing.max_connections)
         self._upstreams = Upstreams(settings)
+        self._router = Router(settings, self._upstreams)
         self._holds = HoldQueue(
             settings.holds, clock=loop, wall=time.time, new_id=new_ulid, publish=self._tell_of_hold, record=self._journal.append
         )
@@ -163,6 +165,7 @@ class GatewayRuntime:
         self._gateway = Gateway(
             settings=settings,
             upstreams=self._upstreams,
+            router=self._router,
             transport=self._transport,
             journal=self._journal,
             sessions=self._sessions,
@@ -239,6 +242,7 @@ class GatewayRuntime:
         return PolicyServices(
             running,
             upstreams=self._upstreams,
+            router=self._router,
             transport=self._transport,
             prices=self._prices,
             holds=self._holds,

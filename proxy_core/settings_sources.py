@@ -38,8 +38,14 @@ SHARED_NAMES = {
     "DATABASE_URL": ("journal", "database_url"),
     "LOG_LEVEL": ("logging", "level"),
     "PROVIDER_TIMEOUT_SECONDS": ("routing", "timeouts", "total_s"),
+    "SENSITIVITY_KEYWORDS": ("routing", "sensitivity", "keywords"),
+    "COST_MAX_PROMPT_LENGTH_FOR_LOCAL": ("routing", "cost", "max_prompt_length_for_local"),
+    "DEFAULT_PROVIDER": ("routing", "default_provider"),
 }
 """Environment names that luthien shares with other programs, and the setting each one is."""
+
+SHARED_LISTS = frozenset({"SENSITIVITY_KEYWORDS"})
+"""Those that are lists: their items stand between commas."""
 
 SHARED_BASE_URLS = {
     "TARGET_BACKEND_URL": "openai",
@@ -168,6 +174,7 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     _place_policy_paths(config, layers)
     settings = _validated(layers)
     _refuse_loops(settings, layers)
+    _refuse_unknown_upstreams(settings, layers)
     layers.raise_faults()
     return LoadedSettings(settings, _origins_of(settings, layers), tuple(layers.warnings), layers.origins)
 
@@ -265,7 +272,9 @@ def _variable_of(place: Place) -> str:
 def _apply_shared(variables: Mapping[str, tuple[str, str]], layers: Layers, own: tuple[str, int] | None) -> None:
     for name, place in SHARED_NAMES.items():
         if name in variables and not layers.origins.get(place, DEFAULT).startswith("environment " + PREFIX):
-            layers.put(place, *variables[name])
+            text, origin = variables[name]
+            items = [item for one in text.split(",") if (item := one.strip())]
+            layers.put(place, items if name in SHARED_LISTS else text, origin)
     _apply_one_upstream_variables(variables, layers, own)
     for name, api in SHARED_BASE_URLS.items():
         if name not in variables:
@@ -486,7 +495,7 @@ def _origins_of(settings: Settings, layers: Layers) -> dict[str, str]:
         if isinstance(value, BaseModel):
             for name in type(value).model_fields:
                 walk(getattr(value, name), (*place, name))
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and value:
             for name, inner in value.items():
                 walk(inner, (*place, name))
         else:
@@ -558,6 +567,18 @@ def _refuse_loops(settings: Settings, layers: Layers) -> None:
                 f"{'.'.join(place)} ({layers.origin(place)}): {upstream.base_url} is luthien's own address; "
                 "give the provider's, or move luthien with --port"
             )
+
+
+# -- routing ----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_unknown_upstreams(settings: Settings, layers: Layers) -> None:
+    from proxy_core.routing.router import unknown_upstreams
+
+    for place, name in unknown_upstreams(settings):
+        near = nearest(name, [*settings.upstreams, "local", "public"])
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(settings.upstreams)}"
+        layers.faults.append(f"{'.'.join(place)} ({layers.origin(place)}): no upstream is called {name!r}; {hint}")
 
 
 # -- the data folder --------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class Stored(Struct, kw_only=True):
     key: str = ""
     """Name of the client's key."""
     sent_target: bytes | None = None
-    """Path and query as they went upstream, where policies changed the request or its route."""
+    """Path and query as they went upstream, where the request or its route were changed."""
     sent_headers: tuple[tuple[str, str], ...] = ()
     sent_body: bytes | None = None
     """The request body that went upstream; None where it is the client's."""
@@ -219,11 +219,10 @@ class JournalStore(ControlReads):
             policy_digest=one.policy_digest,
             key=one.client_key,
         )
-        if stored.policy_digest:
-            await self._add_what_policies_did(stored, row.transaction_id)
+        await self._add_what_came_beside(stored, row.transaction_id)
         return stored
 
-    async def _add_what_policies_did(self, stored: Stored, transaction_id: str) -> None:
+    async def _add_what_came_beside(self, stored: Stored, transaction_id: str) -> None:
         """Final forms of request and answer, and verdicts that came late."""
         query = select(sent_requests).where(sent_requests.c.transaction_id == transaction_id)
         for one in await self._all(query.order_by(sent_requests.c.seq.desc()).limit(1)):

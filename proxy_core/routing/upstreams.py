@@ -28,13 +28,19 @@ class Upstream(Struct, frozen=True):
     api_key: str | None = None
     ca_file: str | None = None
     proxy: str | None = None
+    local: bool = False
+    """Whether what is sent there stays with its user."""
+    models: dict[str, str] = {}
+    """Names of models as they are asked for, and as they are sent here."""
+    default_model: str | None = None
 
 
 class Choice(Struct, frozen=True):
-    """Where a request goes, and the reason code of the rule that decided."""
+    """Where a request goes, and why."""
 
     upstream: Upstream
     reason: str
+    """Reason codes, comma-separated."""
 
 
 class Upstreams:
@@ -58,6 +64,15 @@ class Upstreams:
             )
         return Choice(upstream, "default")
 
+    def usual(self, api: Dialect) -> Upstream | None:
+        """The first upstream of an API."""
+        return self._default.get(api)
+
+
+def speaks(api: Dialect, endpoint: Endpoint) -> bool:
+    """Whether an upstream of this API takes the request as it is; Ollama serves OpenAI's paths too."""
+    return api is endpoint.api or (api is Dialect.OLLAMA and endpoint.dialect is Dialect.OPENAI)
+
 
 def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
     parts = urlsplit(one.base_url)
@@ -71,4 +86,7 @@ def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
         api_key=one.api_key.get_secret_value() if one.api_key else None,
         ca_file=one.ca_file,
         proxy=one.proxy,
+        local=one.is_local,
+        models=one.models,
+        default_model=one.default_model,
     )

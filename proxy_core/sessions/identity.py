@@ -92,3 +92,19 @@ def _session_in_user_id(user_id: str) -> str:
         if isinstance(parts, dict) and isinstance(parts.get("session_id"), str):
             return name_of(parts["session_id"])
     return ""
+
+
+_TAG_HEADERS = (b"x-luthien-tags", b"x-cylestio-tags")
+MAX_TAGS = 50
+
+
+def tags_of(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """`x-luthien-tags: user:alice, debug` as names and values."""
+    tags: dict[str, str] = {}
+    for name, value in headers:
+        if name in _TAG_HEADERS:
+            for part in value[:4_000].decode("latin-1").split(",")[:MAX_TAGS]:
+                word, _, rest = part.strip().partition(":")
+                if word:
+                    tags[word[:64]] = rest.strip()[:512]
+    return tags

@@ -1,0 +1,173 @@
+"""The configured rules over the configured upstreams: where one request goes, and how its model is called there.
+
+Reads a request only as far as the rules need it; where no rule is configured nothing is read, and the path alone decides.
+A request that holds a keyword goes to a local upstream or nowhere: RouteRefused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from proxy_core.errors import ConfigurationError, RouteRefused
+from proxy_core.routing.decision import LOCAL, PUBLIC, Candidate, Question, RoutingRules, decide, matches
+from proxy_core.routing.keywords import usable_keywords
+from proxy_core.routing.reasons import Reason
+from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
+from proxy_core.sessions.identity import tags_of
+from proxy_core.settings import RoutingSettings, Settings
+from proxy_core.wire.dialects import READ_OPERATIONS, Endpoint, Operation
+from proxy_core.wire.editing import UnreadableBody, set_model
+from proxy_core.wire.headers import value_of
+from proxy_core.wire.spoken import Spoken, spoken
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+GENERATING = READ_OPERATIONS - {Operation.EMBEDDINGS, Operation.OLLAMA_EMBED, Operation.COUNT_TOKENS}
+"""Operations for which another model may stand in; embeddings of two models are not alike."""
+_ENDPOINTS_KEPT = 512
+
+
+class Router:
+    """Chooses upstreams by the rules."""
+
+    def __init__(self, settings: Settings, upstreams: Upstreams) -> None:
+        """Raises ConfigurationError where a rule names an upstream that is not configured."""
+        for place, name in unknown_upstreams(settings):
+            raise ConfigurationError(f"{'.'.join(place)}: no upstream is called {name!r}")
+        self._upstreams = upstreams
+        self.rules = rules_of(settings.routing)
+        self.idle = self.rules.idle
+        self._candidates: dict[Endpoint, tuple[Candidate, ...]] = {}
+        self.maps_models = any(one.models or one.default_model for one in upstreams.by_name.values())
+
+    def choose(
+        self,
+        endpoint: Endpoint,
+        *,
+        headers: RawHeaders,
+        body: bytes,
+        model: str,
+        tags: Mapping[str, str] | None = None,
+        asked: tuple[str, Reason] | None = None,
+    ) -> Choice:
+        """Where a request goes. Raises RouteRefused, UnknownUpstream.
+
+        `tags` are read from the headers where they are not given; `asked` is the upstream that a policy chose.
+        """
+        if self.idle:
+            return self._upstreams.choose(endpoint)
+        question = self.question(endpoint, headers=headers, body=body, model=model, tags=tags, asked=asked)
+        decision = decide(question, self.rules)
+        chosen = self._upstreams.by_name.get(decision.upstream)
+        reason = ",".join(decision.reasons)
+        if chosen is not None:
+            return Choice(chosen, reason)
+        if decision.rule == "sensitivity":
+            raise RouteRefused(
+                "this request holds what must stay local, and no local upstream that takes it is configured", reason
+            )
+        return self._upstreams.choose(endpoint)  # raises, and says what to configure
+
+    def question(
+        self,
+        endpoint: Endpoint,
+        *,
+        headers: RawHeaders,
+        body: bytes,
+        model: str,
+        tags: Mapping[str, str] | None = None,
+        asked: tuple[str, Reason] | None = None,
+    ) -> Question:
+        """What the rules are asked about a request."""
+        said = Spoken(())
+        if self.rules.read_text:
+            said = spoken(endpoint.operation, body, value_of(headers, b"content-encoding"))
+        name, by = asked or (endpoint.upstream or "", Reason.EXPLICIT_UPSTREAM)
+        usual = self._upstreams.usual(endpoint.api)
+        return Question(
+            upstreams=self._candidates_for(endpoint),
+            usual=usual.name if usual is not None else "",
+            asked=name,
+            asked_by=by,
+            model=model,
+            tags=tags if tags is not None else tags_of(headers) if self.rules.tags else {},
+            texts=said.texts,
+            last_user=said.last_user,
+            generates=endpoint.operation in GENERATING,
+        )
+
+    def _candidates_for(self, endpoint: Endpoint) -> tuple[Candidate, ...]:
+        known = self._candidates.get(endpoint)
+        if known is None:
+            if len(self._candidates) >= _ENDPOINTS_KEPT:
+                self._candidates.clear()
+            everyone = self._upstreams.by_name.values()
+            known = tuple(Candidate(one.name, one.local, speaks(one.api, endpoint)) for one in everyone)
+            self._candidates[endpoint] = known
+        return known
+
+    def check(self, upstream: Upstream, operation: Operation, body: bytes) -> None:
+        """For what a policy sends on its own: raises RouteRefused where it would take a keyword away from here."""
+        rules = self.rules
+        if upstream.local or not rules.keywords:
+            return
+        said = spoken(operation, body)
+        there = Candidate(upstream.name, local=False, takes=True)
+        question = Question(upstreams=(there,), asked=upstream.name, texts=said.texts, last_user=said.last_user)
+        decision = decide(question, rules)
+        if decision.upstream != upstream.name:
+            raise RouteRefused(f"a policy would send what must stay local to '{upstream.name}'", ",".join(decision.reasons))
+
+    def with_model(self, upstream: Upstream, endpoint: Endpoint, body: bytes, model: str) -> bytes:
+        """The body with the model as the upstream calls it; the same object where nothing changes."""
+        wanted = self._model_there(upstream, endpoint, model)
+        if not wanted or wanted == model or endpoint.operation not in READ_OPERATIONS:
+            return body
+        try:
+            return set_model(endpoint.operation, body, wanted)
+        except UnreadableBody:
+            return body
+
+    def _model_there(self, upstream: Upstream, endpoint: Endpoint, model: str) -> str:
+        if model in upstream.models:
+            return upstream.models[model]
+        for pattern, name in upstream.models.items():
+            if model and matches(pattern, model):
+                return name
+        if upstream.default_model is None or endpoint.operation not in GENERATING or model in upstream.models.values():
+            return ""
+        return upstream.default_model if self.moved(endpoint, upstream) else ""
+
+    def moved(self, endpoint: Endpoint, upstream: Upstream) -> bool:
+        """Whether the request goes elsewhere than its path asks for."""
+        if endpoint.upstream is not None:
+            return endpoint.upstream != upstream.name
+        usual = self._upstreams.usual(endpoint.api)
+        return usual is not None and usual.name != upstream.name
+
+
+def rules_of(settings: RoutingSettings) -> RoutingRules:
+    """The rules that the settings describe."""
+    return RoutingRules(
+        keywords=usable_keywords(settings.sensitivity.keywords),
+        whole_words=settings.sensitivity.match == "word",
+        last_user_only=settings.sensitivity.scope == "last_user",
+        models=tuple(settings.models.items()),
+        tags=tuple(settings.tags.items()),
+        max_prompt_length_for_local=settings.cost.max_prompt_length_for_local,
+        max_usd_for_local=settings.cost.max_usd_for_local,
+        input_usd_per_1m_tokens=settings.cost.input_usd_per_1m_tokens,
+        chars_per_token=settings.cost.chars_per_token,
+        default_provider=settings.default_provider or "",
+    )
+
+
+def unknown_upstreams(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Names of upstreams in the rules that no upstream has, each with its place in the settings."""
+    routing = settings.routing
+    if routing.default_provider and routing.default_provider not in (*settings.upstreams, LOCAL, PUBLIC):
+        yield ("routing", "default_provider"), routing.default_provider
+    for section, named in (("models", routing.models), ("tags", routing.tags)):
+        for name, upstream in named.items():
+            if upstream not in settings.upstreams:
+                yield ("routing", section, name), upstream
