@@ -18,16 +18,15 @@ from textual.widgets import Input
 
 from luthien_tui import figures, glyphs
 from luthien_tui.documents import Document
-from luthien_tui.hold_documents import Story, one_line, stage_name, story
+from luthien_tui.hold_documents import Story, one_line, story
 from luthien_tui.text import cell, hides, json_escaped
 from luthien_tui.views.view import Hints, Movable, View
 from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.decision_row import Complaint, DecisionRow, ReasonInput
 from luthien_tui.widgets.hold_queue import HoldQueue
-from luthien_tui.widgets.paint import Piece, spread
+from luthien_tui.widgets.hold_title import HoldTitle
 from luthien_tui.widgets.status_line import Standing, search_words
-from luthien_tui.widgets.strip_bar import StripBar
 from luthien_tui.widgets.text_editor import EDIT_LIMIT, TextEditor
 from proxy_core.control.plane import (
     ControlConflict,
@@ -54,29 +53,6 @@ HOLDS_CSS = """
 .-narrow HoldsView.-reading #story { display: block; }
 """
 """Where the story stands on a narrow screen: over the queue."""
-
-
-class HoldTitle(StripBar):
-    """What is displayed, and the time that is left."""
-
-    DEFAULT_CSS = "HoldTitle { background: $surface; }"
-
-    def __init__(self, wall: Callable[[], float]) -> None:
-        super().__init__()
-        self.wall = wall
-        self.hold: HoldInfo | None = None
-
-    def line(self, y: int, width: int) -> list[Piece]:
-        hold = self.hold
-        if hold is None:
-            return [(" ", "")]
-        face = glyphs.HOLDS.get(hold.status, glyphs.Face("?", cell(hold.status), "notice"))
-        left: list[Piece] = [(f" {face.sign} {face.word} ", face.tone), (f" {stage_name(hold)} ", "strong")]
-        left.append((one_line(hold, None) if hold.stage == "tool_call" else cell(hold.session_id), "quiet"))
-        if hold.status != "pending":
-            return spread(left, [], width)
-        end = {"deny": "denies", "approve": "approves"}.get(hold.on_timeout, "ends")
-        return spread(left, [(f"  {end} itself in {figures.countdown(hold.deadline - self.wall())} ", "warning")], width)
 
 
 class HoldsView(View):
