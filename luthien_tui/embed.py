@@ -298,7 +298,8 @@ class _Session:
     def _about(self) -> str:
         state = self.runtime.plane.state()
         upstreams = ", ".join(name for name, _ in state.upstreams)
-        parts = (self.launch.remark, f"upstreams {upstreams}", f"journal in {state.store}", "ctrl+c stops")
+        control = f"control API at http://{state.control}" if state.control else ""
+        parts = (self.launch.remark, f"upstreams {upstreams}", f"journal in {state.store}", control, "ctrl+c stops")
         return "; ".join(part for part in parts if part)
 
 
