@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from proxy_core.credentials import is_credential
+from proxy_core.credentials import is_credential, sent_key, without_credentials
 from proxy_core.policies.base import Release
 from proxy_core.policies.chain import Chain, Chains, Shadows, worst
 from proxy_core.policy_services import PolicyServices
 from proxy_core.routing.reasons import Reason
-from proxy_core.running import Running
+from proxy_core.running import RawHeaders, Running
 from proxy_core.sessions.identity import OUR_HEADER_PREFIXES, tags_of
 from proxy_core.settings import ClientKeySettings
 from proxy_core.transaction import Route, SessionView, TransactionContext
@@ -183,7 +183,7 @@ class Enforcement:
             operation=endpoint.operation,
             method=running.method,
             target=target,
-            headers=request_headers(running.headers, OUR_HEADER_PREFIXES),
+            headers=client_headers(running),
             body=running.body,
             base_url=upstream.base_url,
             stream=row.stream,
@@ -200,15 +200,21 @@ class Enforcement:
         return Control(chain, context, services, self._source)
 
     def key_name(self, running: Running) -> str:
-        """The configured name of the client's key, else a fingerprint that tells nothing of it; empty where it sent none."""
+        """The name of the client's key, else a fingerprint that tells nothing of it; empty where it sent none."""
+        if running.client_key is not None:
+            return running.client_key.name
         for name, value in running.headers:
             if is_credential(name):
-                secret = value.strip()
-                if secret[:7].lower() == b"bearer ":
-                    secret = secret[7:].strip()
+                secret = sent_key(value)
                 known = self._names.get(hashlib.sha256(secret).hexdigest()) if self._names else None
                 return known or f"key-{self._digest(secret)[:4].hex()}"
         return ""
+
+
+def client_headers(running: Running) -> RawHeaders:
+    """The client's headers as they may go upstream."""
+    headers = request_headers(running.headers, OUR_HEADER_PREFIXES)
+    return headers if running.client_key is None else without_credentials(headers)
 
 
 def _sha256(one: ClientKeySettings) -> str:

@@ -11,19 +11,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 from proxy_core.control.feed import Feed
 from proxy_core.controlled_relay import ControlledRelay
-from proxy_core.credentials import add_credential, is_credential
+from proxy_core.credentials import add_credential, is_credential, require_credential
 from proxy_core.detectors.secrets import known_secrets
-from proxy_core.enforcement import ChainSource, Control, Enforcement
+from proxy_core.enforcement import ChainSource, Control, Enforcement, client_headers
 from proxy_core.errors import (
+    AdmissionRefused,
     BadRequest,
     ClientGone,
     ConfigurationError,
     Draining,
     JournalUnavailable,
+    KeyRefused,
     Killed,
     LuthienError,
     NotFound,
@@ -35,9 +38,11 @@ from proxy_core.errors import (
 from proxy_core.ids import new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
+from proxy_core.limits.client_keys import KeyCheck, refuse_luthien_key
+from proxy_core.limits.limiter import Asked, Limiter
 from proxy_core.policies.base import PolicyDenied
 from proxy_core.policy_services import ServicesFor
-from proxy_core.recording import Recorder, shared, without_secrets
+from proxy_core.recording import Recorder, shared, used_by, without_secrets
 from proxy_core.relay import STREAM_TYPES, Message, Receive, Relay, Send
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import Router
@@ -45,7 +50,6 @@ from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
 from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
 from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
-from proxy_core.sessions.identity import OUR_HEADER_PREFIXES
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
@@ -54,13 +58,13 @@ from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, Dialect, Endpoint, 
 from proxy_core.wire.encoder import IllegalStream
 from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview
-from proxy_core.wire.headers import content_length, request_headers
+from proxy_core.wire.headers import content_length
 
 log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
 
-_DENIALS = (PolicyDenied, Killed, RouteRefused)
+_DENIALS = (PolicyDenied, Killed, RouteRefused, AdmissionRefused)
 """What refuses a request after it was read: the client's connection stays, and the record says refused."""
 TICK_S = 0.1
 """How often deadlines are looked at: one timer for all transactions, since two for each cost more than reading its body."""
@@ -90,7 +94,10 @@ class Gateway:
         policies: ChainSource,
         services: ServicesFor,
         loop: asyncio.AbstractEventLoop,
+        keys: KeyCheck | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
+        """Without `keys` every client passes with its own credential; without `limiter` nothing is limited."""
         self._loop = loop
         self._now = loop.time
         self._server = settings.server
@@ -98,6 +105,8 @@ class Gateway:
         self._upstreams = upstreams
         self._router = router
         self._transport = transport
+        self._keys = keys
+        self._limiter = limiter
         self._sessions = sessions
         self._recorder = Recorder(journal=journal, sessions=sessions, prices=prices, loop=loop)
         self._relay = Relay(recorder=self._recorder, feed=feed, own_headers=settings.server.response_headers, loop=loop)
@@ -115,8 +124,13 @@ class Gateway:
         self.total = 0
         self._ticking = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, *, begun: Callable[[TransactionRow], None] | None = None
+    ) -> None:
+        """`begun` is given the row of the transaction, which is whole when this returns."""
         running = self._begin(scope)
+        if begun is not None:
+            begun(running.row)
         # One deadline at a time: for the request's body, then for the start of the watch, then for the whole.
         running.deadline = running.started + self._server.body_timeout_s
         if not self._ticking:
@@ -175,6 +189,10 @@ class Gateway:
     def take(self, settings: Settings) -> None:
         """Put in force what of a changed configuration concerns requests: names of keys, the pause between heartbeats."""
         self._enforcement.use_keys(settings.keys)
+        if self._keys is not None:
+            self._keys.use(settings.keys)
+        if self._limiter is not None:
+            self._limiter.use(settings.limits)
         self._controlled.heartbeat_s = settings.holds.heartbeat_s
 
     def kill(self, transaction_id: str, who: str) -> bool:
@@ -250,10 +268,14 @@ class Gateway:
             )
         row.dialect = NAMES[endpoint.dialect]
         row.operation = NAMES[endpoint.operation]
+        if self._keys is not None:
+            running.client_key = await self._keys.admit(running.headers, running.query)
         running.body = await self._read_body(running, receive)
         row.request_bytes = len(running.body)
         running.mark("received", self._now())
         running.secrets = known_secrets(running.headers, running.query, self._configured_secrets)
+        if self._keys is None:
+            refuse_luthien_key(running.secrets)
         belonging = Belonging("", "")
         if endpoint.operation in READ_OPERATIONS:
             running.glance = glance(running.body)
@@ -279,6 +301,8 @@ class Gateway:
             running.upstream = None
             row.verdict = "deny"
             raise refused
+        if self._limiter is not None and (self._limiter.active or running.client_key is not None):
+            running.admission = await self._limiter.admit(self._asked(running, choice.upstream))
         if control is not None:
             control.late = lambda verdicts: self._recorder.late(running, verdicts)
         self._feed.publish("started", row)
@@ -295,6 +319,21 @@ class Gateway:
             return Choice(self._upstreams.choose(endpoint).upstream, refused.reasons), refused
         running.row.upstream = choice.upstream.name
         return choice, None
+
+    def _asked(self, running: Running, upstream: Upstream) -> Asked:
+        """What the limits are told of a request."""
+        key = running.client_key
+        read = running.operation in READ_OPERATIONS
+        return Asked(
+            key=self._enforcement.key_name(running),
+            own=key.limits if key is not None else None,
+            agent=running.row.agent,
+            upstream=upstream,
+            model=running.glance.model if read else glance(running.body).model,
+            operation=running.operation,
+            method=running.method,
+            body=running.body,
+        )
 
     async def _read_body(self, running: Running, receive: Receive) -> bytes:
         limit = self._server.max_body_bytes
@@ -339,7 +378,7 @@ class Gateway:
         endpoint = running.endpoint
         if endpoint is None:
             raise NotFound("no upstream was chosen")
-        headers = request_headers(running.headers, OUR_HEADER_PREFIXES)
+        headers = client_headers(running)
         target = endpoint.path.encode("latin-1")
         if running.query:
             target += b"?" + running.query
@@ -460,6 +499,8 @@ class Gateway:
             raise NotFound("no upstream was chosen")
         if upstream.api_key is not None:
             add_credential(headers, endpoint.dialect, upstream.api_key)
+        elif running.client_key is not None and upstream.api is not Dialect.OLLAMA:
+            require_credential(headers, upstream.name)
         now = self._now()
         running.row.overhead_ms = running.ms_at(now)
         response = await self._transport.send(upstream, running.method, target, headers, body)
@@ -501,6 +542,7 @@ class Gateway:
         }
         if not running.sent:
             refused = not running.intended or isinstance(error, _DENIALS)
+            unread = isinstance(error, RequestTooLarge) or (isinstance(error, KeyRefused) and "received" not in running.timing)
             row.status = face.status
             body = error_body(_dialect_of(running), **words)
             running.response_headers = [(b"content-type", b"application/json")]
@@ -508,6 +550,8 @@ class Gateway:
             running.response = bytearray(body)
             if running.control is not None:
                 row.verdict = running.control.verdict
+            if isinstance(error, AdmissionRefused):
+                row.reason, row.verdict = error.reason, "deny"
             if isinstance(error, JournalUnavailable):
                 # Nothing has passed, and the record would wait for the very store that is in trouble.
                 row.outcome, row.error = "refused", running.error
@@ -518,12 +562,14 @@ class Gateway:
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode("ascii")),
             ]
-            if refused and not isinstance(error, _DENIALS) and face.status not in (404, 503):
+            if unread or (refused and not isinstance(error, _DENIALS) and face.status not in (404, 503)):
                 headers.append((b"connection", b"close"))
             if face.status < 500 and face.status != 429:
                 headers.append((b"x-should-retry", b"false"))
+            if isinstance(error, AdmissionRefused):
+                headers += error.headers
             await send({"type": "http.response.start", "status": face.status, "headers": self._relay.with_own(running, headers)})
-            if face.status == 413:
+            if unread:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 await _linger(receive)
                 body = b""
@@ -558,6 +604,8 @@ class Gateway:
 
     def _finished(self, running: Running) -> None:
         row = running.row
+        if running.admission is not None and not running.admission.settled:
+            spawn(running.admission.settle(used_by(running)), name="settle an admission")
         row.state = "done"
         self.running.pop(row.transaction_id, None)
         self._feed.publish("finished", row)

@@ -185,6 +185,8 @@ class Recorder:
             tool_calls=row.tool_calls,
             secrets=running.secrets,
         )
+        if row.outcome == "refused":
+            record.reason = row.reason
         control = running.control
         if control is not None:
             record.verdicts = tuple(control.context.verdicts)

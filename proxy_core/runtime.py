@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -28,7 +29,11 @@ from proxy_core.control.policy_book import PolicyBook
 from proxy_core.gateway import LAST_WORDS_S, Gateway
 from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
+from proxy_core.journal.client_keys import ClientKeys
 from proxy_core.journal.journal import Journal
+from proxy_core.limits.client_keys import KeyCheck
+from proxy_core.limits.ledgers import Ledger, LocalLedger, SharedLedger
+from proxy_core.limits.limiter import Limiter
 from proxy_core.loop_lag import LoopLag
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_services import PolicyServices
@@ -75,6 +80,8 @@ class GatewayRuntime:
         self._ended = asyncio.Event()
         self._ending = False
         self._control: ControlServer | None = None
+        self._keys: KeyCheck | None = None
+        self._ledger: Ledger | None = None
 
     async def start(self) -> None:
         """Listen, open the journal and serve. Raises ListenError, StoreError, ServerStartupError; then nothing is left open."""
@@ -98,6 +105,7 @@ class GatewayRuntime:
                 self._control = ControlServer(
                     self.plane, settings=settings.control, token=control_token(self._data_dir), listener=control_listener
                 )
+            await self._open_limits()
             await self._remember_sessions()
             await self._policies.restore()
             self._holds.restore(await self._journal.store.holds(settings.holds.max_total, pending=True))
@@ -109,6 +117,7 @@ class GatewayRuntime:
                 await self._serving
         except BaseException:
             _close(listener, control_listener)
+            await self._close_limits()
             await self._journal.close()
             raise
         if self._control is not None:
@@ -160,6 +169,14 @@ class GatewayRuntime:
         self._holds = HoldQueue(
             settings.holds, clock=loop, wall=time.time, new_id=new_ulid, publish=self._tell_of_hold, record=self._journal.append
         )
+        store = self._journal.engine
+        shared = self._journal.kind == "postgres"
+        self._ledger = (
+            SharedLedger(store, time.time, new_ulid(time.time_ns() // 1_000_000)) if shared else LocalLedger(store, time.time)
+        )
+        if settings.server.auth != "passthrough":
+            self._keys = KeyCheck(settings.server.auth, store=ClientKeys(store), configured=settings.keys, clock=loop.time)
+        limiter = Limiter(settings.limits, ledger=self._ledger, prices=self._prices, clock=loop.time)
         stats = PolicyStats()
         self._policies = PolicyBook(settings, journal=self._journal, feed=self._feed, stats=stats)
         self._gateway = Gateway(
@@ -175,6 +192,8 @@ class GatewayRuntime:
             policies=self._policies,
             services=self._services,
             loop=loop,
+            keys=self._keys,
+            limiter=limiter,
         )
         self.plane = LocalControlPlane(
             gateway=self._gateway,
@@ -250,6 +269,25 @@ class GatewayRuntime:
             pause=self._gateway.pause,
         )
 
+    async def _open_limits(self) -> None:
+        """Take up what was spent, and read the keys."""
+        server = self._settings.server
+        if self._ledger is not None:
+            await self._ledger.open()
+        if self._keys is not None:
+            await self._keys.start()
+        elif not is_loopback(server.host):
+            log.warning(
+                "%s can be reached from other machines, and whoever reaches it passes; set 'server.auth' to 'gateway' or 'both'",
+                server.host,
+            )
+
+    async def _close_limits(self) -> None:
+        if self._keys is not None:
+            await self._keys.stop()
+        if self._ledger is not None:
+            await self._ledger.close()
+
     async def _remember_sessions(self) -> None:
         settings = self._settings.sessions
         now = time.time_ns()
@@ -267,6 +305,7 @@ class GatewayRuntime:
                 await self._watch.stop()
             if self._control is not None:
                 await self._control.close()
+            await self._close_limits()
             await self._journal.close()
             await self._transport.aclose()
             await asyncio.wait([self._warming])
@@ -293,6 +332,14 @@ class GatewayRuntime:
             control=self.control_address,
             sequence=self._feed.last_sequence,
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def address_of(listener: socket.socket) -> str:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 MIN_LOOK_S = 0.1
-"""The store is not looked at more often than that for keys that nobody knows."""
+"""The store is not looked at more often than that, however many keys come that nobody knows."""
 MAX_KEYS_SENT = 8
 
 _HOW = "as 'Authorization: Bearer KEY' or 'x-api-key'"
@@ -71,7 +71,7 @@ class KeyCheck:
 
     async def start(self) -> None:
         """Read the keys, then look for changes."""
-        await self._look()
+        await self._look_since(self._clock())
         self._task = spawn(self._watch(), name="watch the keys")
 
     async def stop(self) -> None:
@@ -91,8 +91,8 @@ class KeyCheck:
         if not sent:
             raise KeyRefused(Reason.KEY_MISSING, f"send a key of this gateway {_HOW}")
         found = self._find(sent)
-        if found is None and self._clock() - self._looked_at >= MIN_LOOK_S:
-            await self._look()
+        if found is None:
+            await self._look_since(self._clock())
             found = self._find(sent)
         if found is None:
             _refuse_unknown()
@@ -111,23 +111,29 @@ class KeyCheck:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self._look()
+            await self._look_since(self._clock())
+
+    async def _look_since(self, asked_at: float) -> None:
+        """Look once for all who have asked since the last look."""
+        async with self._looking:
+            if self._looked_at < asked_at:
+                await asyncio.sleep(max(0.0, self._looked_at + MIN_LOOK_S - self._clock()))
+                await self._look()
 
     async def _look(self) -> None:
-        async with self._looking:
-            self._looked_at = self._clock()
-            try:
-                newest = await self._store.newest()
-                if newest != self._newest:
-                    stored = await self._store.all()
-                    self._stored = {one.sha256: ClientKey(one.name, one.status == "active", one.limits) for one in stored}
-                    self._newest = newest
-            except (SQLAlchemyError, OSError) as error:
-                if not self._in_trouble:
-                    log.error("the keys cannot be read, those known last hold: %s", str(error).splitlines()[0])
-                self._in_trouble = True
-            else:
-                self._in_trouble = False
+        self._looked_at = self._clock()
+        try:
+            newest = await self._store.newest()
+            if newest != self._newest:
+                stored = await self._store.all()
+                self._stored = {one.sha256: ClientKey(one.name, one.status == "active", one.limits) for one in stored}
+                self._newest = newest
+        except (SQLAlchemyError, OSError) as error:
+            if not self._in_trouble:
+                log.error("the keys cannot be read, those known last hold: %s", str(error).splitlines()[0])
+            self._in_trouble = True
+        else:
+            self._in_trouble = False
 
 
 def refuse_luthien_key(secrets: tuple[bytes, ...]) -> None:
