@@ -201,7 +201,8 @@ class HoldsView(View):
         return max(0, self._story.content_end - self.body.top - self.body.size.height)
 
     def _notice_seen(self) -> None:
-        if self._story is not None and self.body.size.height and self.body.is_on_screen and not self._below():
+        is_in_front = self.screen.is_active and self.body.is_on_screen and self.body.size.height
+        if self._story is not None and is_in_front and not self._below():
             self._was_seen = True
 
     def _pending(self) -> HoldInfo | None:

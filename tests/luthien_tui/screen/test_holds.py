@@ -419,6 +419,20 @@ async def test_a_response_is_told_as_it_reads_and_shown_exactly() -> None:
         assert shown.app.holds.can_approve
 
 
+async def test_what_comes_behind_a_window_is_not_seen() -> None:
+    plane = FakePlane()
+    async with console(plane) as shown:
+        await at_holds(shown)
+        await shown.press("question_mark")
+        plane.hold(make_hold(1))
+        await settled(shown)
+        await settled(shown)
+        assert not shown.app.holds.can_approve
+        await shown.press("escape")
+        await settled(shown)
+        assert shown.app.holds.can_approve
+
+
 async def test_another_width_keeps_the_lock() -> None:
     plane = waits(make_hold(1, content=LONG))
     async with console(plane) as shown:
