@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import uvicorn
@@ -159,6 +160,8 @@ class IngressProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._refusal: LuthienError | None = None
+        self._last_host = b""
+        """A Host header that was found valid."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -226,18 +229,16 @@ class IngressProtocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         """Refuse what another server could read differently. Raises, which ends the parsing."""
-        size = len(self.url)
-        hosts = 0
-        encoded = False
-        for name, value in self.headers:
-            size += len(name) + len(value) + 4
-            if name == b"host":
-                hosts += 1
-                if not _HOST.fullmatch(value):
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if hosts:
+            host = self.headers[names.index(b"host")][1]
+            if host != self._last_host:
+                if not _HOST.fullmatch(host):
                     self._refusal = BadRequest("the Host header is not a host name with an optional port")
                     raise self._refusal
-            elif name == b"transfer-encoding":
-                encoded = True
+                self._last_host = host
+        size = len(self.url) + 4 * len(names) + sum(map(len, chain.from_iterable(self.headers)))
         if size > self.settings.max_header_bytes or len(self.headers) > MAX_HEADERS:
             self._refusal = self._too_large()
             raise self._refusal
@@ -245,7 +246,7 @@ class IngressProtocol(HttpToolsProtocol):
         if hosts > 1 or (not hosts and version == "1.1"):
             self._refusal = BadRequest("a request needs exactly one Host header")
             raise self._refusal
-        if encoded and version == "1.0":
+        if version == "1.0" and b"transfer-encoding" in names:
             self._refusal = BadRequest("HTTP/1.0 has no transfer-encoding")
             raise self._refusal
         if not self.url.startswith(b"/") and self.url != b"*":
