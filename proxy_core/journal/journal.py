@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from hashlib import blake2b
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proxy_core.errors import StoreError
 from proxy_core.journal.backends import Backend, open_backend
 from proxy_core.journal.records import Record
-from proxy_core.journal.rows import HASH_BYTES, RowBuilder
+from proxy_core.journal.rows import RowBuilder, keyed_hash
 from proxy_core.journal.spool import Spool
 from proxy_core.journal.store import JournalStore, ensure_hash_key
 from proxy_core.journal.writer import JournalWriter
@@ -24,7 +23,8 @@ class Journal:
 
     def __init__(self, backend: Backend, writer: JournalWriter, key: bytes) -> None:
         self._backend = backend
-        self._key = key
+        self.digest = keyed_hash(key)
+        """The keyed hash by which content is stored and histories are recognised: 16 bytes."""
         self.writer = writer
         self.store = JournalStore(backend.engine)
 
@@ -57,10 +57,6 @@ class Journal:
     def append(self, record: Record) -> asyncio.Future[None]:
         """Hand over a record; the future is done when it is durable. Raises JournalUnavailable."""
         return self.writer.append(record)
-
-    def digest(self, content: bytes | memoryview) -> bytes:
-        """The keyed hash by which content is stored and histories are recognised: 16 bytes."""
-        return blake2b(content, digest_size=HASH_BYTES, key=self._key).digest()
 
     async def close(self) -> None:
         """Write what waits and close the store."""

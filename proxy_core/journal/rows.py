@@ -67,6 +67,18 @@ def grown(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     return found
 
 
+def keyed_hash(key: bytes) -> Callable[[bytes | memoryview], bytes]:
+    """The keyed hash of contents: 16 bytes of BLAKE2b. The key is taken in once, which halves the cost of short contents."""
+    begun = blake2b(digest_size=HASH_BYTES, key=key).copy
+
+    def digest(content: bytes | memoryview) -> bytes:
+        one = begun()
+        one.update(content)
+        return one.digest()
+
+    return digest
+
+
 class RecentlySeen:
     """A set that remembers at least half of its capacity of the latest members: two generations, far smaller than an LRU."""
 
@@ -96,7 +108,7 @@ class RowBuilder:
     """Turns records into rows. Remembers which messages are stored already; used by one thread at a time."""
 
     def __init__(self, *, key: bytes, capture: Capture) -> None:
-        self._key = key
+        self.digest = keyed_hash(key)
         self._capture = capture
         self._compress = zstandard.ZstdCompressor(level=1).compress
         self._stored = RecentlySeen(KNOWN_HASHES)
@@ -123,9 +135,6 @@ class RowBuilder:
     def forget_stored(self) -> None:
         """After a batch that was not stored: nothing is taken for stored any more."""
         self._stored.clear()
-
-    def digest(self, content: bytes | memoryview) -> bytes:
-        return blake2b(content, digest_size=HASH_BYTES, key=self._key).digest()
 
     # --- one row each ---
 

@@ -23,6 +23,7 @@ POINTS_PER_SESSION = 2
 _Key = TypeVar("_Key", bytes, str)
 _CHAIN_BYTES = 16
 _CACHE_CONTROL = b'"cache_control"'
+_new_link = blake2b(digest_size=_CHAIN_BYTES).copy
 _START = b"\x00" * _CHAIN_BYTES
 
 
@@ -39,12 +40,9 @@ class Belonging(Struct, frozen=True):
     """Keyed hash of each entry of the history, by which the journal stores it."""
 
 
-class _Point:
-    __slots__ = ("seen", "session_id")
-
-    def __init__(self, session_id: str, seen: float) -> None:
-        self.session_id = session_id
-        self.seen = seen
+class _Point(Struct, frozen=True, gc=False):
+    session_id: str
+    seen: float
 
 
 class SessionDetector:
@@ -160,7 +158,9 @@ def _chain(hashes: Sequence[bytes]) -> list[bytes]:
     chain = []
     reached = _START
     for one in hashes:
-        reached = blake2b(reached + one, digest_size=_CHAIN_BYTES).digest()
+        link = _new_link()
+        link.update(reached + one)
+        reached = link.digest()
         chain.append(reached)
     return chain
 
@@ -169,8 +169,11 @@ _REPLY = re.compile(rb'"assistant"|"model"|"function_call"|"reasoning"|"tool"')
 
 
 def _has_reply(history: Sequence[memoryview]) -> bool:
-    """Whether a model has spoken in this history already; looks at both ends of each entry only."""
-    return any(_REPLY.search(entry[:200]) or _REPLY.search(entry[-200:]) for entry in history)
+    """Whether a model has spoken in this history already; looks at both ends of large entries only, the latest first."""
+    return any(
+        _REPLY.search(entry) if len(entry) <= 400 else _REPLY.search(entry[:200]) or _REPLY.search(entry[-200:])
+        for entry in reversed(history)
+    )
 
 
 def _without_cache_control(raw: bytes) -> bytes:
