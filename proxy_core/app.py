@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from proxy_core import __version__
+from proxy_core import __version__, policy_mesh
 from proxy_core.control.plane import GatewayState
 from proxy_core.gateway import Gateway
 from proxy_core.interceptors.metrics import GatewayMetrics
+from proxy_core.policy_mesh import AUDIT_PREFIX, PolicyMesh
 from proxy_core.settings import Settings
 
 OWN_PATHS = frozenset(
@@ -34,11 +35,14 @@ OWN_PATHS = frozenset(
         "/metrics",
         "/config",
         "/favicon.ico",
+        *policy_mesh.PATHS,
     }
 )
 
 
-def data_plane(*, gateway: Gateway, metrics: GatewayMetrics, state: Callable[[], GatewayState], settings: Settings) -> ASGIApp:
+def data_plane(
+    *, gateway: Gateway, mesh: PolicyMesh, metrics: GatewayMetrics, state: Callable[[], GatewayState], settings: Settings
+) -> ASGIApp:
     """The whole data plane: a plain ASGI callable, because one Starlette route costs more than finding the endpoint."""
 
     async def health(request: Request) -> Response:
@@ -94,11 +98,12 @@ def data_plane(*, gateway: Gateway, metrics: GatewayMetrics, state: Callable[[],
             Route("/metrics", exposition, methods=get),
             Route("/config", config, methods=get),
             Route("/favicon.ico", nothing, methods=get),
+            *mesh.routes,
         ]
     )
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] not in OWN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in OWN_PATHS and not scope["path"].startswith(AUDIT_PREFIX):
             await gateway(scope, receive, send)
         else:
             await own(scope, receive, send)

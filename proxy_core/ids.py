@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LETTERS = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 """A letter for each byte: five of its bits, all letters alike."""
 _POOL_BYTES = 4_096
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _RandomPool:
@@ -39,6 +41,23 @@ def new_ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = _random) -> st
 @lru_cache(maxsize=2)
 def _time_part(unix_ms: int) -> str:
     return "".join([_ALPHABET[(unix_ms >> shift) & 31] for shift in range(45, -1, -5)])
+
+
+def uuid_of(ulid: str) -> str:
+    """The same 128 bits written as a UUID, for those who expect one."""
+    number = 0
+    for letter in ulid:
+        number = number << 5 | _ALPHABET.index(letter)
+    text = f"{number:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def ulid_of(uuid: str) -> str | None:
+    """The ULID that `uuid_of` wrote so; None where the text is no UUID."""
+    if _UUID.fullmatch(uuid) is None:
+        return None
+    number = int(uuid.replace("-", ""), 16)
+    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])
 
 
 def new_session_id() -> str:

@@ -36,6 +36,7 @@ from proxy_core.limits.ledgers import Ledger, LocalLedger, SharedLedger
 from proxy_core.limits.limiter import Limiter
 from proxy_core.loop_lag import LoopLag
 from proxy_core.policies.stats import PolicyStats
+from proxy_core.policy_mesh import PolicyMesh
 from proxy_core.policy_services import PolicyServices
 from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamTransport
@@ -223,7 +224,15 @@ class GatewayRuntime:
         self._metrics.watch("luthien_sessions_active", "Sessions within their time to live.", lambda: self._sessions.active)
         self._metrics.watch("luthien_loop_lag_seconds", "Worst lateness of the event loop.", lambda: self._lag.worst_s)
         self._metrics.watch_counts("luthien_session_lookups", "How sessions were told.", "result", lambda: self._sessions.lookups)
-        app = data_plane(gateway=self._gateway, metrics=self._metrics, state=self._state, settings=settings)
+        mesh = PolicyMesh(
+            gateway=self._gateway,
+            router=self._router,
+            upstreams=self._upstreams,
+            journal=self._journal,
+            metrics=self._metrics,
+            settings=settings,
+        )
+        app = data_plane(gateway=self._gateway, mesh=mesh, metrics=self._metrics, state=self._state, settings=settings)
         protocol = type("Ingress", (IngressProtocol,), {"settings": settings.server})
         self._server = EmbeddedServer(
             uvicorn.Config(
