@@ -99,7 +99,7 @@ def stream_of(
         raise UnreadableBody(f"{operation.value} has no streams")
     events: list[StreamEvent] = []
     seen: list[StreamEvent] = []
-    opening = _opening(operation, answer, transaction_id, created)
+    opening = opening_of(operation, answer, transaction_id, created)
     if opening:
         seen += codec.stream_decoder().feed(opening)
     events += seen
@@ -304,7 +304,7 @@ def _thinking(index: int, block: ThinkingBlock) -> bytes:
     return b"".join(event_bytes(event, event["type"]) for event in events)
 
 
-def _opening(operation: Operation, answer: Answer, transaction_id: str, created: int) -> bytes:
+def opening_of(operation: Operation, answer: Answer, transaction_id: str, created: int) -> bytes:
     """The first event of a stream: it carries the answer's id and model."""
     model = clean(answer.model or "")
     if operation is Operation.CHAT:

@@ -7,5 +7,6 @@ UnreadableBody is raised.
 from proxy_core.wire.editing_json import UnreadableBody
 from proxy_core.wire.translate.answers import translate_response
 from proxy_core.wire.translate.requests import Translated, can_translate, translate_request
+from proxy_core.wire.translate.streams import StreamTranslator
 
-__all__ = ["Translated", "UnreadableBody", "can_translate", "translate_request", "translate_response"]
+__all__ = ["StreamTranslator", "Translated", "UnreadableBody", "can_translate", "translate_request", "translate_response"]
