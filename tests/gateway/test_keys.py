@@ -204,7 +204,6 @@ async def test_keys_stand_nowhere(start_gateway: StartGateway, upstream: FaultUp
     config = await gateway.ask("GET", "/config")
     assert key not in config.body.decode()
     assert UPSTREAM_KEY not in config.body.decode()
-    await gateway.rows()
     await gateway.stop()
     for file in Path(gateway.data_dir).rglob("*"):
         if file.is_file():
