@@ -12,13 +12,14 @@ import yaml
 from proxy_core.errors import ConfigurationError
 from proxy_core.policies.chain import Chain, Shadows, build_chains
 from proxy_core.policies.importing import Imported, import_file, import_text
-from proxy_core.policies.importing_mesh import longest_below
 from proxy_core.policies.testing import FakeServices, context_for
 from proxy_core.routing.reasons import Reason
+from proxy_core.routing.router import Router
+from proxy_core.routing.upstreams import Choice, Upstreams
 from proxy_core.settings import Settings
 from proxy_core.settings_sources import load
 from proxy_core.transaction import Route
-from proxy_core.wire.dialects import Dialect, Operation
+from proxy_core.wire.dialects import Dialect, Endpoint, Operation
 
 
 def imported(value: Any, **environ: str) -> Imported:
@@ -273,37 +274,43 @@ def mesh(keywords: list[str], default: str = "public", **cost: Any) -> dict[str,
         ),
     ],
 )
-async def test_prompts_go_where_policy_mesh_sent_them(
-    rules: Any, prompt: str, upstream: str, reason: str, tmp_path: Path
-) -> None:
-    chain = chain_of(imported(rules), tmp_path)
-    first = await routed(chain, prompt)
-    assert first == await routed(chain, prompt)
-    assert (first[0], first[1].reason) == (upstream, reason)
+def test_prompts_go_where_policy_mesh_sent_them(rules: Any, prompt: str, upstream: str, reason: str, tmp_path: Path) -> None:
+    settings = settings_of(imported(rules), tmp_path)
+    first = chosen(settings, prompt)
+    assert first == chosen(settings, prompt)
+    assert (first.upstream.name, first.reason) == (upstream, reason)
 
 
-async def test_only_the_last_message_of_a_user_counts(tmp_path: Path) -> None:
-    chain = chain_of(imported(mesh(["internal"])), tmp_path)
+def chosen(settings: Settings, prompt: str, endpoint: Endpoint | None = None) -> Choice:
+    return chosen_for(settings, {"messages": [{"role": "user", "content": prompt}], "input": prompt}, endpoint)
+
+
+def chosen_for(settings: Settings, body: dict[str, Any], endpoint: Endpoint | None = None) -> Choice:
+    chat = Endpoint(Dialect.OPENAI, Operation.CHAT, "/v1/chat/completions", Dialect.OPENAI)
+    payload = json.dumps({"model": "m", **body}).encode()
+    return Router(settings, Upstreams(settings)).choose(endpoint or chat, headers=[], body=payload, model="m")
+
+
+def test_only_the_last_message_of_a_user_counts(tmp_path: Path) -> None:
+    settings = settings_of(imported(mesh(["internal"])), tmp_path)
     messages = [
         {"role": "user", "content": "internal"},
         {"role": "assistant", "content": "internal"},
         {"role": "user", "content": "hi"},
     ]
-    context = context_for(body=json.dumps({"model": "m", "messages": messages}).encode())
-    await chain.run_request(context, Shadows(lambda verdicts: None))
-    assert context.route.upstream == "openai"
+    assert chosen_for(settings, {"messages": messages}).upstream.name == "openai"
 
 
-async def test_embeddings_do_not_change_their_model_for_cost(tmp_path: Path) -> None:
-    chain = chain_of(imported(mesh([], max_prompt_length_for_local=500)), tmp_path)
-    assert (await routed(chain, "x", Operation.EMBEDDINGS))[0] == "openai"
+def test_a_keyword_counts_within_words_and_is_no_variable(tmp_path: Path) -> None:
+    settings = settings_of(imported(mesh(["class", "${HOME}"])), tmp_path)
+    assert chosen(settings, "it is classified").reason == Reason.SENSITIVE_KEYWORD_MATCH
+    assert chosen(settings, "echo ${home}").reason == Reason.SENSITIVE_KEYWORD_MATCH
 
 
-def test_the_price_of_a_prompt_is_counted_in_the_same_arithmetic() -> None:
-    for usd, price, chars in [(0.05, 20.0, 4.0), (0.1, 0.3, 3.7), (1e-9, 1e9, 1.0), (0.0, 1.0, 4.0), (0.07, 7.0, 4.0)]:
-        longest = longest_below(usd, price, chars)
-        assert longest / chars / 1_000_000 * price <= usd
-        assert (longest + 1) / chars / 1_000_000 * price > usd
+def test_embeddings_do_not_change_their_model_for_cost(tmp_path: Path) -> None:
+    settings = settings_of(imported(mesh([], max_prompt_length_for_local=500)), tmp_path)
+    embeddings = Endpoint(Dialect.OPENAI, Operation.EMBEDDINGS, "/v1/embeddings", Dialect.OPENAI)
+    assert chosen(settings, "x", embeddings).upstream.name == "openai"
 
 
 @pytest.mark.parametrize(
