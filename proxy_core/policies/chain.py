@@ -261,11 +261,12 @@ class Shadows:
         work: Callable[[TransactionContext], Coroutine[Any, Any, Any]],
         *,
         deadline_s: float | None,
+        idle_s: Callable[[], float] = float,
     ) -> asyncio.Task[None]:
-        """Run `work` on a copy of the context, as the policy's work."""
+        """Run `work` on a copy of the context, as the policy's work. `idle_s` gives the time in it that is not its own."""
         copy = context.fork()
         copy.policy = entry.name
-        task = spawn(self._run(entry, copy, context, work, deadline_s), name=f"shadow {entry.name}")
+        task = spawn(self._run(entry, copy, context, work, deadline_s, idle_s), name=f"shadow {entry.name}")
         self._tasks.append(task)
         return task
 
@@ -276,6 +277,7 @@ class Shadows:
         context: TransactionContext,
         work: Callable[[TransactionContext], Coroutine[Any, Any, Any]],
         deadline_s: float | None,
+        idle_s: Callable[[], float],
     ) -> None:
         started = perf_counter()
         try:
@@ -292,7 +294,8 @@ class Shadows:
             fault = as_fault(entry, error)
             copy.verdict(entry.on_error, fault.reason, str(fault), ran="error")
         finally:
-            verdicts = timed(copy.verdicts, (perf_counter() - started) * 1e3) or [passed(entry, copy.stage, started)]
+            ms = (perf_counter() - started - idle_s()) * 1e3
+            verdicts = timed(copy.verdicts, ms) or [passed(entry, copy.stage, ms)]
             if self._closed:
                 self._late(verdicts)
             else:
@@ -448,9 +451,9 @@ def _record_denial(context: TransactionContext, denied: PolicyDenied) -> None:
     context.verdict("deny", denied.reason, str(denied), score=denied.score)
 
 
-def passed(entry: Entry, stage: Stage, started: float) -> Verdict:
+def passed(entry: Entry, stage: Stage, ms: float) -> Verdict:
     """The verdict of a policy that had nothing to say."""
-    return Verdict(policy=entry.name, stage=stage, mode=entry.mode, ms=round((perf_counter() - started) * 1e3, 4))
+    return Verdict(policy=entry.name, stage=stage, mode=entry.mode, ms=round(ms, 4))
 
 
 def timed(verdicts: Sequence[Verdict], ms: float) -> list[Verdict]:

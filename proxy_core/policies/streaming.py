@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 """What may wait in luthien of one stream, for a policy or a person."""
+MAX_PRODUCED = 100_000
+"""Events that the policies may make of what is there at one time."""
 CLOSING_S = 2.0
 _EVENTS = frozenset(
     {
@@ -453,6 +455,8 @@ class StreamPipeline:
                 except StopIteration as done:
                     produced.append(done.value)
                     step = self._step = None
+                    if len(produced) > MAX_PRODUCED:
+                        raise self._flood() from None
                     continue
                 if wanted is not _STARVED:
                     self.suspended = True
@@ -475,6 +479,14 @@ class StreamPipeline:
                 asyncio.tasks._leave_task(self._loop, self.task)  # type: ignore[arg-type]
         if produced:
             self._emit(produced)
+
+    def _flood(self) -> PolicyDenied:
+        """The end of a stream that a policy makes without end; which of them it is cannot be seen from outside."""
+        names = ", ".join(entry.name for entry in self._entries)
+        words = f"more than {MAX_PRODUCED:,} events came of one piece of the answer, from one of: {names}"
+        for entry in self._entries[-1:]:
+            self.context.view(entry.name).verdict("deny", Reason.POLICY_OVERSIZED, words, ran="error")
+        return PolicyDenied(Reason.POLICY_OVERSIZED, "a policy made more of this answer than luthien takes")
 
     def _emit(self, events: list[StreamEvent]) -> None:
         if self.failure is not None:
@@ -609,7 +621,8 @@ class _ShadowStream:
         self._more = asyncio.Event()
         self._over = False
         self._entry = entry
-        self._task = shadows.add(entry, context, self._consume, deadline_s=None)
+        self._idle_s = 0.0
+        self._task = shadows.add(entry, context, self._consume, deadline_s=None, idle_s=lambda: self._idle_s)
 
     async def tap(self, inner: AsyncIterator[StreamEvent]) -> AsyncIterator[StreamEvent]:
         """The events as they pass this policy's place in the chain, unchanged."""
@@ -640,7 +653,9 @@ class _ShadowStream:
             if self._over:
                 return
             self._more.clear()
+            since = time.perf_counter()
             await self._more.wait()
+            self._idle_s += time.perf_counter() - since
 
 
 async def _remembering(inner: AsyncIterator[StreamEvent], given: list[StreamEvent]) -> AsyncIterator[StreamEvent]:
