@@ -24,6 +24,7 @@ from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.policies.chain import Chains, build_chains
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_services import PolicyServices
+from proxy_core.routing.router import Router
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.running import Running
 from proxy_core.sessions.detector import SessionDetector
@@ -114,6 +115,7 @@ def gateway_with(settings: Settings, loop: asyncio.AbstractEventLoop) -> Gateway
     journal: Any = _Journal(loop)
     transport: Any = _Transport()
     upstreams, feed, prices = Upstreams(settings), Feed(), PriceBook(loop.time)
+    router = Router(settings, upstreams)
     holds = HoldQueue(
         settings.holds,
         clock=loop,
@@ -128,6 +130,7 @@ def gateway_with(settings: Settings, loop: asyncio.AbstractEventLoop) -> Gateway
         return PolicyServices(
             running,
             upstreams=upstreams,
+            router=router,
             transport=transport,
             prices=prices,
             holds=holds,
@@ -138,6 +141,7 @@ def gateway_with(settings: Settings, loop: asyncio.AbstractEventLoop) -> Gateway
     gateway = Gateway(
         settings=settings,
         upstreams=upstreams,
+        router=router,
         transport=transport,
         journal=journal,
         sessions=sessions,
