@@ -30,6 +30,7 @@ from proxy_core.wire.translate.form import arguments_of
 from proxy_core.wire.translate.requests import can_translate
 from proxy_core.wire.translate.words import error_words, stop_word
 
+NAMELESS = "The upstream's answer has a tool call without a name."
 DIALECTS = {
     Operation.CHAT: Dialect.OPENAI,
     Operation.MESSAGES: Dialect.ANTHROPIC,
@@ -52,6 +53,8 @@ def translate_response(source: Operation, target: Operation, status: int, body: 
         return error_answer(target, status, error, transaction_id)
     if answer.problem is not None and not answer.blocks:
         raise UnreadableBody(answer.problem)
+    if not all(call.name for call in answer.tool_calls):
+        raise UnreadableBody(NAMELESS)
     return _WRITERS[target](answer, clean(transaction_id))
 
 

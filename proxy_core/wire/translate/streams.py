@@ -32,7 +32,7 @@ from proxy_core.wire.errors import stream_error
 from proxy_core.wire.refusal import unix_seconds
 from proxy_core.wire.stream_editing import opening_of
 from proxy_core.wire.tolerant_json import JsonObject, as_list, as_object, as_text, plain, read
-from proxy_core.wire.translate.answers import DIALECTS, created_at, made_call_id
+from proxy_core.wire.translate.answers import DIALECTS, NAMELESS, created_at, made_call_id
 from proxy_core.wire.translate.requests import can_translate
 from proxy_core.wire.translate.words import error_words, stop_word
 
@@ -167,6 +167,9 @@ class StreamTranslator:
         return block
 
     def _call(self, event: ToolCallStart) -> None:
+        if not event.name:
+            self._out.append(self._fail(AnswerError("", NAMELESS)))
+            return
         block = self._calls[event.index] = self._begin("call")
         call_id = event.call_id or made_call_id(self._transaction_id, self._calls_begun)
         self._calls_begun += 1

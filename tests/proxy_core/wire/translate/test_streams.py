@@ -209,3 +209,17 @@ def test_no_events_make_it_raise(pair: tuple[Operation, Operation], shapes: list
     got = translate(*pair, body)
     assert got == translate(*pair, body, [len(body) // 3, len(body) // 2])
     assert StreamValidator(pair[1], strict=True).feed(got) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_events_that_are_missing_doubled_or_moved_give_a_legal_stream(data: st.DataObject) -> None:
+    source, target, body = data.draw(st.sampled_from(CASES))
+    separator = b"\n" if source is OLLAMA else b"\n\n"
+    events = body.split(separator)[:-1]
+    drawn = data.draw(st.lists(st.sampled_from(events), max_size=3))
+    order = data.draw(st.permutations(range(len(events))) | st.just(range(len(events))))
+    kept = data.draw(st.lists(st.booleans(), min_size=len(events), max_size=len(events)))
+    mixed = [events[place] for place in order if kept[place]] + drawn
+    got = translate(source, target, b"".join(event + separator for event in mixed))
+    assert StreamValidator(target, strict=True).feed(got) == []
