@@ -48,6 +48,8 @@ app.add_typer(policies_app, name="policies")
 
 keys_app = typer.Typer(rich_markup_mode=None, help="Make, list and revoke keys for clients.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+route_app = typer.Typer(rich_markup_mode=None, help="See where requests go, and why.", no_args_is_help=True)
+app.add_typer(route_app, name="route")
 
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of every complaint about the command line; its module moves between versions of typer."""
@@ -404,6 +406,30 @@ def keys_revoke(
 
     given = Given(config=config, data_dir=data_dir, database_url=database_url).over(context.find_root().obj)
     raise typer.Exit(revoke_key(given, name, as_json=as_json))
+
+
+@route_app.command("explain")
+def route_explain(
+    context: typer.Context,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model that is asked for.")] = "",
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What the user says.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Or a whole request as JSON; - is stdin.")] = None,
+    path: Annotated[str, typer.Option("--path", metavar="PATH", help="The path it is sent to.")] = "/v1/chat/completions",
+    tags: Annotated[str, typer.Option("--tags", metavar="TAGS", help="Its tags, such as team:legal,debug.")] = "",
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say which rule decides where a request goes, and what every other rule says of it. Nothing is sent.
+
+    \b
+    Example:
+      luthien route explain --model gpt-4o-mini --prompt 'What is the capital of France?'
+    """
+    from luthien_tui.commands.route import print_explanation
+
+    settings = Given(config=config, data_dir=data_dir).over(context.find_root().obj).load().settings
+    raise typer.Exit(print_explanation(settings, path=path, model=model, prompt=prompt, file=file, tags=tags, as_json=as_json))
 
 
 @app.command("validate-config")

@@ -201,6 +201,8 @@ class GatewayRuntime:
             journal=self._journal,
             feed=self._feed,
             state=self._state,
+            router=self._router,
+            upstreams=self._upstreams,
             policies=self._policies,
             holds=self._holds,
             kill=self._kill,

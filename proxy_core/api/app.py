@@ -18,6 +18,7 @@ from proxy_core.api.holds import add_hold_routes
 from proxy_core.api.openapi import describe
 from proxy_core.api.policies import add_policy_routes
 from proxy_core.api.reference import page
+from proxy_core.api.routing import add_routing_routes
 from proxy_core.api.shapes import EventData
 from proxy_core.api.transactions import Expression, add_transaction_routes
 from proxy_core.control.filters import parse
@@ -62,6 +63,7 @@ def control_app(plane: ControlPlane, stopping: asyncio.Event | None = None) -> F
     add_transaction_routes(app, plane)
     add_policy_routes(app, plane)
     add_hold_routes(app, plane)
+    add_routing_routes(app, plane)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

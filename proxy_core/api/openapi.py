@@ -25,6 +25,7 @@ from proxy_core.api.shapes import (
     TransactionList,
 )
 from proxy_core.control.plane import GatewayState
+from proxy_core.routing.explaining import Explanation
 
 ANSWERS: tuple[type[Struct], ...] = (
     GatewayState,
@@ -33,6 +34,7 @@ ANSWERS: tuple[type[Struct], ...] = (
     TransactionDetails,
     PolicyList,
     HoldList,
+    Explanation,
     Killed,
     ErrorAnswer,
 )

@@ -6,11 +6,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from proxy_core.control.feed import Feed, FeedRecord
-from proxy_core.control.plane import ControlNotFound, GatewayState, Headers, HoldInfo, PolicyInfo, Timing, TransactionDetail
+from proxy_core.control.plane import (
+    ControlInvalid,
+    ControlNotFound,
+    GatewayState,
+    Headers,
+    HoldInfo,
+    PolicyInfo,
+    Timing,
+    TransactionDetail,
+)
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
+from proxy_core.errors import BadRequest
 from proxy_core.gateway import Gateway
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.store import Stored
+from proxy_core.routing.explaining import Explanation, endpoint_of, explain, request_of
+from proxy_core.routing.router import Router
+from proxy_core.routing.upstreams import Upstreams
 from proxy_core.running import Running
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
@@ -54,6 +67,8 @@ class LocalControlPlane:
         journal: Journal,
         feed: Feed,
         state: Callable[[], GatewayState],
+        router: Router,
+        upstreams: Upstreams,
         policies: PolicySource | None = None,
         holds: HoldSource | None = None,
         kill: Callable[[str, str], bool] | None = None,
@@ -62,6 +77,8 @@ class LocalControlPlane:
         self._journal = journal
         self._feed = feed
         self._state = state
+        self._router = router
+        self._upstreams = upstreams
         self._policies = policies
         self._holds = holds
         self._kill = kill
@@ -118,6 +135,13 @@ class LocalControlPlane:
         extended = held.extend(hold_id, seconds, who=who)
         await held.recorded(hold_id)
         return extended
+
+    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
+        try:
+            body = request_of(endpoint_of(path, self._upstreams), model, prompt)
+            return explain(self._router, self._upstreams, path=path, body=body, tags=tags)
+        except BadRequest as error:
+            raise ControlInvalid("path", str(error)) from error
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
         return self._kill is not None and self._kill(transaction_id, who)

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from proxy_core.control.feed import FeedRecord
 from proxy_core.control.rows import TransactionRow
+from proxy_core.routing.explaining import Explanation
 from proxy_core.verdicts import Mode, Verdict
 
 Headers = tuple[tuple[str, str], ...]
@@ -239,6 +240,10 @@ class ControlPlane(Protocol):
 
     async def extend_hold(self, hold_id: str, seconds: float, *, who: str = "operator") -> HoldInfo:
         """Give a hold more time. Raises ControlNotFound, ControlConflict."""
+        ...
+
+    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
+        """Where a request would go and why; nothing is sent. Raises ControlInvalid for a path of no API."""
         ...
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:

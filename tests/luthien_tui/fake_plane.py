@@ -21,8 +21,13 @@ from proxy_core.control.plane import (
     TransactionDetail,
 )
 from proxy_core.control.rows import TransactionRow
+from proxy_core.errors import BadRequest
 from proxy_core.logs import LogLine
+from proxy_core.routing.explaining import Explanation, endpoint_of, explain, request_of
 from proxy_core.routing.reasons import Reason
+from proxy_core.routing.router import Router
+from proxy_core.routing.upstreams import Upstreams
+from proxy_core.settings import Settings
 from proxy_core.verdicts import Stage, Verdict
 
 START = 1_772_373_731.0
@@ -165,6 +170,15 @@ class FakePlane:
         self.hold_infos[place] = msgspec.structs.replace(hold, deadline=hold.deadline + seconds)
         self.feed.publish("held", None, hold_id)
         return self.hold_infos[place]
+
+    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
+        settings = Settings.model_validate({"routing": {"sensitivity": {"keywords": ["internal"]}}})
+        upstreams = Upstreams(settings)
+        try:
+            body = request_of(endpoint_of(path, upstreams), model, prompt)
+        except BadRequest as error:
+            raise ControlInvalid("path", str(error)) from error
+        return explain(Router(settings, upstreams), upstreams, path=path, body=body, tags=tags)
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
         found = transaction_id in self.live and not self.live[transaction_id][1]

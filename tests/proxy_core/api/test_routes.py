@@ -185,6 +185,16 @@ async def test_kill(control: ControlPort) -> None:
     assert (code, "not run any more" in message) == ("conflict", True)
 
 
+# --- routing ---
+
+
+async def test_a_route_is_explained(control: ControlPort) -> None:
+    answer = (await control.ask("GET", "/api/routing/explain?model=gpt-4o&prompt=our%20internal%20plan")).json()
+    assert (answer["upstream"], answer["rule"], answer["reasons"]) == ("ollama", "sensitivity", ["sensitive_keyword_match"])
+    assert [one["rule"] for one in answer["considered"]] == ["explicit", "model", "sensitivity", "tag", "cost", "default"]
+    assert fault(await control.ask("GET", "/api/routing/explain?path=/nowhere"), 422)[0] == "invalid"
+
+
 # --- policies ---
 
 
