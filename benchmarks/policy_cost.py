@@ -21,6 +21,8 @@ from proxy_core.control.holds import HoldQueue
 from proxy_core.gateway import Gateway
 from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
+from proxy_core.limits.ledgers import LocalLedger
+from proxy_core.limits.limiter import Limiter
 from proxy_core.policies.chain import Chains, build_chains
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_services import PolicyServices
@@ -114,6 +116,7 @@ def settings_with(count: int, mode: str) -> Settings:
 def gateway_with(settings: Settings, loop: asyncio.AbstractEventLoop) -> Gateway:
     journal: Any = _Journal(loop)
     transport: Any = _Transport()
+    store: Any = None
     upstreams, feed, prices = Upstreams(settings), Feed(), PriceBook(loop.time)
     router = Router(settings, upstreams)
     holds = HoldQueue(
@@ -151,6 +154,7 @@ def gateway_with(settings: Settings, loop: asyncio.AbstractEventLoop) -> Gateway
         policies=_Source(build_chains(settings)),
         services=services,
         loop=loop,
+        limiter=Limiter(settings.limits, ledger=LocalLedger(store, time.time), prices=prices, clock=loop.time),
     )
     return gateway
 
