@@ -1,8 +1,8 @@
 """Where a request goes, and why: a pure function of the question and the rules.
 
-The rules in their order: the upstream that the path or a policy names; the one configured for the model; a keyword, which keeps
-the request local whatever else is said; the client's tags; the cost; the default. A rule whose upstream cannot take the request
-is passed over, and the reasons say so. The same question and rules give the same decision, at any time and in any process.
+The rules in their order: an operator who keeps everything local; the upstream that the path or a policy names; the one
+configured for the model; a keyword, which keeps the request local whatever else is said; the client's tags; the cost; the
+default. A rule whose upstream cannot take the request is passed over, and the reasons say so. The same question and rules give the same decision, at any time and in any process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from proxy_core.routing.keywords import find_keyword
 from proxy_core.routing.reasons import Reason
 
 RULES = ("explicit", "model", "sensitivity", "tag", "cost", "default")
-"""The order in which rules are asked."""
+"""The order in which rules are asked; before them an operator, `operator`, while everything is to stay local."""
+
+KEEPING = frozenset({"operator", "sensitivity"})
+"""Rules that keep a request local: where no local upstream can take it, it is refused."""
 
 LOCAL, PUBLIC = "local", "public"
 """Words for the first local upstream, and for the usual upstream of a request's API, or else the first that is not local."""
@@ -45,6 +48,8 @@ class RoutingRules(Struct, frozen=True, kw_only=True):
     chars_per_token: float = 4.0
     default_provider: str = ""
     """Name of an upstream, `local` or `public`; empty for the usual upstream of a request's API."""
+    force_local: bool = False
+    """Whether an operator keeps everything local: what no local upstream can take is refused."""
 
     @property
     def by_usd(self) -> bool:
@@ -59,7 +64,7 @@ class RoutingRules(Struct, frozen=True, kw_only=True):
     @property
     def idle(self) -> bool:
         """Whether nothing is configured, so that every request goes where its path says."""
-        return not (self.read_text or self.models or self.tags or self.default_provider)
+        return not (self.read_text or self.models or self.tags or self.default_provider or self.force_local)
 
     @property
     def digest(self) -> str:
@@ -145,9 +150,9 @@ def decide(question: Question, rules: RoutingRules) -> Decision:
         best = next((name for name in wish.names if name in able), "")
         if rule:
             said.append(RuleSaid(wish.rule, "not reached", best or first, wish.why))
-        elif kept_local is not None and wish.rule != "sensitivity" and (best or first) not in local:
+        elif kept_local is not None and wish.rule not in KEEPING and (best or first) not in local:
             said.append(RuleSaid(wish.rule, "forbidden", best or first, f"{wish.why}; {found}, so it stays local"))
-        elif best or wish.rule == "sensitivity":
+        elif best or wish.rule in KEEPING:
             upstream, rule = best, wish.rule
             reasons = (wish.reason,) if best and not unable else (wish.reason, Reason.CAPABILITY_MISSING)
             more = "" if best else "; no local upstream can take it, so it is refused"
@@ -163,6 +168,8 @@ def decide(question: Question, rules: RoutingRules) -> Decision:
 
 def _wishes(question: Question, rules: RoutingRules, kept_local: Reason | None, found: str) -> Iterator[_Wish]:
     local = tuple(one.name for one in question.upstreams if one.local)
+    if rules.force_local:
+        yield _Wish("operator", Reason.OPERATOR_OVERRIDE, local, "an operator keeps everything local")
     asked = (question.asked,) if question.asked else None
     by = "the path" if question.asked_by is Reason.EXPLICIT_UPSTREAM else "a policy"
     yield _Wish("explicit", question.asked_by, asked, f"{by} names it" if asked else "nobody names an upstream")

@@ -27,6 +27,8 @@ class Reason(StrEnum):
     """An upstream is configured for the model that the client asked for."""
     TAG_RULE = "tag_rule"
     """An upstream is configured for one of the client's tags."""
+    OPERATOR_OVERRIDE = "operator_override"
+    """An operator keeps everything local."""
     CAPABILITY_MISSING = "capability_missing"
     """An upstream that a rule chose cannot take the request."""
     CONTENT_UNREADABLE = "content_unreadable"

@@ -210,3 +210,17 @@ def test_a_keyword_never_leaves(question: Question, configured: RoutingRules) ->
 @given(some_rules, some_rules)
 def test_rules_that_differ_have_different_digests(one: RoutingRules, other: RoutingRules) -> None:
     assert (one == other) == (one.digest == other.digest)
+
+
+@pytest.mark.parametrize("more", [{}, {"asked": "openai"}, {"model": "gpt-5"}, {"tags": {"team": "a"}}, {"generates": False}])
+def test_an_operator_who_keeps_everything_local_is_asked_before_all_rules(more: dict[str, Any]) -> None:
+    forced = rules(["secret"], models=(("gpt*", "openai"),), tags=(("team", "openai"),), force_local=True)
+    decision = decide(asked("a secret", **more), forced)
+    assert (decision.upstream, decision.rule, decision.reasons) == ("ollama", "operator", (Reason.OPERATOR_OVERRIDE,))
+    assert decision.considered[0].rule == "operator"
+
+
+def test_what_no_local_upstream_takes_goes_nowhere_while_everything_is_kept_local() -> None:
+    only_cloud = decide(asked(upstreams=(CLOUD, Candidate("ollama", local=True, takes=False))), rules(force_local=True))
+    assert (only_cloud.upstream, only_cloud.rule) == ("", "operator")
+    assert Reason.CAPABILITY_MISSING in only_cloud.reasons
