@@ -26,13 +26,13 @@ class Bucket(Struct):
         return cls(capacity, capacity, now)
 
     def look(self, now: float, capacity: float | None = None) -> float:
-        """The units that are there at `now`; a new capacity holds from now on."""
+        """The units that are there at `now`; a new capacity holds from now on, and what was used stays used."""
         if now > self.at:
             self.level = min(self.capacity, self.level + (now - self.at) * self.capacity / MINUTE_S)
             self.at = now
         if capacity is not None and capacity != self.capacity:
+            self.level = min(self.level + max(0.0, capacity - self.capacity), capacity)
             self.capacity = capacity
-            self.level = min(self.level, capacity)
         return self.level
 
     def wait_s(self, amount: float) -> float:

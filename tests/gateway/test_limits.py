@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from proxy_core.errors import ConfigurationError
 from proxy_core.journal.client_keys import KeyLimits
 from proxy_core.journal.schema import budget_reservations, budgets
 from proxy_core.limits.accounts import Line, periods_at
 from proxy_core.limits.ledgers import LEASE_S, SharedLedger
+from proxy_core.runtime import GatewayRuntime
+from proxy_core.settings_sources import LoadedSettings
+from proxy_core.settings_sources import load as load_settings
 from tests.conftest import StartGateway
 from tests.fault_upstream import FaultUpstream
 from tests.gateway.asking import CHAT, MESSAGES, OLLAMA_CHAT, ONE_OF_EACH_DIALECT, Asking, error_message, name_of
 from tests.gateway.test_keys import bearer, new_key, with_keys
-from tests.gateway_fixtures import RunningGateway
+from tests.gateway_fixtures import RunningGateway, settings_for
 from tests.raw_http import RawResponse
 
 SMALL = {"max_tokens": 17}
@@ -149,6 +154,36 @@ async def test_clients_that_pass_their_own_key_on_are_told_apart(start_gateway: 
     for key, passing in (("sk-alices-key", 2), ("sk-somebodys-key", 1), ("sk-somebody-elses", 1)):
         statuses = [(await gateway.ask("POST", CHAT.path, CHAT.bytes(), bearer(CHAT, key))).status for _ in range(passing + 1)]
         assert statuses == [200] * passing + [429], key
+
+
+async def test_changed_limits_hold_at_once_and_what_was_used_stays_used(upstream: FaultUpstream, tmp_path: Path) -> None:
+    rpm = [3]
+
+    def load() -> LoadedSettings:
+        return LoadedSettings(settings_for(upstream.url, **limited(rpm=rpm[0])), {})
+
+    folder = tmp_path / "live"
+    folder.mkdir()
+    runtime = GatewayRuntime(load().settings, data_dir=folder, load=load)
+    await runtime.start()
+    gateway = RunningGateway(runtime, load().settings, folder)
+    try:
+        assert [(await ask(gateway)).status for _ in range(4)] == [200, 200, 200, 429]
+        rpm[0] = 60_000
+        assert await runtime.reload()
+        assert [(await ask(gateway)).status for _ in range(3)] == [200, 200, 200]
+        rpm[0] = 1
+        assert await runtime.reload()
+        assert [(await ask(gateway)).status for _ in range(2)] == [200, 429]
+    finally:
+        await gateway.stop()
+
+
+def test_limits_of_an_upstream_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "luthien.yaml"
+    file.write_text("limits:\n  upstreams:\n    opnai: {rpm: 3}\n")
+    with pytest.raises(ConfigurationError, match=r"opnai.*luthien.yaml:3"):
+        load_settings(file, {}, {}, None)
 
 
 # --- budgets ---

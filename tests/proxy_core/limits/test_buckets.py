@@ -70,11 +70,17 @@ def test_more_than_it_can_hold_needs_a_full_bucket() -> None:
     assert bucket.wait_s(5_000) == pytest.approx(24)
 
 
-def test_a_clock_that_goes_back_changes_nothing_and_a_lower_limit_holds_at_once() -> None:
+def test_a_clock_that_goes_back_changes_nothing() -> None:
     bucket = Bucket.full(60, 100)
     bucket.take(30)
     assert bucket.look(50) == 30
     assert bucket.look(110) == 40
-    assert bucket.look(110, capacity=10) == 10
-    assert bucket.look(113, capacity=60) == 10.0
-    assert bucket.look(114) == 11
+
+
+def test_another_limit_holds_at_once_and_what_was_used_stays_used() -> None:
+    bucket = Bucket.full(60, 0)
+    bucket.take(60)
+    assert bucket.look(0, capacity=90) == 30
+    assert bucket.look(0, capacity=10) == 10
+    bucket.take(10)
+    assert bucket.look(6, capacity=10) == 1
