@@ -35,10 +35,18 @@ class Router:
         for place, name in unknown_upstreams(settings):
             raise ConfigurationError(f"{'.'.join(place)}: no upstream is called {name!r}")
         self._upstreams = upstreams
-        self.rules = rules_of(settings.routing)
-        self.idle = self.rules.idle
+        self.take(rules_of(settings.routing))
         self._candidates: dict[Endpoint, tuple[Candidate, ...]] = {}
         self.maps_models = any(one.models or one.default_model for one in upstreams.by_name.values())
+
+    rules: RoutingRules
+    """The version in force: read it once for each decision."""
+    idle: bool
+    """Whether no rule is configured, so that the path alone decides."""
+
+    def take(self, rules: RoutingRules) -> None:
+        """Put other rules in force for every later decision."""
+        self.rules, self.idle = rules, rules.idle
 
     def choose(
         self,
@@ -56,12 +64,15 @@ class Router:
         """
         if self.idle:
             return self._upstreams.choose(endpoint)
+        rules = self.rules
         question = self.question(endpoint, headers=headers, body=body, model=model, tags=tags, asked=asked)
-        decision = decide(question, self.rules)
+        decision = decide(question, rules)
         chosen = self._upstreams.by_name.get(decision.upstream)
         reason = ",".join(decision.reasons)
         if chosen is not None:
             return Choice(chosen, reason)
+        if decision.rule == "operator":
+            raise RouteRefused("an operator keeps everything local, and no local upstream takes this request", reason)
         if decision.rule == "sensitivity":
             raise RouteRefused(
                 "this request holds what must stay local, and no local upstream that takes it is configured", reason
@@ -77,10 +88,11 @@ class Router:
         model: str,
         tags: Mapping[str, str] | None = None,
         asked: tuple[str, Reason] | None = None,
+        read_text: bool | None = None,
     ) -> Question:
-        """What the rules are asked about a request."""
+        """What the rules are asked about a request; `read_text` reads what is said though the rules in force need not know."""
         said = Spoken(())
-        if self.rules.read_text:
+        if self.rules.read_text if read_text is None else read_text:
             said = spoken(endpoint.operation, body, value_of(headers, b"content-encoding"))
         name, by = asked or (endpoint.upstream or "", Reason.EXPLICIT_UPSTREAM)
         usual = self._upstreams.usual(endpoint.api)
@@ -109,7 +121,7 @@ class Router:
     def check(self, upstream: Upstream, operation: Operation, body: bytes) -> None:
         """For what a policy sends on its own: raises RouteRefused where it would take a keyword away from here."""
         rules = self.rules
-        if upstream.local or not rules.keywords:
+        if upstream.local or not (rules.keywords or rules.force_local):
             return
         said = spoken(operation, body)
         there = Candidate(upstream.name, local=False, takes=True)
