@@ -104,7 +104,8 @@ async def test_journal_is_read_the_same_after_a_restart(stored_gateway: RunningG
     assert [one and one.response_body for one in after] == [exchange.sent_body for exchange in reversed(upstream.exchanges)]
 
 
-async def test_a_hundred_streams_at_once(gateway: RunningGateway, upstream: FaultUpstream) -> None:
+async def test_a_hundred_streams_at_once(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    gateway = await start_gateway(routing={"timeouts": {"connect_s": 20.0}})  # a hundred connections, on whatever machine
     fault = Fault(interval_s=0.02).header()
     answers = await asyncio.gather(
         *(gateway.ask("POST", CHAT.path, CHAT.bytes(stream=True, number=number), fault) for number in range(100))
