@@ -92,7 +92,9 @@ def _read_format(raw: Raw | None, request: Request) -> None:
         schema = given(inner, "schema")
         strict = truth(inner, "strict")
         request.answer_schema = Schema(json_object(schema, "schema") if schema else None, text(inner, "name"), strict)
-        request.losses.add_unknown(inner, ("schema", "name", "strict"))
+        if text(inner, "description"):
+            request.losses.add("response_format description")
+        request.losses.add_unknown(inner, ("schema", "name", "strict", "description"))
     elif kind != "text":
         request.losses.add(f"response_format {kind}")
 
@@ -117,7 +119,7 @@ def _read_tools(fields: Fields, request: Request) -> None:
     if first_byte(choice) == b'"':
         word = text_of(choice)
         request.tool_choice = "any" if word == "required" else word
-        if word not in ("auto", "none", "required"):
+        if word not in ("auto", "none", "required", "any"):
             raise UnreadableBody(f"tool_choice {word!r} is none that is known")
         return
     chosen = open_object(choice)

@@ -6,8 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ollama._types import ChatRequest
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming
+from pydantic import TypeAdapter
 
 from proxy_core.wire.dialects import Operation
 from proxy_core.wire.translate import UnreadableBody, can_translate, translate_request
@@ -92,7 +96,19 @@ def translated(
     source: Operation, target: Operation, fields: dict[str, Any], model: str | None = None
 ) -> tuple[Any, tuple[str, ...]]:
     result = translate_request(source, target, json.dumps(fields).encode(), model=model)
+    check(target, json.loads(result.body))
     return json.loads(result.body), result.lost
+
+
+def check(operation: Operation, fields: dict[str, Any]) -> None:
+    """Let the vendor's own types read a request. Raises what they raise."""
+    streams = bool(fields.get("stream"))
+    kinds: dict[Operation, Any] = {
+        CHAT: CompletionCreateParamsStreaming if streams else CompletionCreateParamsNonStreaming,
+        MESSAGES: MessageCreateParamsStreaming if streams else MessageCreateParamsNonStreaming,
+        OLLAMA: ChatRequest,
+    }
+    TypeAdapter(kinds[operation]).validate_json(json.dumps(fields))
 
 
 def user(text: str = "hi", **more: Any) -> dict[str, Any]:
@@ -257,6 +273,8 @@ def test_ids_that_messages_do_not_take() -> None:
 
 
 LOST = [
+    (CHAT, MESSAGES, user(response_format={"type": "json_schema", "json_schema": {
+        "name": "a", "schema": {}, "description": "x"}}), ("response_format description",)),
     (CHAT, MESSAGES, user(logprobs=True, n=2, seed=7, logit_bias={"1": 1}), ("logprobs", "logit_bias", "n", "seed")),
     (CHAT, MESSAGES, user(logprobs=False, n=1, store=False, metadata=None, modalities=["text"]), ()),
     (CHAT, MESSAGES, user(temperature=1.5), ("temperature above 1",)),
