@@ -75,7 +75,14 @@ class Accounts:
             account = self._accounts[line.scope, line.period]
             account.reserved -= line.estimate
             account.spent += spent
+            if not account.spent and not account.reserved:
+                del self._accounts[line.scope, line.period]
         return lines
+
+    def charge(self, lines: Sequence[Line], spent: int) -> None:
+        """What was spent without a reservation."""
+        for line in lines:
+            self._accounts.setdefault((line.scope, line.period), Account()).spent += spent
 
     def forget(self, periods: Sequence[str]) -> None:
         """Drop the accounts of all periods but these, where nothing is reserved in them."""

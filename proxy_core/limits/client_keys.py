@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NoReturn
 
 from msgspec import Struct
-from sqlalchemy.exc import SQLAlchemyError
 
 from proxy_core.credentials import CREDENTIAL_HEADERS, LUTHIEN_KEY, RawHeaders, sent_key
 from proxy_core.errors import KeyRefused
@@ -27,6 +26,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 MIN_LOOK_S = 0.1
 """The store is not looked at more often than that, however many keys come that nobody knows."""
+LOOK_WITHIN_S = 5.0
 MAX_KEYS_SENT = 8
 
 _HOW = "as 'Authorization: Bearer KEY' or 'x-api-key'"
@@ -123,14 +123,17 @@ class KeyCheck:
     async def _look(self) -> None:
         self._looked_at = self._clock()
         try:
-            newest = await self._store.newest()
-            if newest != self._newest:
-                stored = await self._store.all()
-                self._stored = {one.sha256: ClientKey(one.name, one.status == "active", one.limits) for one in stored}
-                self._newest = newest
-        except (SQLAlchemyError, OSError) as error:
+            async with asyncio.timeout(LOOK_WITHIN_S):
+                newest = await self._store.newest()
+                if newest != self._newest:
+                    stored = await self._store.all()
+                    self._stored = {one.sha256: ClientKey(one.name, one.status == "active", one.limits) for one in stored}
+                    self._newest = newest
+        except Exception as error:  # SQLAlchemy's tree, the driver's own, and the system's
             if not self._in_trouble:
-                log.error("the keys cannot be read, those known last hold: %s", str(error).splitlines()[0])
+                log.error(
+                    "the keys cannot be read, those known last hold: %s", (str(error) or type(error).__name__).splitlines()[0]
+                )
             self._in_trouble = True
         else:
             self._in_trouble = False

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 90.0
 RENEW_EVERY_S = 20.0
 RETRY_S = 1.0
-_TROUBLE = (SQLAlchemyError, OSError, asyncio.TimeoutError)
+LOOK_WITHIN_S = 5.0
 
 
 class Ledger(Protocol):
@@ -45,6 +45,10 @@ class Ledger(Protocol):
         """Turn a reservation into what was spent; one that is not there is none. Never raises."""
         ...
 
+    async def charge(self, lines: Sequence[Line], spent: int) -> None:
+        """Count what was spent without a reservation. Never raises."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -55,6 +59,7 @@ class LocalLedger:
         self._engine = engine
         self._wall = wall
         self._accounts = Accounts()
+        self._periods = periods_at(wall())
         self._changed: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
         self._closing = False
@@ -68,12 +73,22 @@ class LocalLedger:
                 self._accounts.put(one.scope, one.period, one.spent)
 
     async def reserve(self, name: str, lines: Sequence[Line]) -> Refusal | None:
-        self._accounts.forget(periods_at(self._wall()))
+        if (periods := periods_at(self._wall())) != self._periods:
+            self._periods = periods
+            self._accounts.forget(periods)
         return self._accounts.reserve(name, lines)
 
     async def settle(self, name: str, spent: int) -> None:
         lines = self._accounts.settle(name, spent)
-        if spent and lines:
+        if spent:
+            self._write_soon(lines)
+
+    async def charge(self, lines: Sequence[Line], spent: int) -> None:
+        self._accounts.charge(lines, spent)
+        self._write_soon(lines)
+
+    def _write_soon(self, lines: Sequence[Line]) -> None:
+        if lines:
             self._changed.update({(line.scope, line.period): None for line in lines})
             self._wake.set()
             if self._writer is None:
@@ -93,8 +108,8 @@ class LocalLedger:
                 places, self._changed = self._changed, {}
                 try:
                     await self._store([(scope, period, self._accounts.spent(scope, period)) for scope, period in places])
-                except _TROUBLE as error:
-                    log.error("what was spent is not written down yet: %s", str(error).splitlines()[0])
+                except (SQLAlchemyError, OSError) as error:
+                    log.error("what was spent is not written down yet: %s", _first_line(error))
                     self._changed = places | self._changed
                     if not self._closing:
                         await asyncio.sleep(RETRY_S)
@@ -127,7 +142,7 @@ class SharedLedger:
 
     async def reserve(self, name: str, lines: Sequence[Line]) -> Refusal | None:
         try:
-            async with self._engine.connect() as connection:
+            async with asyncio.timeout(LOOK_WITHIN_S), self._engine.connect() as connection:
                 # In one order everywhere, so that two requests never wait for each other.
                 for line in sorted(lines, key=lambda line: (line.scope, line.period)):
                     if not await self._reserve(connection, name, line):
@@ -135,8 +150,8 @@ class SharedLedger:
                         return await _refusal(connection, line)
                 await connection.commit()
                 return None
-        except _TROUBLE as error:
-            log.error("budgets cannot be looked up: %s", str(error).splitlines()[0])
+        except Exception as error:  # SQLAlchemy's tree, asyncpg's own, and the system's
+            log.error("budgets cannot be looked up: %s", _first_line(error))
             raise BudgetUnavailable(
                 Reason.BUDGET_UNAVAILABLE, "the budgets cannot be looked up, so nothing is let through; try again"
             ) from error
@@ -144,9 +159,24 @@ class SharedLedger:
     async def settle(self, name: str, spent: int) -> None:
         try:
             await self._settle(name, spent)
-        except _TROUBLE as error:
-            log.error("a reservation waits to be settled: %s", str(error).splitlines()[0])
+        except Exception as error:
+            log.error("a reservation waits to be settled: %s", _first_line(error))
             self._unsettled[name] = spent
+
+    async def charge(self, lines: Sequence[Line], spent: int) -> None:
+        insert = postgresql.insert(budgets)
+        changed = insert.on_conflict_do_update(
+            index_elements=["scope", "period"], set_={"spent": budgets.c.spent + insert.excluded.spent}
+        )
+        rows = [
+            {"scope": line.scope, "period": line.period, "spent": spent, "reserved": 0}
+            for line in sorted(lines, key=lambda line: (line.scope, line.period))
+        ]
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(changed, rows)
+        except Exception as error:
+            log.error("%s billionths of a USD are not counted: %s", spent, _first_line(error))
 
     async def close(self) -> None:
         if self._keeper is not None:
@@ -199,8 +229,8 @@ class SharedLedger:
                     await self._settle(name, spent)
                     self._unsettled.pop(name, None)
                 await self.sweep()
-            except _TROUBLE as error:
-                log.error("budgets cannot be kept up: %s", str(error).splitlines()[0])
+            except Exception as error:
+                log.error("budgets cannot be kept up: %s", _first_line(error))
 
     async def sweep(self) -> None:
         """What a gateway that has died had reserved counts as spent."""
@@ -235,3 +265,7 @@ async def _refusal(connection: AsyncConnection, line: Line) -> Refusal:
     query = select(budgets.c.spent, budgets.c.reserved).where(budgets.c.scope == line.scope, budgets.c.period == line.period)
     found = (await connection.execute(query)).first()
     return Refusal(line, found.spent, found.reserved) if found is not None else Refusal(line, 0, 0)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -34,6 +34,8 @@ from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Operation
 RawHeaders = list[tuple[bytes, bytes]]
 MAX_BUCKETS = 20_000
 """Beyond it, buckets that are full are forgotten: they are the same as new ones."""
+SETTLE_WITHIN_S = 2.0
+"""The last piece of an answer waits no longer for its budgets to be settled."""
 What = Literal["requests", "tokens"]
 
 
@@ -67,7 +69,7 @@ class Used(Struct):
 class Admission:
     """One request that was admitted, until it is settled."""
 
-    __slots__ = ("_before", "_buckets", "_ledger", "_name", "_price", "_reserved", "rates", "settled")
+    __slots__ = ("_before", "_buckets", "_ledger", "_lines", "_name", "_price", "_reserved", "rates", "settled")
 
     def __init__(
         self,
@@ -76,7 +78,8 @@ class Admission:
         ledger: Ledger,
         before: Tokens,
         buckets: list[Bucket],
-        reserved: int | None,
+        lines: tuple[Line, ...],
+        reserved: bool,
         price: Callable[[Tokens], float | None],
         rates: list[Rate],
     ) -> None:
@@ -84,6 +87,7 @@ class Admission:
         self._ledger = ledger
         self._before = before
         self._buckets = buckets
+        self._lines = lines
         self._reserved = reserved
         self._price = price
         self.rates = rates
@@ -99,18 +103,31 @@ class Admission:
             return
         self.settled = True
         guess = self._guess(used)
+        broken_off = used.outcome in ("cancelled", "truncated")
         for bucket in self._buckets:
-            # A guess never takes more than there can be: nobody waits for hours because of one.
-            bucket.settle(self._before.total, max(used.tokens or 0, min(guess.total, int(bucket.capacity))))
-        if self._reserved is not None:
-            usd = max(used.usd or 0.0, (self._price(guess) or 0.0) if guess.total else 0.0)
-            await asyncio.shield(spawn(self._ledger.settle(self._name, round(usd * NANO)), name="settle a budget"))
+            tokens = used.tokens or 0
+            if used.tokens is None or broken_off:
+                # A guess never takes more than there can be: nobody waits for hours because of one.
+                tokens = max(tokens, min(guess.total, int(bucket.capacity)))
+            bucket.settle(self._before.total, tokens)
+        if not self._lines:
+            return
+        usd = used.usd or 0.0
+        if used.usd is None or broken_off:
+            usd = max(usd, self._price(guess) or 0.0)
+        nano_usd = round(usd * NANO)
+        if self._reserved:
+            work = self._ledger.settle(self._name, nano_usd)
+        elif nano_usd:
+            work = self._ledger.charge(self._lines, nano_usd)
+        else:
+            return
+        # A store that hangs keeps no client waiting; the task goes on.
+        await asyncio.wait([spawn(work, name="settle a budget")], timeout=SETTLE_WITHIN_S)
 
     def _guess(self, used: Used) -> Tokens:
-        """What the transaction has used at least, where its answer does not tell the whole."""
-        told = used.tokens is not None and (used.usd is not None or self._reserved is None)
-        broken_off = used.outcome in ("cancelled", "truncated")
-        if not used.sent or used.outcome == "error" or (told and not broken_off):
+        """What the transaction has used, told by what came of its answer: for where the answer does not say so itself."""
+        if not used.sent or used.outcome == "error":
             return _NOTHING
         if not used.received_bytes or used.outcome == "refused":
             return self._before
@@ -158,10 +175,11 @@ class Limiter:
         rates = [Rate(what, bucket.capacity, bucket.level, bucket.full_in_s) for what, bucket in taken]
         price = self._pricing(asked)
         name = new_ulid(int(self._wall() * 1e3))
-        reserved: int | None = None
+        lines: tuple[Line, ...] = ()
+        reserved = False
         try:
             if costs and any(rule.budgeted for rule in rules):
-                reserved = await self._reserve(name, rules, asked, price, before)
+                lines, reserved = await self._reserve(name, rules, asked, price, before)
         except BaseException as error:
             for what, bucket in taken:
                 bucket.settle(1 if what == "requests" else before.total, 0)
@@ -174,6 +192,7 @@ class Limiter:
             ledger=self._ledger,
             before=before,
             buckets=[bucket for what, bucket in taken if what == "tokens"],
+            lines=lines,
             reserved=reserved,
             price=price,
             rates=rates,
@@ -223,32 +242,34 @@ class Limiter:
 
     async def _reserve(
         self, name: str, rules: tuple[Rule, ...], asked: Asked, price: Callable[[Tokens], float | None], before: Tokens
-    ) -> int | None:
-        """Reserve the estimate in all budgets; None where there is nothing to reserve."""
+    ) -> tuple[tuple[Line, ...], bool]:
+        """Reserve the estimate in all budgets; returns them, and whether anything is reserved.
+
+        What costs nothing needs no reservation: where it ends up costing something, that is counted at its end.
+        """
         if not self._prices.ready:
             await self._prices.load()
         usd = price(before)
-        if usd is None:
-            if self._settings.unknown_price == "deny":
-                model = f"the model '{asked.model[:100]}'" if asked.model else "this request"
-                raise BudgetExhausted(
-                    Reason.PRICE_UNKNOWN, f"a budget holds, and the price of {model} is not known; see 'limits.unknown_price'"
-                )
-            return None
-        if usd == 0:
-            return None
-        estimate = max(1, round(usd * NANO))
+        if usd is None and self._settings.unknown_price == "deny":
+            model = f"the model '{asked.model[:100]}'" if asked.model else "this request"
+            raise BudgetExhausted(
+                Reason.PRICE_UNKNOWN, f"a budget holds, and the price of {model} is not known; see 'limits.unknown_price'"
+            )
+        # Of an unknown price the least is reserved: whatever becomes known of it at the end is counted then.
+        estimate = max(1, round((usd or 0.0) * NANO))
         day, month = periods_at(self._wall())
-        lines = [
+        lines = tuple(
             Line(rule.scope, period, limit, estimate)
             for rule in rules
             for period, limit in ((day, rule.day_nano_usd), (month, rule.month_nano_usd))
             if limit is not None
-        ]
+        )
+        if usd == 0:
+            return lines, False
         refusal = await self._ledger.reserve(name, lines)
         if refusal is not None:
             raise _exhausted(refusal)
-        return estimate
+        return lines, True
 
 
 def _check_models(rules: tuple[Rule, ...], asked: Asked) -> None:

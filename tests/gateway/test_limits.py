@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from proxy_core.errors import ConfigurationError
 from proxy_core.journal.client_keys import KeyLimits
 from proxy_core.journal.schema import budget_reservations, budgets
 from proxy_core.limits.accounts import Line, periods_at
-from proxy_core.limits.ledgers import LEASE_S, SharedLedger
+from proxy_core.limits.ledgers import LEASE_S, LocalLedger, SharedLedger
 from proxy_core.runtime import GatewayRuntime
 from proxy_core.settings_sources import LoadedSettings
 from proxy_core.settings_sources import load as load_settings
@@ -293,6 +295,39 @@ async def test_an_unknown_price(start_gateway: StartGateway, setting: str, statu
         assert "limits.unknown_price" in error_message(answer, "openai")
         assert (await gateway.row()).reason == "price_unknown"
     assert (await gateway.ask("GET", "/v1/models")).status == 200
+
+
+async def test_a_body_that_cannot_be_read_is_counted_by_its_answer(start_gateway: StartGateway, database_url: str | None) -> None:
+    journal = {"database_url": database_url} if database_url else {}
+    gateway = await start_gateway(journal=journal, **limited(usd_per_day=1e-9))
+    usage = {"prompt_tokens": 31, "completion_tokens": 17, "total_tokens": 48}
+    answered = {"object": "chat.completion", "model": "gpt-4o-mini", "choices": [], "usage": usage}
+    fault = json.dumps({"status": 200, "body": json.dumps(answered)})
+    headers = CHAT.headers | {"content-encoding": "gzip", "x-fault": fault}
+    body = gzip.compress(CHAT.bytes())
+    assert (await gateway.ask("POST", CHAT.path, body, headers)).status == 200
+    cost = (await gateway.row()).cost_usd
+    assert cost
+    assert (await gateway.ask("POST", CHAT.path, body, headers)).status == 402
+    await gateway.stop()
+    assert [amount for amount, _ in (await spent(gateway)).values()] == [round(cost * 1e9)]
+
+
+async def test_what_was_not_reserved_is_counted_all_the_same(start_gateway: StartGateway, database_url: str | None) -> None:
+    journal = {"database_url": database_url} if database_url else {}
+    gateway = await start_gateway(journal=journal)
+    engine = create_async_engine(database_url or f"sqlite+aiosqlite:///{gateway.data_dir / 'luthien.db'}")
+    ledger = SharedLedger(engine, time.time, "one") if database_url else LocalLedger(engine, time.time)
+    await ledger.open()
+    day, month = periods_at(time.time())
+    lines = [Line("key:ci", month, 100, 1), Line("key:ci", day, 100, 1)]
+    await ledger.charge(lines, 30)
+    await ledger.charge(lines, 40)
+    refusal = await ledger.reserve("t1", [Line("key:ci", day, 70, 1)])
+    assert refusal is not None
+    await ledger.close()
+    assert await spent(gateway) == {f"key:ci {day}": (70, 0), f"key:ci {month}": (70, 0)}
+    await engine.dispose()
 
 
 async def test_budgets_that_cannot_be_looked_up_let_nobody_pass(start_gateway: StartGateway, postgres_url: str) -> None:
