@@ -33,6 +33,7 @@ CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
         "tool_call_judge",
         ("probability_threshold", "judge_instructions", "blocked_message_template", *JUDGE_KEYS),
     ),
+    "SimpleLLMPolicy": ("simple_llm", ("instructions", *JUDGE_KEYS)),
     "DogfoodSafetyPolicy": ("tool_allow_deny", ("blocked_patterns", "tool_names", "blocked_message")),
     "BlockDangerousCommandsPolicy": ("block_dangerous_commands", JUDGE_KEYS),
     "BlockSensitiveFileWritesPolicy": ("block_sensitive_file_writes", JUDGE_KEYS),
@@ -42,7 +43,6 @@ CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
 """Their classes: our policy, and the settings that theirs takes."""
 WITHOUT_COUNTERPART = (
     "AllCapsPolicy",
-    "SimpleLLMPolicy",
     "ConversationLinkPolicy",
     "OnboardingPolicy",
     "HackathonOnboardingPolicy",
@@ -106,6 +106,8 @@ def _params(use: str, config: dict[str, Any], place: str, source: Source) -> dic
             inner = source.items(config.get("policies"), f"{place}.policies")
             return {"policies": [_policy(one, f"{place}.policies[{at}]", source) for at, one in enumerate(inner)]}
         case "tool_call_judge":
+            return {**_judge(config, place, source), "view": "calls"}
+        case "simple_llm":
             return _judge(config, place, source)
         case "tool_allow_deny":
             return _patterns(config, place, source)
@@ -123,6 +125,7 @@ def _judge(config: dict[str, Any], place: str, source: Source) -> dict[str, Any]
         "max_tokens": "max_tokens",
         "max_retries": "max_retries",
         "judge_instructions": "instructions",
+        "instructions": "instructions",
         "blocked_message_template": "blocked_message_template",
     }
     model = config.get("model") or JUDGE_MODEL
@@ -130,7 +133,7 @@ def _judge(config: dict[str, Any], place: str, source: Source) -> dict[str, Any]
     if config.get("api_base"):
         api_base = source.text(config["api_base"], f"{place}.api_base")
         upstream = source.upstream(api_base, "anthropic", f"{place}.api_base") if api_base else upstream
-    made: dict[str, Any] = {"upstream": upstream, "model": literal(model), "view": "calls"}
+    made: dict[str, Any] = {"upstream": upstream, "model": literal(model)}
     made |= {renamed[key]: literal(config[key]) for key in renamed if config.get(key) is not None}
     if isinstance(template := made.get("blocked_message_template"), str):
         # a format such as {probability:.2f} stands there for the bare number here

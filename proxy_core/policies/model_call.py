@@ -6,13 +6,16 @@ upstream's own credential is used. What goes wrong is a PolicyFault: never an em
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
 from pydantic import Field
 
+from proxy_core.detectors.tool_arguments import read_arguments
 from proxy_core.errors import ConfigurationError, UnknownUpstream, UpstreamError
 from proxy_core.policies.base import PolicyFault, PolicyParams
 from proxy_core.routing.reasons import Reason
@@ -91,6 +94,58 @@ async def reply(context: TransactionContext, spec: ModelSpec, *, system: str, us
         what = answer.error.message if answer is not None and answer.error is not None else "its answer cannot be read"
         raise ModelUnavailable(f"{spec.model} at {spec.upstream}: {what[:300]}")
     return Reply(answer.text, answered.cost_usd, answered.ms)
+
+
+T = TypeVar("T")
+
+
+class Understood(Struct, Generic[T], frozen=True):
+    """An answer that could be read."""
+
+    value: T
+    reply: Reply
+    attempts: int
+    """How often the model was asked."""
+
+
+async def read_reply(
+    context: TransactionContext,
+    spec: ModelSpec,
+    *,
+    system: str,
+    user: str,
+    read: Callable[[str], T],
+    max_retries: int,
+    pause_s: float,
+) -> Understood[T]:
+    """Ask until `read` understands the answer; it raises ValueError where it does not.
+
+    The pause before the model is asked again where it could not be reached is doubled each time. Raises the last fault:
+    ModelUnavailable, or PolicyFault(JUDGE_UNREADABLE).
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            said = await reply(context, spec, system=system, user=user)
+            return Understood(read(said.text), said, attempt)
+        except ModelUnavailable as fault:
+            if fault.final or attempt > max_retries:
+                raise
+            await asyncio.sleep(pause_s * 2 ** (attempt - 1))
+        except ValueError as error:
+            if attempt > max_retries:
+                raise PolicyFault(Reason.JUDGE_UNREADABLE, f"{spec.model}: {error}") from error
+
+
+def one_object(text: str) -> dict[str, Any]:
+    """The JSON object that a text is, plain or in a code fence. Raises ValueError."""
+    plain = text.strip()
+    fenced = re.fullmatch(r"```[a-zA-Z]{0,10}\s*\n?(.*?)\n?\s*```", plain, re.DOTALL)
+    read = read_arguments(fenced[1] if fenced else plain)
+    if read.problem is not None or not isinstance(read.value, dict):
+        raise ValueError("the model's answer is not a JSON object")
+    return read.value
 
 
 def _question(dialect: Dialect, spec: ModelSpec, system: str, user: str) -> dict[str, Any]:

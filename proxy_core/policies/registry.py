@@ -48,6 +48,7 @@ BUILT_IN: tuple[str, ...] = (
     "string_replacement",
     "tool_allow_deny",
     "tool_call_judge",
+    "simple_llm",
     "block_dangerous_commands",
     "block_sensitive_file_writes",
     "block_web_requests",

@@ -103,8 +103,8 @@ class PolicyStats:
             shadow_1h=sum(one[_SHADOW] for one in hour),
             errors_1h=sum(one[_ERRORS] for one in hour),
             per_minute=tuple(one[_HITS] for one in hour),
-            p50_ms=_quantile(times, 50),
-            p99_ms=_quantile(times, 99),
+            p50_ms=quantile(times, 50),
+            p99_ms=quantile(times, 99),
             acted_today=counted.acted_today,
             recent_scores=tuple(counted.scores),
         )
@@ -159,7 +159,7 @@ def _day(minute: int) -> tuple[int, int]:
     return local.tm_year, local.tm_yday
 
 
-def _quantile(ordered: list[float], percent: int) -> float | None:
+def quantile(ordered: list[float], percent: int) -> float | None:
     """The smallest of the values that at least `percent` of them do not exceed; None where there is none."""
     if not ordered:
         return None

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
 from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
-from proxy_core.policies.base import PolicyDenied, PolicyFault
+from proxy_core.policies.base import PolicyDenied, PolicyFault, Release
 from proxy_core.policies.chain import Entry, Shadows, as_fault, decide_fault
 from proxy_core.policies.stepping import Cut, resumed
 from proxy_core.routing.reasons import Reason
@@ -36,7 +36,7 @@ from proxy_core.wire.conversation import (
     ToolCallStart,
     UsageEvent,
 )
-from proxy_core.wire.encoder import IllegalStream, StreamEncoder
+from proxy_core.wire.encoder import IllegalStream, StreamEncoder, encoder_for
 from proxy_core.wire.validator import StreamValidator
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,8 @@ class StreamPipeline:
         self._wakers: list[asyncio.Future[None]] = []
         self._starve = _Starve(self)
         self._waited: dict[str, float] = {}
+        self._came: list[StreamEvent] | None = None
+        """Everything that came, where a policy in shadow mode wants the whole answer."""
         self._entries: list[Entry] = []
         self._shadows: list[_ShadowStream] = []
         self._generators: list[Any] = []
@@ -162,6 +164,8 @@ class StreamPipeline:
             if entry.mode == "shadow":
                 shadow = _ShadowStream(entry, context, shadows)
                 self._shadows.append(shadow)
+                if shadow.whole:
+                    self._came = []
                 outer = shadow.tap(outer)
             elif entry.policy.operations is not None and context.operation not in entry.policy.operations:
                 context.view(entry.name).verdict("allow", Reason.UNSUPPORTED_DIALECT, ran="unsupported")
@@ -182,6 +186,8 @@ class StreamPipeline:
         self._backlog_bytes += len(chunk)
         if not events:
             return
+        if self._came is not None:
+            self._came += events
         if self._pristine:
             self._log += events
         else:
@@ -212,6 +218,8 @@ class StreamPipeline:
         rest = self._rest = self._decoder.rest
         self.answer = self._decoder.finish()
         self._over = True
+        for shadow in self._shadows:
+            shadow.came = self._came or []
         self._wake()
         if not self.suspended and not self.ended:
             self._advance()
@@ -621,6 +629,10 @@ class _ShadowStream:
         self._more = asyncio.Event()
         self._over = False
         self._entry = entry
+        self.whole = entry.policy.release_mode() is Release.FULL
+        """Whether the policy wants the answer whole."""
+        self.came: list[StreamEvent] = []
+        """What came from the upstream, once it has ended."""
         self._idle_s = 0.0
         self._task = shadows.add(entry, context, self._consume, deadline_s=None, idle_s=lambda: self._idle_s)
 
@@ -642,7 +654,17 @@ class _ShadowStream:
             self._task.get_loop().call_later(self._entry.deadline_s, self._task.cancel)
 
     async def _consume(self, copy: TransactionContext) -> None:
-        async for event in self._entry.policy.on_stream(copy, self._source()):
+        policy = self._entry.policy
+        if self.whole:
+            events = [event async for event in self._source()]
+            encoder = encoder_for(copy.operation, transaction_id=copy.transaction_id)
+            if encoder is not None:
+                encoder.seen(self.came)
+                body = encoder.encode(events) + encoder.finish()
+                copy.set_response(copy.response_status or 200, copy.response_headers, body)
+                await policy.apply(copy)
+            return
+        async for event in policy.on_stream(copy, self._source()):
             if type(event) not in _EVENTS:
                 raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
 

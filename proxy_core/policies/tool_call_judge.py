@@ -7,7 +7,6 @@ tags with a fresh random name counts, the last one. No readable answer is a faul
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import secrets
@@ -19,7 +18,7 @@ from pydantic import Field, field_validator
 
 from proxy_core.detectors.tool_arguments import canonical, read_arguments
 from proxy_core.policies.base import PolicyFault, PolicyParams, tunable
-from proxy_core.policies.model_call import ModelSpec, ModelUnavailable, Reply, check_upstream, reply
+from proxy_core.policies.model_call import ModelSpec, check_upstream, one_object, read_reply
 from proxy_core.policies.tool_policy import ALLOW, BLOCK, ToolCallPolicy, ToolDecision, shown_name
 from proxy_core.routing.reasons import Reason
 from proxy_core.settings import Settings
@@ -115,7 +114,16 @@ class ToolCallJudgePolicy(ToolCallPolicy[ToolCallJudgeParams]):
         shown: dict[str, Any] = {"tool": call.name}
         shown["arguments"] = read.value if read.problem is None else call.arguments
         turns = _user_turns(context) if self.params.view == "calls+user" else []
-        judgement, said, attempts = await self._judged(context, tag, question(tag, shown, turns))
+        heard = await read_reply(
+            context,
+            self._spec,
+            system=f"{self.params.instructions}\n\n{answer_form(tag)}",
+            user=question(tag, shown, turns),
+            read=lambda text: read_judgement(text, tag),
+            max_retries=self.params.max_retries,
+            pause_s=self._pause_s,
+        )
+        judgement = heard.value
         blocks = judgement.probability >= self.params.threshold
         self.say(
             context,
@@ -125,27 +133,10 @@ class ToolCallJudgePolicy(ToolCallPolicy[ToolCallJudgeParams]):
             judgement.explanation,
             score=judgement.probability,
             judge=self.params.model,
-            attempts=attempts,
-            cost_usd=said.cost_usd,
+            attempts=heard.attempts,
+            cost_usd=heard.reply.cost_usd,
         )
         return ToolDecision("block", text=self._text(call, judgement)) if blocks else ALLOW
-
-    async def _judged(self, context: TransactionContext, tag: str, user: str) -> tuple[Judgement, Reply, int]:
-        """Ask until there is an answer. Raises the last fault."""
-        system = f"{self.params.instructions}\n\n{answer_form(tag)}"
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                said = await reply(context, self._spec, system=system, user=user)
-                return read_judgement(said.text, tag), said, attempt
-            except ModelUnavailable as fault:
-                if fault.final or attempt > self.params.max_retries:
-                    raise
-                await asyncio.sleep(self._pause_s * 2 ** (attempt - 1))
-            except ValueError as error:
-                if attempt > self.params.max_retries:
-                    raise PolicyFault(Reason.JUDGE_UNREADABLE, f"{self.params.model}: {error}") from error
 
     def _text(self, call: ToolCallBlock, judgement: Judgement) -> str:
         values = {
@@ -189,15 +180,11 @@ def read_judgement(text: str, tag: str = "") -> Judgement:
         if opened < 0 or closed < 0:
             raise ValueError("the judge's answer has no end")
         text = text[opened + len(f"<verdict-{tag}>") : closed]
-    plain = text.strip()
-    fenced = re.fullmatch(r"```[a-zA-Z]{0,10}\s*\n?(.*?)\n?\s*```", plain, re.DOTALL)
-    read = read_arguments(fenced[1] if fenced else plain)
-    if read.problem is not None or not isinstance(read.value, dict):
-        raise ValueError("the judge's answer is not a JSON object")
-    probability = read.value.get("probability")
+    value = one_object(text)
+    probability = value.get("probability")
     if isinstance(probability, bool) or not isinstance(probability, int | float) or probability != probability:
         raise ValueError("the judge's answer has no probability")
-    explanation = read.value.get("explanation")
+    explanation = value.get("explanation")
     return Judgement(float(min(1, max(0, probability))), explanation if isinstance(explanation, str) else "")
 
 

@@ -15,7 +15,7 @@ from proxy_core.policies.registry import BUILT_IN, policy_class
 from proxy_core.wire.dialects import Operation
 from tests.conftest import StartGateway
 from tests.fault_upstream import FaultUpstream
-from tests.gateway.asking import CHAT, EVERY, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES, Asking, name_of
+from tests.gateway.asking import CHAT, EVERY, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES, Asking
 from tests.raw_http import RawResponse
 
 JUDGE = {"upstream": "openai", "model": "gpt-4o-mini"}
@@ -126,6 +126,7 @@ CASES = [
     Case("string_replacement", {"replacements": [["Paris", "Lyon"]]}, "modify", "text_replaced", changes=True),
     Case("tool_allow_deny", {"deny": ["get_*"]}, "deny", "tool_not_allowed", changes=True, tools=True),
     Case("tool_call_judge", JUDGE, "deny", "judge_unreadable", ran="error", changes=True, tools=True),
+    Case("simple_llm", {**JUDGE, "instructions": "Be kind."}, "deny", "judge_unreadable", ran="error", refuses=400),
     Case("block_dangerous_commands", tools=True),
     Case("block_sensitive_file_writes", tools=True),
     Case("block_web_requests", tools=True),

@@ -371,7 +371,7 @@ def test_a_policy_file_of_luthien_proxy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("policy", "line"),
     [
-        ({"class": "a:SimpleLLMPolicy"}, "$.policy.class: SimpleLLMPolicy has no counterpart here"),
+        ({"class": "a:AllCapsPolicy"}, "$.policy.class: AllCapsPolicy has no counterpart here"),
         ({"class": "os:system"}, "$.policy.class: no policy class is called 'system'; known are NoOpPolicy"),
         (
             {"class": "a:StringReplacmentPolicy"},

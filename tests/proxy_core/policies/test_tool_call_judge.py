@@ -227,7 +227,7 @@ def test_readable_answers(text: str) -> None:
     ],
 )
 def test_unreadable_answers(text: str) -> None:
-    with pytest.raises(ValueError, match="judge"):
+    with pytest.raises(ValueError, match="answer"):
         read_judgement(text, TAG)
 
 
