@@ -45,7 +45,9 @@ from proxy_core.policy_services import ServicesFor
 from proxy_core.recording import Recorder, shared, used_by, without_secrets
 from proxy_core.relay import STREAM_TYPES, Message, Receive, Relay, Send
 from proxy_core.routing.reasons import Reason
-from proxy_core.routing.router import Router
+from proxy_core.routing.router import CHAT_OF, Router
+from proxy_core.routing.translated import request_headers as translated_headers
+from proxy_core.routing.translated import translated_answer
 from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
 from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
 from proxy_core.running import Running
@@ -54,11 +56,13 @@ from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
 from proxy_core.transaction_row import TransactionRow
+from proxy_core.verdicts import Stage, Verdict
 from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, Dialect, Endpoint, UnsafePath, find_endpoint
 from proxy_core.wire.encoder import IllegalStream
 from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview
 from proxy_core.wire.headers import content_length
+from proxy_core.wire.translate import Translated
 
 log = logging.getLogger(__name__)
 
@@ -389,6 +393,7 @@ class Gateway:
             if self._router.moved(endpoint, upstream):
                 headers = _without_credentials(running, headers)
             if body is not running.body:
+                running.row.model = shared(glance(body).model)
                 running.sent_headers, running.sent_body = headers, body
                 await self._recorder.sent(running, target)
         response = await self._send_upstream(running, target, headers, body)
@@ -456,13 +461,13 @@ class Gateway:
         endpoint = running.endpoint
         if chosen is None or endpoint is None:
             raise ConfigurationError(f"a policy chose the upstream '{route.upstream}', which is not configured")
-        if not speaks(chosen.api, endpoint):
+        reason = str(route.reason)
+        by_policy = running.upstream is None or chosen is not running.upstream or reason != row.reason
+        if by_policy and not speaks(chosen.api, endpoint):
             raise ConfigurationError(
                 f"a policy chose the upstream '{chosen.name}', which speaks {chosen.api.value}, "
                 f"for a request that speaks {endpoint.api.value}"
             )
-        reason = str(route.reason)
-        by_policy = running.upstream is None or chosen is not running.upstream or reason != row.reason
         if not self._router.idle and (by_policy or not row.upstream or context.request_body is not running.body):
             chosen, reason = self._route_again(running, control, (chosen.name, _code(reason)) if by_policy else None)
         running.upstream = chosen
@@ -497,8 +502,19 @@ class Gateway:
         upstream, endpoint = running.upstream, running.endpoint
         if upstream is None or endpoint is None:
             raise NotFound("no upstream was chosen")
+        translated: Translated | None = None
+        if not self._router.idle and not speaks(upstream.api, endpoint):
+            translated = self._router.translation(upstream, endpoint, body)
+            if translated is None:
+                raise BadRequest(f"this request cannot be said in the API of upstream '{upstream.name}'")
+            target, body = translated.path.encode("ascii"), translated.body
+            headers = translated_headers(headers, translated)
+            running.sent_headers, running.sent_body = headers, body
+            await self._recorder.sent(running, target)
+            if translated.lost:
+                self._recorder.late(running, [_left_out(translated, running.ms_at(self._now()))])
         if upstream.api_key is not None:
-            add_credential(headers, endpoint.dialect, upstream.api_key)
+            add_credential(headers, upstream.api if translated is not None else endpoint.dialect, upstream.api_key)
         elif running.client_key is not None and upstream.api is not Dialect.OLLAMA:
             require_credential(headers, upstream.name)
         now = self._now()
@@ -506,7 +522,21 @@ class Gateway:
         response = await self._transport.send(upstream, running.method, target, headers, body)
         running.mark("connected", response.connected_at)
         running.mark("responded", self._now())
-        return response
+        if translated is None:
+            return response
+        try:
+            running.translated = await translated_answer(
+                response,
+                CHAT_OF[upstream.api],
+                endpoint.operation,
+                translated,
+                transaction_id=running.row.transaction_id,
+                model=running.row.model,
+            )
+        except BaseException:
+            response.close()
+            raise
+        return running.translated
 
     # --- the end ---
 
@@ -648,6 +678,22 @@ async def _linger(receive: Receive) -> None:
 def _without_credentials(running: Running, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The client's credential is meant for the upstream that it asked for; one that a policy gave stays."""
     return [one for one in headers if not (is_credential(one[0]) and one in running.headers)]
+
+
+def _left_out(translated: Translated, at_ms: float) -> Verdict:
+    """The word of the record on what could not be carried into another dialect."""
+    lost = list(translated.lost)
+    return Verdict(
+        policy="routing",
+        stage=Stage.REQUEST,
+        mode="enforce",
+        ran="partial",
+        action="flag",
+        reason=Reason.CAPABILITY_MISSING,
+        message=f"left out, because the upstream's API cannot say it: {', '.join(lost)}",
+        at_ms=round(at_ms, 3),
+        detail={"lost": lost},
+    )
 
 
 def _code(reason: str) -> Reason:

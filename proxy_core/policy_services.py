@@ -18,7 +18,7 @@ from proxy_core.errors import UnknownUpstream, UpstreamInvalid
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamTransport
-from proxy_core.routing.upstreams import Upstream, Upstreams
+from proxy_core.routing.upstreams import Upstream, Upstreams, speaks
 from proxy_core.running import RawHeaders, Running
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.transaction import HoldOutcome, TransactionContext, WholeResponse
@@ -112,6 +112,8 @@ class PolicyServices:
         started = loop.time()
         payload = context.request_body if body is None else body
         endpoint = self._running.endpoint
+        if target is None and endpoint is not None and not speaks(chosen.api, endpoint):
+            raise UpstreamInvalid(f"upstream '{chosen.name}' speaks {chosen.api.value}; what policies send is not translated")
         self._router.check(chosen, _operation(context, where), payload)
         if target is None and endpoint is not None:
             payload = self._router.with_model(chosen, endpoint, payload, glance(payload).model)

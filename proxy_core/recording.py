@@ -88,6 +88,8 @@ class Recorder:
             reading.complete = False
         if control is not None and said is not None and control.altered:
             reading = _as_upstream_counts(reading, reading_of(said))
+        if reading.usage is None and running.translated is not None:
+            reading = msgspec.structs.replace(reading, usage=running.translated.usage)
         self._fill(running, reading)
         if row.input_tokens is not None and not self._prices.ready:
             await self._prices.load()

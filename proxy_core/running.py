@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy_core.limits.client_keys import ClientKey
     from proxy_core.limits.limiter import Admission
     from proxy_core.policies.streaming import StreamPipeline
+    from proxy_core.routing.translated import TranslatedAnswer
     from proxy_core.wire.encoder import StreamEncoder
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -70,6 +71,7 @@ class Running:
         "started",
         "started_ns",
         "task",
+        "translated",
         "timing",
         "upstream",
         "watcher",
@@ -130,6 +132,8 @@ class Running:
         """The policies' side of it; None where no policy runs."""
         self.encoder: StreamEncoder | StreamPipeline | None = None
         """Encodes the stream to the client, where policies may change it."""
+        self.translated: TranslatedAnswer | None = None
+        """The answer, where the upstream speaks another dialect than the client."""
         self.sent_body = b""
         """The request's body as it goes upstream."""
         self.sent_headers: RawHeaders = []

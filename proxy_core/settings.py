@@ -129,6 +129,9 @@ class RoutingSettings(Section):
     cost: CostSettings = CostSettings()
     default_provider: str | None = None
     """Where requests go that no rule sends elsewhere: an upstream's name, `local` or `public`; by default where the path says."""
+    on_unsupported: Literal["reject", "drop"] = "reject"
+    """What happens where a rule sends a request to an upstream of another API, and something in it cannot be said there: that
+    upstream is passed over, or that part is left out and the record names it."""
     models: dict[str, str] = Field(default_factory=dict)
     """Upstream by the model that is asked for; `*` stands for any text. The first that fits is taken."""
     tags: dict[str, str] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy_core.errors import BadRequest
-from proxy_core.routing.decision import RuleSaid, decide
+from proxy_core.routing.decision import RuleSaid
 from proxy_core.routing.router import Router
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.sessions.identity import tags_of
@@ -44,7 +44,7 @@ def explain(router: Router, upstreams: Upstreams, *, path: str, body: bytes, tag
     headers = [(b"x-luthien-tags", tags.encode("latin-1", "replace"))]
     model = glance(body).model
     question = router.question(endpoint, headers=headers, body=body, model=model, tags=tags_of(headers))
-    decision = decide(question, router.rules)
+    decision = router.decide(question, endpoint, body, router.rules)
     chosen = upstreams.by_name.get(decision.upstream)
     sent = glance(router.with_model(chosen, endpoint, body, model)).model if chosen is not None else ""
     return Explanation(

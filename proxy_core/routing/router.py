@@ -8,22 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from proxy_core.errors import ConfigurationError, RouteRefused
-from proxy_core.routing.decision import LOCAL, PUBLIC, Candidate, Question, RoutingRules, decide, matches
+from proxy_core.routing.decision import LOCAL, PUBLIC, Candidate, Decision, Question, RoutingRules, decide, matches
 from proxy_core.routing.keywords import usable_keywords
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
 from proxy_core.sessions.identity import tags_of
 from proxy_core.settings import RoutingSettings, Settings
-from proxy_core.wire.dialects import READ_OPERATIONS, Endpoint, Operation
+from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Endpoint, Operation
 from proxy_core.wire.editing import UnreadableBody, set_model
 from proxy_core.wire.headers import value_of
 from proxy_core.wire.spoken import Spoken, spoken
+from proxy_core.wire.translate import Translated, can_translate, translate_request
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 GENERATING = READ_OPERATIONS - {Operation.EMBEDDINGS, Operation.OLLAMA_EMBED, Operation.COUNT_TOKENS}
 """Operations for which another model may stand in; embeddings of two models are not alike."""
+CHAT_OF = {
+    Dialect.OPENAI: Operation.CHAT,
+    Dialect.ANTHROPIC: Operation.MESSAGES,
+    Dialect.OLLAMA: Operation.OLLAMA_CHAT,
+}
+"""The operation by which each dialect takes what was translated."""
 _ENDPOINTS_KEPT = 512
 
 
@@ -36,6 +45,7 @@ class Router:
             raise ConfigurationError(f"{'.'.join(place)}: no upstream is called {name!r}")
         self._upstreams = upstreams
         self.take(rules_of(settings.routing))
+        self._drops = settings.routing.on_unsupported == "drop"
         self._candidates: dict[Endpoint, tuple[Candidate, ...]] = {}
         self.maps_models = any(one.models or one.default_model for one in upstreams.by_name.values())
 
@@ -66,7 +76,7 @@ class Router:
             return self._upstreams.choose(endpoint)
         rules = self.rules
         question = self.question(endpoint, headers=headers, body=body, model=model, tags=tags, asked=asked)
-        decision = decide(question, rules)
+        decision = self.decide(question, endpoint, body, rules)
         chosen = self._upstreams.by_name.get(decision.upstream)
         reason = ",".join(decision.reasons)
         if chosen is not None:
@@ -78,6 +88,24 @@ class Router:
                 "this request holds what must stay local, and no local upstream that takes it is configured", reason
             )
         return self._upstreams.choose(endpoint)  # raises, and says what to configure
+
+    def decide(self, question: Question, endpoint: Endpoint, body: bytes, rules: RoutingRules) -> Decision:
+        """The rules' decision. An upstream of another dialect takes only what can be said in that dialect."""
+        while True:
+            decision = decide(question, rules)
+            chosen = self._upstreams.by_name.get(decision.upstream)
+            if chosen is None or speaks(chosen.api, endpoint) or self.translation(chosen, endpoint, body) is not None:
+                return decision
+            rest = tuple(replace(one, takes=False) if one.name == chosen.name else one for one in question.upstreams)
+            question = replace(question, upstreams=rest)
+
+    def translation(self, upstream: Upstream, endpoint: Endpoint, body: bytes) -> Translated | None:
+        """The request in the upstream's own dialect; None where something of it cannot be carried and may not be left out."""
+        try:
+            translated = translate_request(endpoint.operation, CHAT_OF[upstream.api], body)
+        except UnreadableBody:
+            return None
+        return translated if self._drops or not translated.lost else None
 
     def question(
         self,
@@ -114,7 +142,7 @@ class Router:
             if len(self._candidates) >= _ENDPOINTS_KEPT:
                 self._candidates.clear()
             everyone = self._upstreams.by_name.values()
-            known = tuple(Candidate(one.name, one.local, speaks(one.api, endpoint)) for one in everyone)
+            known = tuple(Candidate(one.name, one.local, _takes(one, endpoint)) for one in everyone)
             self._candidates[endpoint] = known
         return known
 
@@ -156,6 +184,10 @@ class Router:
             return endpoint.upstream != upstream.name
         usual = self._upstreams.usual(endpoint.api)
         return usual is not None and usual.name != upstream.name
+
+
+def _takes(upstream: Upstream, endpoint: Endpoint) -> bool:
+    return speaks(upstream.api, endpoint) or can_translate(endpoint.operation, CHAT_OF[upstream.api])
 
 
 def rules_of(settings: RoutingSettings) -> RoutingRules:

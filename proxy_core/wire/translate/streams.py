@@ -94,6 +94,11 @@ class StreamTranslator:
         self._reason: str | None = None
         self._refused = False
 
+    @property
+    def usage(self) -> Usage | None:
+        """The upstream's counts as far as they have come, also where the client wants none."""
+        return self._usage
+
     def feed(self, chunk: bytes) -> bytes:
         """What the client gets for the next bytes of the upstream's."""
         return self._translated(self._decoder.feed(chunk))
