@@ -183,7 +183,7 @@ class Router:
         if endpoint.upstream is not None:
             return endpoint.upstream != upstream.name
         usual = self._upstreams.usual(endpoint.api)
-        return usual is not None and usual.name != upstream.name
+        return usual is None or usual.name != upstream.name
 
 
 def _takes(upstream: Upstream, endpoint: Endpoint) -> bool:
