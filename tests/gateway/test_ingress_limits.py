@@ -129,6 +129,16 @@ async def test_idle_kept_connection_outlives_the_header_timeout(start_gateway: S
         assert (await client.response()).body == b"2"
 
 
+async def test_idle_kept_connection_is_closed_after_its_time(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(server={"keep_alive_s": 1})
+    async with gateway.connect(timeout_s=4) as client:
+        client.request("POST", "/v1/echo", b"1")
+        assert (await client.response()).whole
+        answered = time.monotonic()
+        assert await client.closed()
+        assert time.monotonic() - answered > 0.9
+
+
 @pytest.mark.parametrize("asking", ONE_OF_EACH_DIALECT, ids=name_of)
 async def test_body_that_stops_is_408(start_gateway: StartGateway, upstream: FaultUpstream, asking: Asking) -> None:
     gateway = await start_gateway(server={"body_timeout_s": 0.3})

@@ -140,6 +140,26 @@ async def test_any_method(gateway: RunningGateway, upstream: FaultUpstream, meth
     assert (await gateway.row()).method == method
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-connection-id", "7"),
+        ("x-transfer-note", "late"),
+        ("x-content-length", "3"),
+        ("x-note", "caf\u00e9\tau lait"),
+        ("x-none", ""),
+    ],
+)
+async def test_headers_that_look_like_the_hops_pass(
+    gateway: RunningGateway, upstream: FaultUpstream, header: tuple[str, str]
+) -> None:
+    upstream.faults.append(Fault(headers=[header]))
+    response = await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers)
+    assert response.whole
+    assert response.all(header[0]) == [header[1]]
+    assert end_to_end(response.headers) == sent_headers(upstream.last)
+
+
 async def test_head_of_an_api_path_has_headers_and_no_body(gateway: RunningGateway, upstream: FaultUpstream) -> None:
     async with gateway.connect() as client:
         client.request("HEAD", "/v1/models")
