@@ -2,7 +2,8 @@
 
 The rules in their order: an operator who keeps everything local; the upstream that the path or a policy names; the one
 configured for the model; a keyword, which keeps the request local whatever else is said; the client's tags; the cost; the
-default. A rule whose upstream cannot take the request is passed over, and the reasons say so. The same question and rules give the same decision, at any time and in any process.
+default. A rule whose upstream cannot take the request is passed over, and the reasons say so. The same question and rules give
+the same decision, at any time and in any process.
 """
 
 from __future__ import annotations
