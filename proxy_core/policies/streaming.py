@@ -15,29 +15,26 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
 from proxy_core.errors import ClientGone, LuthienError, UpstreamInvalid
-from proxy_core.policies.base import PolicyDenied, PolicyFault, Release
+from proxy_core.policies.base import PolicyDenied, PolicyFault
 from proxy_core.policies.chain import Entry, Shadows, as_fault, decide_fault
+from proxy_core.policies.outgoing import Outgoing
+from proxy_core.policies.shadow_stream import ShadowStream
 from proxy_core.policies.stepping import Cut, resumed
 from proxy_core.routing.reasons import Reason
 from proxy_core.transaction import TransactionContext
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.codec import StreamDecoder
 from proxy_core.wire.conversation import (
+    EVENT_TYPES,
     Answer,
     EndEvent,
-    ErrorEvent,
-    OpaqueEvent,
-    StopEvent,
     StreamEvent,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
-    ToolCallEnd,
     ToolCallStart,
-    UsageEvent,
 )
-from proxy_core.wire.encoder import IllegalStream, StreamEncoder, encoder_for
-from proxy_core.wire.validator import StreamValidator
+from proxy_core.wire.encoder import IllegalStream, StreamEncoder
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +43,7 @@ MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 MAX_PRODUCED = 100_000
 """Events that the policies may make of what is there at one time."""
 CLOSING_S = 2.0
-_EVENTS = frozenset(
-    {
-        TextDelta,
-        ThinkingDelta,
-        ToolCallStart,
-        ToolCallDelta,
-        ToolCallEnd,
-        UsageEvent,
-        StopEvent,
-        ErrorEvent,
-        EndEvent,
-        OpaqueEvent,
-    }
-)
 _CONTENT = frozenset({TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta})
-_CONTENT_PIECES = frozenset({TextDelta, ThinkingDelta, ToolCallDelta})
 _STARVED = object()
 
 
@@ -103,26 +85,9 @@ class StreamPipeline:
         self.task = task
         self._loop = loop
         self._decoder = decoder
-        self._encoder = encoder
-        self._pristine = True
-        """Whether everything left as it came, so far."""
-        self._log: list[StreamEvent] = []
-        """Pristine: what came, in order."""
-        self._left = 0
-        """How many of these have left."""
-        self._told = 0
-        """How many of these the encoder has seen."""
-        self._told_left = 0
-        """How many of those that left the encoder knows of."""
-        self._behind = 0
-        """Bytes that the encoder holds back, although nothing was changed."""
-        self._encoded: list[tuple[int, int, bytes]] = []
-        """Pristine: ranges of events that left through the encoder, and what it made of them."""
-        self._validator: StreamValidator | None = None
-        """Watches what the encoder makes of a stream that is changed."""
+        self._outgoing = Outgoing(encoder, context.operation)
         self._queue: deque[StreamEvent] = deque()
         self._backlog_bytes = 0
-        self._out: list[bytes] = []
         self._over = False
         """Whether the upstream's last event is in the queue."""
         self.saw_end = False
@@ -155,14 +120,14 @@ class StreamPipeline:
         self._came: list[StreamEvent] | None = None
         """Everything that came, where a policy in shadow mode wants the whole answer."""
         self._entries: list[Entry] = []
-        self._shadows: list[_ShadowStream] = []
+        self._shadows: list[ShadowStream] = []
         self._generators: list[Any] = []
         self._guards: list[Any] = []
         outer: AsyncIterator[StreamEvent] = self._source()
         self._generators.append(outer)
         for entry in entries:
             if entry.mode == "shadow":
-                shadow = _ShadowStream(entry, context, shadows)
+                shadow = ShadowStream(entry, context, shadows)
                 self._shadows.append(shadow)
                 if shadow.whole:
                     self._came = []
@@ -188,10 +153,7 @@ class StreamPipeline:
             return
         if self._came is not None:
             self._came += events
-        if self._pristine:
-            self._log += events
-        else:
-            self._encoder.seen(events)
+        self._outgoing.came(events)
         if type(events[-1]) is EndEvent:
             self.saw_end = True
         if not self._content_seen:
@@ -230,27 +192,32 @@ class StreamPipeline:
         if not self.ended or self.denied is not None or self.failure is not None or self._closed:
             return
         self._closed = True
-        if not self._pristine or self._behind or self._left < len(self._log):
-            self._tell()
-            try:
-                self._send(self._encoder.finish())
-            except IllegalStream as error:
-                self._stop(error)
-        if not self.altered:
-            self._out.append(self._rest or rest)
+        try:
+            self._outgoing.end(self._rest or rest)
+        except IllegalStream as error:
+            self._stop(error)
 
     def take(self) -> bytes:
         """What may go to the client since the last call."""
-        out = self._out
         self._backlog_bytes = 0
-        if not out:
-            return b""
-        self._out = []
-        return out[0] if len(out) == 1 else b"".join(out)
+        return self._outgoing.take()
 
     @property
     def has_output(self) -> bool:
-        return any(self._out)
+        return self._outgoing.waiting
+
+    @property
+    def altered(self) -> bool:
+        """Whether anything left otherwise than it came."""
+        return self._outgoing.altered
+
+    def heartbeat(self) -> bytes:
+        """A sign of life that is legal at this place."""
+        return self._outgoing.heartbeat()
+
+    def refusal(self, text: str) -> bytes:
+        """The bytes that end the stream legally with a refusal. Raises IllegalStream."""
+        return self._outgoing.refusal(text)
 
     async def settle(self) -> None:
         """Wait for the policy that waits, and go on as far as the events that are there allow."""
@@ -401,7 +368,7 @@ class StreamPipeline:
     ) -> AsyncIterator[StreamEvent]:
         """One policy's events, or what its `on_error` puts in their place."""
         given: list[StreamEvent] | None = [] if entry.on_error != "deny" else None
-        known = _EVENTS
+        known = EVENT_TYPES
         try:
             events = entry.policy.on_stream(view, inner if given is None else _remembering(inner, given))
             if hasattr(events, "aclose"):
@@ -499,88 +466,10 @@ class StreamPipeline:
     def _emit(self, events: list[StreamEvent]) -> None:
         if self.failure is not None:
             return
-        if self._pristine and len(events) == 1 and not self._behind:
-            event, log, at = events[0], self._log, self._left
-            following = at + 1
-            if (
-                at < len(log)
-                and log[at] is event
-                and type(event) in _CONTENT_PIECES
-                and (following == len(log) or log[following].raw)  # the rest of a wire event may be changed yet
-            ):
-                self._left = following
-                self._out.append(event.raw)
-                return
-        self._encode(events)
-
-    def _encode(self, events: list[StreamEvent]) -> None:
-        """Let the encoder say what leaves for these events."""
-        self._tell()
-        raw = b""
-        for event in events:
-            raw += event.raw
-            try:
-                out = self._encoder.encode((event,))
-            except IllegalStream as error:
-                self._out.append(error.before)
-                self._stop(error)
-                return
-            if self._pristine:
-                if self._encoder.altered:
-                    self._watch_output()
-                else:
-                    self._left += 1
-                    self._told_left = self._left
-                    self._behind += len(event.raw) - len(out)
-                    self._encoded.append((self._left - 1, self._left, out))
-            if out:
-                self._send(out, own=out != raw)
-                raw = b""
-
-    def _tell(self) -> None:
-        """Tell the encoder what came and what left without it."""
-        if not self._pristine:
-            return
-        if self._told < len(self._log):
-            self._encoder.seen(self._log[self._told :])
-            self._told = len(self._log)
-        if self._told_left < self._left:
-            self._encoder.encode(self._log[self._told_left : self._left])
-            self._told_left = self._left
-
-    def _watch_output(self) -> None:
-        """From now on the stream is another than the upstream's."""
-        self._pristine = False
-        self._validator = StreamValidator(self.context.operation)
-        at = 0
-        for start, end, out in [*self._encoded, (self._left, self._left, b"")]:
-            # What the upstream itself did wrong is its own.
-            self._validator.feed(b"".join([event.raw for event in self._log[at:start]]) + out)
-            at = end
-        self._log, self._encoded = [], []
-
-    def _send(self, out: bytes, *, own: bool = True) -> None:
-        """Let bytes of the encoder's go: those of our `own` only if they are legal; what the upstream did wrong is its own."""
-        found = self._validator.feed(out) if out and self._validator is not None else []
-        if found and own:
-            self._stop(IllegalStream(found[0].rule, found[0].message))
-        else:
-            self._out.append(out)
-
-    @property
-    def altered(self) -> bool:
-        """Whether anything left otherwise than it came."""
-        return self._encoder.altered
-
-    def heartbeat(self) -> bytes:
-        """A sign of life that is legal at this place."""
-        self._tell()
-        return self._encoder.heartbeat()
-
-    def refusal(self, text: str) -> bytes:
-        """End the stream legally with a refusal. Raises IllegalStream."""
-        self._tell()
-        return self._encoder.refusal(text)
+        try:
+            self._outgoing.leave(events)
+        except IllegalStream as error:
+            self._stop(error)
 
     def _stop(self, error: BaseException) -> None:
         """Nothing more may come of the upstream's stream: end the client's in a form that it can read."""
@@ -588,7 +477,7 @@ class StreamPipeline:
         if isinstance(error, PolicyDenied):
             self.denied = error
             try:
-                self._out.append(self.refusal(str(error)))
+                self._outgoing.refuse(str(error))
             except IllegalStream as illegal:
                 self.failure = IllegalOutput(f"{illegal}")
         elif isinstance(error, IllegalStream):
@@ -619,65 +508,6 @@ class StreamPipeline:
             if not waker.done():
                 waker.set_result(None)
         self._wakers.clear()
-
-
-class _ShadowStream:
-    """A policy in shadow mode, fed with the same events, in a task of its own; what it yields is thrown away."""
-
-    def __init__(self, entry: Entry, context: TransactionContext, shadows: Shadows) -> None:
-        self._events: deque[StreamEvent] = deque()
-        self._more = asyncio.Event()
-        self._over = False
-        self._entry = entry
-        self.whole = entry.policy.release_mode() is Release.FULL
-        """Whether the policy wants the answer whole."""
-        self.came: list[StreamEvent] = []
-        """What came from the upstream, once it has ended."""
-        self._idle_s = 0.0
-        self._task = shadows.add(entry, context, self._consume, deadline_s=None, idle_s=lambda: self._idle_s)
-
-    async def tap(self, inner: AsyncIterator[StreamEvent]) -> AsyncIterator[StreamEvent]:
-        """The events as they pass this policy's place in the chain, unchanged."""
-        try:
-            async for event in inner:
-                self._events.append(event)
-                self._more.set()
-                yield event
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """No more events come: from now on the policy has its deadline."""
-        if not self._over:
-            self._over = True
-            self._more.set()
-            self._task.get_loop().call_later(self._entry.deadline_s, self._task.cancel)
-
-    async def _consume(self, copy: TransactionContext) -> None:
-        policy = self._entry.policy
-        if self.whole:
-            events = [event async for event in self._source()]
-            encoder = encoder_for(copy.operation, transaction_id=copy.transaction_id)
-            if encoder is not None:
-                encoder.seen(self.came)
-                body = encoder.encode(events) + encoder.finish()
-                copy.set_response(copy.response_status or 200, copy.response_headers, body)
-                await policy.apply(copy)
-            return
-        async for event in policy.on_stream(copy, self._source()):
-            if type(event) not in _EVENTS:
-                raise PolicyFault(Reason.POLICY_JUNK, f"on_stream gave {type(event).__name__} in place of an event")
-
-    async def _source(self) -> AsyncIterator[StreamEvent]:
-        while True:
-            while self._events:
-                yield self._events.popleft()
-            if self._over:
-                return
-            self._more.clear()
-            since = time.perf_counter()
-            await self._more.wait()
-            self._idle_s += time.perf_counter() - since
 
 
 async def _remembering(inner: AsyncIterator[StreamEvent], given: list[StreamEvent]) -> AsyncIterator[StreamEvent]:

@@ -224,3 +224,5 @@ StreamEvent: TypeAlias = (
     | EndEvent
     | OpaqueEvent
 )
+EVENT_TYPES: frozenset[type] = frozenset(StreamEvent.__args__)
+"""The types of all stream events."""
