@@ -432,6 +432,31 @@ def route_explain(
     raise typer.Exit(print_explanation(settings, path=path, model=model, prompt=prompt, file=file, tags=tags, as_json=as_json))
 
 
+@route_app.command("what-if")
+def route_what_if(
+    context: typer.Context,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A changed rule; may be given again.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=5_000, help="How many of the latest to look at.")
+    ] = 1_000,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say which recorded transactions changed rules would have sent elsewhere, and what that would have cost.
+
+    \b
+    Example:
+      luthien route what-if --set cost.max_prompt_length_for_local=500
+    """
+    from luthien_tui.commands.route_what_if import print_what_if
+
+    settings = Given(config=config, data_dir=data_dir).over(context.find_root().obj).load().settings
+    raise typer.Exit(print_what_if(settings, changes or [], limit=limit, as_json=as_json))
+
+
 @app.command("validate-config")
 def validate_config(path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to check.")]) -> None:
     """Check a file of settings and its policies; every fault is one line with its place. Exits 2 if there is one.

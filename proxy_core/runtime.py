@@ -26,6 +26,7 @@ from proxy_core.control.holds import HoldQueue
 from proxy_core.control.local import LocalControlPlane
 from proxy_core.control.plane import ControlPlane, GatewayState, HoldInfo
 from proxy_core.control.policy_book import PolicyBook
+from proxy_core.control.route_book import RouteBook
 from proxy_core.gateway import LAST_WORDS_S, Gateway
 from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
@@ -109,6 +110,7 @@ class GatewayRuntime:
             await self._open_limits()
             await self._remember_sessions()
             await self._policies.restore()
+            await self._routes.restore()
             self._holds.restore(await self._journal.store.holds(settings.holds.max_total, pending=True))
             self._serving = spawn(self._server.run_embedded(listener), name="gateway")
             ready = spawn(self._server.ready.wait(), name="wait for the gateway")
@@ -196,6 +198,17 @@ class GatewayRuntime:
             keys=self._keys,
             limiter=limiter,
         )
+        self._routes = RouteBook(
+            settings,
+            router=self._router,
+            upstreams=self._upstreams,
+            journal=self._journal,
+            feed=self._feed,
+            prices=self._prices,
+            running=self._gateway.running.values,
+            clock=loop.time,
+        )
+        self._metrics.follow(self._routes.stats.note)
         self.plane = LocalControlPlane(
             gateway=self._gateway,
             journal=self._journal,
@@ -205,6 +218,7 @@ class GatewayRuntime:
             upstreams=self._upstreams,
             policies=self._policies,
             holds=self._holds,
+            routes=self._routes,
             kill=self._kill,
         )
         self._watch: ConfigWatch | None = None

@@ -25,6 +25,7 @@ from proxy_core.api.shapes import (
     TransactionList,
 )
 from proxy_core.control.plane import GatewayState
+from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.routing.explaining import Explanation
 
 ANSWERS: tuple[type[Struct], ...] = (
@@ -35,6 +36,8 @@ ANSWERS: tuple[type[Struct], ...] = (
     PolicyList,
     HoldList,
     Explanation,
+    RoutingInfo,
+    WhatIf,
     Killed,
     ErrorAnswer,
 )

@@ -1,4 +1,4 @@
-"""Routes about routing: why a request would go where it goes."""
+"""Routes about routing: the rules in force and changes of them, and why a request would go where it goes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from fastapi import FastAPI, Query
 from starlette.responses import Response
 
 from proxy_core.api.answers import answer, returns
-from proxy_core.control.plane import ControlPlane
+from proxy_core.api.operator import Operator
+from proxy_core.api.shapes import RoutingChange, WhatIfQuestion
+from proxy_core.control.plane import ControlInvalid, ControlPlane
+from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.routing.explaining import USUAL_PATH, Explanation
 
 Model = Annotated[str, Query(max_length=200, description="The model that would be asked for.")]
@@ -18,6 +21,43 @@ Tags = Annotated[str, Query(max_length=4_000, description="Tags as in `x-luthien
 
 
 def add_routing_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get(
+        "/api/routing",
+        tags=["routing"],
+        responses=returns(RoutingInfo),
+        summary="The rules in force, the latest decisions, and how each upstream fares",
+    )
+    async def routing() -> Response:
+        return answer(plane.routing())
+
+    @app.patch(
+        "/api/routing",
+        tags=["routing"],
+        responses=returns(RoutingInfo, 422),
+        summary="Change thresholds, or keep everything local",
+    )
+    async def change(given: RoutingChange, who: Operator) -> Response:
+        """Checked as a whole, recorded, then in force for every later request. Thresholds hold until `routing` is changed in the
+        configuration; keeping everything local holds until it is taken back."""
+        if not given.params and given.override is None:
+            raise ControlInvalid("params", "give params, an override, or both")
+        if given.params:
+            await plane.set_routing(given.params, who=who)
+        if given.override is not None:
+            await plane.force_local(given.override == "local", who=who)
+        return answer(plane.routing())
+
+    @app.post(
+        "/api/routing/what-if",
+        tags=["routing"],
+        responses=returns(WhatIf, 422),
+        summary="What changed rules would have made of recorded traffic",
+    )
+    async def what_if(given: WhatIfQuestion) -> Response:
+        """Nothing changes. Each recorded request is decided by the rules in force and by the changed ones; both decisions are
+        made now, over the present upstreams."""
+        return answer(await plane.what_if(given.params, limit=given.limit))
+
     @app.get(
         "/api/routing/explain",
         tags=["routing"],

@@ -127,6 +127,24 @@ class PolicyChange(_Given):
     """Parameters to change, by name."""
 
 
+class RoutingChange(_Given):
+    """A change of routing; what is left out stays."""
+
+    params: dict[str, Any] | None = None
+    """Rules to change, by name, such as `cost.max_prompt_length_for_local`; null unsets one."""
+    override: Literal["", "local"] | None = None
+    """`local` keeps every request local from now on, the empty text lets the rules decide again."""
+
+
+class WhatIfQuestion(_Given):
+    """Changed rules, and how much of the recorded traffic they are tried on."""
+
+    params: dict[str, Any]
+    """Rules that would be changed, by name; null would unset one."""
+    limit: int = Field(default=1_000, ge=1, le=5_000)
+    """How many of the latest transactions are looked at."""
+
+
 class Decision(_Given):
     """An answer to a hold."""
 

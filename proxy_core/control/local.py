@@ -16,6 +16,7 @@ from proxy_core.control.plane import (
     Timing,
     TransactionDetail,
 )
+from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
 from proxy_core.errors import BadRequest
 from proxy_core.gateway import Gateway
@@ -57,6 +58,18 @@ class HoldSource(Protocol):
         ...
 
 
+class RouteSource(Protocol):
+    """Who knows the rules of routing and can change them."""
+
+    def info(self) -> RoutingInfo: ...
+
+    async def set_rules(self, params: Mapping[str, Any], *, who: str) -> RoutingInfo: ...
+
+    async def force_local(self, on: bool, *, who: str) -> RoutingInfo: ...
+
+    async def what_if(self, params: Mapping[str, Any], limit: int) -> WhatIf: ...
+
+
 class LocalControlPlane:
     """ControlPlane over the parts of a running gateway. `kill` takes a transaction's id and who asks."""
 
@@ -69,6 +82,7 @@ class LocalControlPlane:
         state: Callable[[], GatewayState],
         router: Router,
         upstreams: Upstreams,
+        routes: RouteSource,
         policies: PolicySource | None = None,
         holds: HoldSource | None = None,
         kill: Callable[[str, str], bool] | None = None,
@@ -79,6 +93,7 @@ class LocalControlPlane:
         self._state = state
         self._router = router
         self._upstreams = upstreams
+        self._routes = routes
         self._policies = policies
         self._holds = holds
         self._kill = kill
@@ -142,6 +157,18 @@ class LocalControlPlane:
             return explain(self._router, self._upstreams, path=path, body=body, tags=tags)
         except BadRequest as error:
             raise ControlInvalid("path", str(error)) from error
+
+    def routing(self) -> RoutingInfo:
+        return self._routes.info()
+
+    async def set_routing(self, params: dict[str, Any], *, who: str = "operator") -> RoutingInfo:
+        return await self._routes.set_rules(params, who=who)
+
+    async def force_local(self, on: bool, *, who: str = "operator") -> RoutingInfo:
+        return await self._routes.force_local(on, who=who)
+
+    async def what_if(self, params: dict[str, Any], *, limit: int = 1_000) -> WhatIf:
+        return await self._routes.what_if(params, limit)
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
         return self._kill is not None and self._kill(transaction_id, who)

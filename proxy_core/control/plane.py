@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from proxy_core.control.feed import FeedRecord
+from proxy_core.control.param_info import ParamInfo as ParamInfo
+from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.control.rows import TransactionRow
 from proxy_core.routing.explaining import Explanation
 from proxy_core.verdicts import Mode, Verdict
@@ -91,23 +93,6 @@ class TransactionDetail(Struct, kw_only=True):
     """The request body that went upstream, where policies made it differ from `request_body`."""
     upstream_body: bytes | None = None
     """The response body that the upstream gave, where policies made it differ from `response_body`."""
-
-
-class ParamInfo(Struct, kw_only=True):
-    """One parameter of a policy, as a control shows it."""
-
-    name: str
-    kind: Literal["number", "integer", "boolean", "choice", "text", "json"]
-    value: Any
-    """As JSON; a secret reads `********`."""
-    default: Any = None
-    minimum: float | None = None
-    maximum: float | None = None
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-    tunable: bool = False
-    """Whether it may be moved while traffic runs, with arrows and slider."""
-    help: str = ""
 
 
 class PolicyInfo(Struct, kw_only=True):
@@ -244,6 +229,23 @@ class ControlPlane(Protocol):
 
     def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
         """Where a request would go and why; nothing is sent. Raises ControlInvalid for a path of no API."""
+        ...
+
+    def routing(self) -> RoutingInfo:
+        """The rules in force, what was decided lately, and how each upstream fares."""
+        ...
+
+    async def set_routing(self, params: dict[str, Any], *, who: str = "operator") -> RoutingInfo:
+        """Change rules by name, such as `cost.max_prompt_length_for_local`; None unsets one. Validated, recorded, then in
+        force for every later request. Raises ControlInvalid."""
+        ...
+
+    async def force_local(self, on: bool, *, who: str = "operator") -> RoutingInfo:
+        """Keep every later request local, or let the rules decide again; recorded first."""
+        ...
+
+    async def what_if(self, params: dict[str, Any], *, limit: int = 1_000) -> WhatIf:
+        """What changed rules would have made of the latest recorded transactions. Changes nothing. Raises ControlInvalid."""
         ...
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:

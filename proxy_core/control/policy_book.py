@@ -11,12 +11,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast, get_args
 
 from msgspec.structs import replace
 
 from proxy_core.control.feed import Feed
+from proxy_core.control.finishing import to_the_end
 from proxy_core.control.overrides import (
     Held,
     declared_hash,
@@ -32,21 +33,19 @@ from proxy_core.control.overrides import (
 from proxy_core.control.plane import ControlInvalid, ControlNotFound, PolicyInfo
 from proxy_core.control.policy_infos import policy_infos
 from proxy_core.control.tunables import checked, without_hidden
-from proxy_core.errors import ConfigurationError, JournalUnavailable, LuthienError
+from proxy_core.errors import ConfigurationError, JournalUnavailable
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import ChangeSource, ControlChange
 from proxy_core.policies.chain import SENDER, Chain, Chains, Entry
 from proxy_core.policies.registry import build_policy, nearest
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.settings import PolicySettings, Settings
-from proxy_core.tasks import spawn
 from proxy_core.verdicts import Mode, Stage, Verdict
 
 log = logging.getLogger(__name__)
 
 RECORD_S = 5.0
 """A start does not wait longer for its own records."""
-T = TypeVar("T")
 _PLACED = re.compile(r"(?:\S+ )?(params[^\s:]*): (.*)", re.DOTALL)
 
 
@@ -101,11 +100,11 @@ class PolicyBook:
 
         Raises ControlNotFound, ControlInvalid (it names the field), JournalUnavailable; then nothing has changed.
         """
-        return await _to_the_end(self._set(name, mode, params, who[:100], cast(ChangeSource, source)))
+        return await to_the_end(self._set(name, mode, params, who[:100], cast(ChangeSource, source)))
 
     async def reset(self, name: str, *, who: str, source: str = "operator") -> PolicyInfo:
         """Take back what operators have set for a policy, so that the configuration holds again. Raises as `set_policy`."""
-        return await _to_the_end(self._reset(name, who[:100], cast(ChangeSource, source)))
+        return await to_the_end(self._reset(name, who[:100], cast(ChangeSource, source)))
 
     async def _set(
         self, name: str, mode: str | None, params: dict[str, Any] | None, who: str, source: ChangeSource
@@ -226,7 +225,7 @@ class PolicyBook:
         `others` are further sections that differ, before and after, to be recorded. Returns what has changed, a line each.
         Raises ConfigurationError, JournalUnavailable; then nothing has changed.
         """
-        return await _to_the_end(self._take_settings(settings, who, others, then))
+        return await to_the_end(self._take_settings(settings, who, others, then))
 
     async def _take_settings(
         self,
@@ -340,18 +339,3 @@ def _refuse_senseless(entries: Sequence[Entry]) -> None:
             sender = entry.name
         elif sender and entry.mode != "off" and not entry.policy.acts_on(Stage.RESPONSE, before_send=False):
             raise ControlInvalid("mode", f"'{entry.name}' acts on requests only, and '{sender}' would send before it")
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` whole, even if whoever asked for it is gone: what was recorded must come into force."""
-
-    async def done() -> T | LuthienError | ControlInvalid | ControlNotFound:
-        try:
-            return await work
-        except (LuthienError, ControlInvalid, ControlNotFound) as refusal:
-            return refusal
-
-    result = await asyncio.shield(spawn(done(), name="change the policies"))
-    if isinstance(result, LuthienError | ControlInvalid | ControlNotFound):
-        raise result
-    return result

@@ -33,7 +33,12 @@ class GatewayMetrics(Collector):
         """By upstream, API and status."""
         self._cost = 0.0
         self._cancelled = 0
+        self._followers: list[Callable[[TransactionRow], None]] = []
         self.registry.register(self)
+
+    def follow(self, take: Callable[[TransactionRow], None]) -> None:
+        """Give every transaction that ends to somebody else who counts; `take` must be quick."""
+        self._followers.append(take)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when it is asked for."""
@@ -66,6 +71,8 @@ class GatewayMetrics(Collector):
         count.output_tokens += row.output_tokens or 0
         if row.cost_usd:
             self._cost += row.cost_usd
+        for take in self._followers:
+            take(row)
 
     def cancelled(self) -> None:
         self._cancelled += 1

@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy_core.hold_record import HoldRecord
 from proxy_core.journal.bodies import unpack
 from proxy_core.journal.schema import control_changes, holds
+
+ROUTING = "routing:"
+"""Stands before `declared` in changes of routing, so that no policy's name can be taken for theirs."""
 
 
 class RecordedChange(Struct, kw_only=True):
@@ -39,6 +42,16 @@ class RecordedOverride(Struct, kw_only=True):
     at_ns: int
     declared: str
     """Keyed hash of the configuration's own entry at that time."""
+
+
+class RecordedRouting(Struct, kw_only=True):
+    """What an operator has set of routing."""
+
+    override: dict[str, Any]
+    who: str
+    at_ns: int
+    declared: str
+    """As it was recorded, with ROUTING before it."""
 
 
 class ControlReads:
@@ -70,7 +83,8 @@ class ControlReads:
     async def latest_policy_overrides(self) -> dict[str, RecordedOverride]:
         """What operators have set for policies, by name: of each policy the latest word, left out where it was taken back."""
         other = control_changes.alias("other")
-        latest = select(func.max(other.c.seq)).where(other.c.override.is_not(None)).group_by(other.c.what)
+        about = and_(other.c.override.is_not(None), other.c.declared.not_like(f"{ROUTING}%"))
+        latest = select(func.max(other.c.seq)).where(about).group_by(other.c.what)
         query = select(control_changes).where(control_changes.c.seq.in_(latest)).order_by(control_changes.c.seq)
         found: dict[str, RecordedOverride] = {}
         for one in await self._all(query):
@@ -84,6 +98,18 @@ class ControlReads:
                     at_ns=one.at_ns,
                     declared=one.declared,
                 )
+        return found
+
+    async def latest_routing_overrides(self) -> dict[str, RecordedRouting]:
+        """What operators have set of routing, by what it concerns: the latest word on each."""
+        other = control_changes.alias("other")
+        latest = select(func.max(other.c.seq)).where(other.c.declared.like(f"{ROUTING}%")).group_by(other.c.what)
+        query = select(control_changes).where(control_changes.c.seq.in_(latest))
+        found: dict[str, RecordedRouting] = {}
+        for one in await self._all(query):
+            override = msgspec.json.decode(one.override) if one.override is not None else None
+            if isinstance(override, dict):
+                found[one.what] = RecordedRouting(override=override, who=one.who, at_ns=one.at_ns, declared=one.declared)
         return found
 
     async def holds(

@@ -115,6 +115,17 @@ class Decided(Struct, kw_only=True):
     verdicts: tuple[Verdict, ...] = ()
 
 
+class RecordedRequest(Struct, kw_only=True):
+    """The request that began a transaction, to be looked at anew."""
+
+    transaction_id: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    """As the client sent it, secrets aside; empty where it is not kept."""
+    body_kept: bool
+
+
 class Remembered(Struct, frozen=True):
     """A point of a session's history that a later request may continue."""
 
@@ -243,6 +254,28 @@ class JournalStore(ControlReads):
         for one in await self._all(query.order_by(late_verdicts.c.seq)):
             stored.verdicts += read_verdicts(one.verdicts)
 
+    async def requests(self, transaction_ids: Sequence[str]) -> list[RecordedRequest]:
+        """These transactions' requests, those that the journal has; a few queries for all of them."""
+        listed = select(
+            transactions.c.transaction_id,
+            transactions.c.path,
+            transactions.c.headers,
+            transactions.c.body,
+        )
+        found = await self._all(listed.where(transactions.c.transaction_id.in_(transaction_ids)))
+        recipes = [recipe_of(one.body) for one in found]
+        pieces, _ = await self._pieces(digest for recipe in recipes if recipe is not None for digest in recipe[2])
+        return [
+            RecordedRequest(
+                transaction_id=one.transaction_id,
+                path=one.path,
+                headers=_headers(one.headers),
+                body=unpack(one.body) if recipe is None else assemble(*recipe, pieces),
+                body_kept=one.body[:1] != ABSENT,
+            )
+            for one, recipe in zip(found, recipes, strict=True)
+        ]
+
     async def decided(self, transaction_ids: Sequence[str]) -> dict[str, Decided]:
         """What policies said of these transactions; those that no policy saw are left out."""
         found: dict[str, Decided] = {}
@@ -291,18 +324,23 @@ class JournalStore(ControlReads):
         if recipe is None:
             return unpack(stored), False
         skeleton, offsets, hashes = recipe
+        pieces, changed = await self._pieces(hashes)
+        return assemble(skeleton, offsets, hashes, pieces), changed
+
+    async def _pieces(self, hashes: Iterable[bytes]) -> tuple[dict[bytes, bytes], bool]:
+        """Messages by their hashes, and whether one of them is not as it was sent."""
         pieces: dict[bytes, bytes] = {}
-        redacted = False
+        changed = False
         wanted = list(dict.fromkeys(hashes))
         for start in range(0, len(wanted), _HASHES_PER_QUERY):
             part = wanted[start : start + _HASHES_PER_QUERY]
             query = select(messages.c.hash, messages.c.body, messages.c.redacted).where(messages.c.hash.in_(part))
             for one in await self._all(query):
                 pieces[bytes(one.hash)] = unpack(one.body)
-                redacted = redacted or bool(one.redacted)
+                changed = changed or bool(one.redacted)
         missing = [digest for digest in wanted if digest not in pieces]
         pieces.update((digest, b'"[not in the journal]"') for digest in missing)
-        return assemble(skeleton, offsets, hashes, pieces), redacted or bool(missing)
+        return pieces, changed or bool(missing)
 
 
 async def _revision(engine: AsyncEngine) -> str:

@@ -160,7 +160,7 @@ class Router:
 
     def with_model(self, upstream: Upstream, endpoint: Endpoint, body: bytes, model: str) -> bytes:
         """The body with the model as the upstream calls it; the same object where nothing changes."""
-        wanted = self._model_there(upstream, endpoint, model)
+        wanted = self.model_there(upstream, endpoint, model)
         if not wanted or wanted == model or endpoint.operation not in READ_OPERATIONS:
             return body
         try:
@@ -168,7 +168,8 @@ class Router:
         except UnreadableBody:
             return body
 
-    def _model_there(self, upstream: Upstream, endpoint: Endpoint, model: str) -> str:
+    def model_there(self, upstream: Upstream, endpoint: Endpoint, model: str) -> str:
+        """The model as the upstream calls it; empty where it is called as it came."""
         if model in upstream.models:
             return upstream.models[model]
         for pattern, name in upstream.models.items():

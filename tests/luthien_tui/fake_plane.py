@@ -20,14 +20,16 @@ from proxy_core.control.plane import (
     Timing,
     TransactionDetail,
 )
+from proxy_core.control.route_params import changed, route_params
+from proxy_core.control.routing_infos import DecisionInfo, Moved, RoutingInfo, UpstreamInfo, WhatIf
 from proxy_core.control.rows import TransactionRow
 from proxy_core.errors import BadRequest
 from proxy_core.logs import LogLine
 from proxy_core.routing.explaining import Explanation, endpoint_of, explain, request_of
 from proxy_core.routing.reasons import Reason
-from proxy_core.routing.router import Router
+from proxy_core.routing.router import Router, rules_of
 from proxy_core.routing.upstreams import Upstreams
-from proxy_core.settings import Settings
+from proxy_core.settings import RoutingSettings, Settings
 from proxy_core.verdicts import Stage, Verdict
 
 START = 1_772_373_731.0
@@ -69,6 +71,11 @@ class FakePlane:
         self.past: list[TransactionRow] = []
         self.policy_infos: list[PolicyInfo] = []
         self.hold_infos: list[HoldInfo] = []
+        self.routing_settings = Settings()
+        self.forced = False
+        self.routing_reasons: tuple[tuple[str, int], ...] = ()
+        self.upstream_infos: list[UpstreamInfo] = []
+        self.decisions: list[DecisionInfo] = []
         self.killed: list[tuple[str, str]] = []
         """Transaction and who asked, of each `kill` that found it running."""
         self.shutdowns = 0
@@ -179,6 +186,48 @@ class FakePlane:
         except BadRequest as error:
             raise ControlInvalid("path", str(error)) from error
         return explain(Router(settings, upstreams), upstreams, path=path, body=body, tags=tags)
+
+    def routing(self) -> RoutingInfo:
+        settings = self.routing_settings
+        rules = msgspec.structs.replace(rules_of(settings.routing), force_local=self.forced)
+        return RoutingInfo(
+            rules=route_params(settings.routing, RoutingSettings(), tuple(settings.upstreams)),
+            keywords=len(rules.keywords),
+            rules_digest=rules.digest,
+            override="local" if self.forced else "",
+            source="file",
+            reasons=self.routing_reasons,
+            upstreams=tuple(self.upstream_infos),
+            recent=tuple(self.decisions),
+        )
+
+    async def set_routing(self, params: dict[str, Any], *, who: str = "operator") -> RoutingInfo:
+        settings = self.routing_settings
+        wanted = changed(settings.routing, params, tuple(settings.upstreams))
+        self.routing_settings = settings.model_copy(update={"routing": wanted})
+        self.feed.publish("control_changed", None, f"routing by {who}")
+        return self.routing()
+
+    async def force_local(self, on: bool, *, who: str = "operator") -> RoutingInfo:
+        self.forced = on
+        self.feed.publish("control_changed", None, f"routing by {who}")
+        return self.routing()
+
+    async def what_if(self, params: dict[str, Any], *, limit: int = 1_000) -> WhatIf:
+        """One transaction moves for every hundred characters of the threshold."""
+        settings = self.routing_settings
+        wanted = changed(settings.routing, params, tuple(settings.upstreams))
+        count = (wanted.cost.max_prompt_length_for_local or 0) // 100
+        return WhatIf(
+            total=limit,
+            unread=0,
+            moved=count,
+            moves=(Moved(from_upstream="openai", to_upstream="ollama", count=count),) if count else (),
+            cost_before_usd=count * 0.01,
+            cost_after_usd=0.0,
+            unknown_cost=0,
+            examples=(),
+        )
 
     async def kill(self, transaction_id: str, *, who: str = "operator") -> bool:
         found = transaction_id in self.live and not self.live[transaction_id][1]

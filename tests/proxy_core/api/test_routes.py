@@ -11,8 +11,10 @@ import pytest
 
 from proxy_core.api.operator import operator_name
 from proxy_core.control.plane import GatewayState, HoldInfo, PolicyInfo, Timing, TransactionDetail
+from proxy_core.control.routing_infos import RoutingInfo
 from proxy_core.control.rows import TransactionRow
 from proxy_core.routing.reasons import Reason
+from proxy_core.settings import Settings
 from proxy_core.verdicts import Stage, Verdict
 from tests.luthien_tui.fake_plane import make_hold, make_row
 from tests.proxy_core.api.control_port import TOKEN, ControlPort
@@ -193,6 +195,54 @@ async def test_a_route_is_explained(control: ControlPort) -> None:
     assert (answer["upstream"], answer["rule"], answer["reasons"]) == ("ollama", "sensitivity", ["sensitive_keyword_match"])
     assert [one["rule"] for one in answer["considered"]] == ["explicit", "model", "sensitivity", "tag", "cost", "default"]
     assert fault(await control.ask("GET", "/api/routing/explain?path=/nowhere"), 422)[0] == "invalid"
+
+
+async def test_routing_is_told_and_changed(control: ControlPort) -> None:
+    told = (await control.ask("GET", "/api/routing")).json()
+    assert msgspec.convert(told, RoutingInfo) == control.plane.routing()
+    change = {"params": {"cost.max_prompt_length_for_local": 500}, "override": "local"}
+    answer = (await control.ask("PATCH", "/api/routing", change)).json()
+    assert answer["override"] == "local"
+    assert {one["name"]: one["value"] for one in answer["rules"]}["cost.max_prompt_length_for_local"] == 500
+    assert (await control.ask("PATCH", "/api/routing", {"override": ""})).json()["override"] == ""
+
+
+async def test_changed_rules_are_tried_on_recorded_traffic(control: ControlPort) -> None:
+    given = {"params": {"cost.max_prompt_length_for_local": 300}, "limit": 50}
+    answer = (await control.ask("POST", "/api/routing/what-if", given)).json()
+    assert (answer["total"], answer["moved"]) == (50, 3)
+    assert control.plane.routing_settings.routing.cost.max_prompt_length_for_local is None
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"params": {"cost.max_prompt_length_for_local": -1}}, ["params", "cost", "max_prompt_length_for_local"]),
+        ({"params": {"cost.max_prompt_length_for_local": True}}, ["params", "cost", "max_prompt_length_for_local"]),
+        ({"params": {"cost.max_prompt_length_for_local": "9"}}, ["params", "cost", "max_prompt_length_for_local"]),
+        ({"params": {"cost.chars_per_token": None}}, ["params", "cost", "chars_per_token"]),
+        ({"params": {"cost.chars_per_token": 0.5}}, ["params", "cost", "chars_per_token"]),
+        ({"params": {"default_provider": "nowhere"}}, ["params", "default_provider"]),
+        ({"params": {"sensitivity.scope": "all"}}, ["params", "sensitivity", "scope"]),
+        ({"params": {"sensitivity.keywords": []}}, ["params", "sensitivity", "keywords"]),
+        ({"params": {"cost.chars": 5}}, ["params", "cost", "chars"]),
+    ],
+)
+async def test_rules_that_cannot_be_taken_name_the_field(control: ControlPort, given: Any, place: list[str]) -> None:
+    for method, path in (("PATCH", "/api/routing"), ("POST", "/api/routing/what-if")):
+        answer = await control.ask(method, path, given)
+        assert fault(answer, 422)[0] == "invalid"
+        assert [one["loc"] for one in answer.json()["detail"]] == [place]
+    assert control.plane.routing_settings == Settings()
+
+
+async def test_a_change_of_routing_says_what_it_changes(control: ControlPort) -> None:
+    changes: list[dict[str, Any]] = [{}, {"params": {}}, {"override": "cloud"}, {"overide": "local"}]
+    for change in changes:
+        assert fault(await control.ask("PATCH", "/api/routing", change), 422)[0] == "invalid"
+    for limit in (0, 5_001):
+        given = {"params": {"cost.chars_per_token": 4}, "limit": limit}
+        assert fault(await control.ask("POST", "/api/routing/what-if", given), 422)[0] == "invalid"
 
 
 # --- policies ---

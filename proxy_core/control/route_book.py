@@ -1,0 +1,230 @@
+"""The rules of routing in force: what operators change of them while traffic runs, and what becomes of it.
+
+A change is validated, recorded, and only then put in force, by giving the router other rules in one step. Thresholds that an
+operator set hold over restarts until somebody changes `routing` in the configuration; that everything is kept local holds until
+an operator takes it back. One change is made at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, cast
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from proxy_core.control.feed import Feed
+from proxy_core.control.finishing import to_the_end
+from proxy_core.control.overrides import in_words, moment
+from proxy_core.control.plane import ControlInvalid
+from proxy_core.control.route_params import changed, route_params, value_of
+from proxy_core.control.route_stats import RouteStats
+from proxy_core.control.route_what_if import Prices, RouteWhatIf
+from proxy_core.control.routing_infos import RoutingInfo, UpstreamInfo, WhatIf
+from proxy_core.errors import JournalUnavailable
+from proxy_core.journal.control_reads import ROUTING
+from proxy_core.journal.journal import Journal
+from proxy_core.journal.records import ChangeSource, ControlChange
+from proxy_core.routing.router import Router, rules_of
+from proxy_core.routing.upstreams import Upstreams
+from proxy_core.running import Running
+from proxy_core.settings import RoutingSettings, Settings
+
+log = logging.getLogger(__name__)
+
+RULES: Literal["routing"] = "routing"
+FORCED: Literal["force local"] = "force local"
+"""What a recorded change concerns."""
+RECORD_S = 5.0
+"""A start does not wait longer for its own records."""
+
+
+class _Set(Struct, frozen=True):
+    """What an operator has set."""
+
+    value: dict[str, Any]
+    who: str
+    at_ns: int
+
+
+class RouteBook:
+    """Knows the rules of a running gateway, and changes them. `clock` gives steady seconds, `clock_ns` Unix nanoseconds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        router: Router,
+        upstreams: Upstreams,
+        journal: Journal,
+        feed: Feed,
+        prices: Prices,
+        running: Callable[[], Iterable[Running]],
+        clock: Callable[[], float] = time.monotonic,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.stats = RouteStats(clock)
+        self._configured = self._present = settings.routing
+        self._router = router
+        self._upstreams = upstreams
+        self._journal = journal
+        self._feed = feed
+        self._running = running
+        self._clock_ns = clock_ns
+        self._changing = asyncio.Lock()
+        self._what_if = RouteWhatIf(router=router, upstreams=upstreams, store=journal.store, prices=prices)
+        self._rules: _Set | None = None
+        self._forced = False
+
+    def info(self) -> RoutingInfo:
+        """Routing as it is now."""
+        rules = self._router.rules
+        in_flight = [one.upstream.name for one in self._running() if one.upstream is not None]
+        return RoutingInfo(
+            rules=route_params(self._present, self._configured, tuple(self._upstreams.by_name)),
+            keywords=len(rules.keywords),
+            rules_digest=rules.digest,
+            override="local" if self._forced else "",
+            source="file" if self._rules is None else f"operator {self._rules.who} at {moment(self._rules.at_ns)}",
+            reasons=self.stats.reasons(),
+            upstreams=tuple(self._upstream(name, in_flight.count(name)) for name in self._upstreams.by_name),
+            recent=self.stats.recent(),
+        )
+
+    def _upstream(self, name: str, in_flight: int) -> UpstreamInfo:
+        upstream, figures = self._upstreams.by_name[name], self.stats.of_upstream(name)
+        return UpstreamInfo(
+            name=name,
+            api=upstream.api.value,
+            base_url=upstream.base_url,
+            local=upstream.local,
+            in_flight=in_flight,
+            rps=figures.rps,
+            p50_ms=figures.p50_ms,
+            p99_ms=figures.p99_ms,
+            error_rate=figures.error_rate,
+            requests_1h=figures.requests,
+            cost_usd_1h=figures.cost_usd,
+        )
+
+    async def what_if(self, params: Mapping[str, Any], limit: int) -> WhatIf:
+        """What changed rules would have made of recorded transactions. Raises ControlInvalid."""
+        rules = self._router.rules
+        wanted = replace(rules_of(changed(self._present, params, self._names)), force_local=rules.force_local)
+        return await self._what_if.ask(rules, wanted, limit)
+
+    # --- changes ---
+
+    async def set_rules(self, params: Mapping[str, Any], *, who: str, source: str = "operator") -> RoutingInfo:
+        """Change rules by name; None unsets one. Raises ControlInvalid, JournalUnavailable; then nothing has changed."""
+        return await to_the_end(self._set_rules(dict(params), who[:100], cast(ChangeSource, source)))
+
+    async def force_local(self, on: bool, *, who: str, source: str = "operator") -> RoutingInfo:
+        """Keep everything local from now on, or no more. Raises JournalUnavailable; then nothing has changed."""
+        return await to_the_end(self._force_local(on, who[:100], cast(ChangeSource, source)))
+
+    async def _set_rules(self, params: dict[str, Any], who: str, source: ChangeSource) -> RoutingInfo:
+        async with self._changing:
+            if not params:
+                raise ControlInvalid("params", "give at least one rule to change")
+            wanted = changed(self._present, params, self._names)
+            before = {name: value_of(self._present, name) for name in params}
+            after = {name: value_of(wanted, name) for name in params}
+            before, after = ({name: side[name] for name in params if before[name] != after[name]} for side in (before, after))
+            if not after:
+                return self.info()
+            kept = (self._rules.value if self._rules is not None else {}) | after
+            kept = {name: value for name, value in kept.items() if value != value_of(self._configured, name)}
+            at_ns = self._clock_ns()
+            digest = replace(rules_of(wanted), force_local=self._forced).digest
+            await self._record(RULES, who, source, at_ns, before, after, {"params": kept}, digest)
+            self._put_in_force(wanted, _Set(kept, who, at_ns) if kept else None, self._forced)
+            self._tell("routing", who, before, after)
+            return self.info()
+
+    async def _force_local(self, on: bool, who: str, source: ChangeSource) -> RoutingInfo:
+        async with self._changing:
+            if on != self._forced:
+                before, after = {"force_local": self._forced}, {"force_local": on}
+                digest = replace(self._router.rules, force_local=on).digest
+                await self._record(FORCED, who, source, self._clock_ns(), before, after, after, digest)
+                self._put_in_force(self._present, self._rules, on)
+                self._tell("routing", who, before, after)
+            return self.info()
+
+    async def restore(self) -> None:
+        """Put in force what operators had set before the last end, as far as it still holds."""
+        recorded = await self._journal.store.latest_routing_overrides()
+        held, forced = recorded.get(RULES), recorded.get(FORCED)
+        is_forced = forced is not None and forced.override.get("force_local") is True
+        rules: _Set | None = None
+        present = self._configured
+        params = held.override.get("params") if held is not None else None
+        if held is not None and isinstance(params, dict) and params:
+            why = "" if held.declared == self._declared() else "routing in the configuration was changed since"
+            try:
+                present = changed(self._configured, params, self._names) if not why else present
+            except ControlInvalid as fault:
+                why = str(fault)
+            if why:
+                log.warning("routing: the configuration holds, not what %s set (%s)", held.who, why)
+                try:
+                    ended = self._record(RULES, "luthien", "start", self._clock_ns(), params, {}, {}, self._router.rules.digest)
+                    await asyncio.wait_for(ended, RECORD_S)
+                except (JournalUnavailable, TimeoutError) as fault:
+                    log.warning("this is not in the journal: %s", fault)
+            else:
+                rules = _Set(params, held.who, held.at_ns)
+                log.info("routing is set by %s: %s", held.who, in_words({}, params))
+        if forced is not None and is_forced:
+            log.warning("every request is kept local, as %s said; nothing goes to a cloud until that is taken back", forced.who)
+        self._put_in_force(present, rules, is_forced)
+
+    # --- parts ---
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self._upstreams.by_name)
+
+    def _declared(self) -> str:
+        """What identifies the configuration's own rules; it tells nothing of the keywords."""
+        return ROUTING + self._journal.digest(msgspec.json.encode(rules_of(self._configured), order="deterministic")).hex()
+
+    def _put_in_force(self, present: RoutingSettings, rules: _Set | None, forced: bool) -> None:
+        self._present, self._rules, self._forced = present, rules, forced
+        self._router.take(replace(rules_of(present), force_local=forced))
+
+    async def _record(
+        self,
+        what: Literal["routing", "force local"],
+        who: str,
+        source: ChangeSource,
+        at_ns: int,
+        before: dict[str, Any],
+        after: dict[str, Any],
+        override: dict[str, Any],
+        digest_after: str,
+    ) -> None:
+        await self._journal.append(
+            ControlChange(
+                at_ns=at_ns,
+                who=who,
+                source=source,
+                what=what,
+                before=before,
+                after=after,
+                digest_before=self._router.rules.digest,
+                digest_after=digest_after,
+                override=override,
+                declared=self._declared(),
+            )
+        )
+
+    def _tell(self, what: str, who: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        words = in_words(before, after)
+        log.info("%s set by %s: %s", what, who, words)
+        self._feed.publish("control_changed", None, f"{what} set by {who}: {words}"[:500])

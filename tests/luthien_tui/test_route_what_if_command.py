@@ -1,0 +1,70 @@
+"""`luthien route what-if`: what changed rules would have moved, told from the journal alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartGateway
+from tests.fault_upstream import FaultUpstream
+from tests.gateway.asking import CHAT
+from tests.luthien_tui.command import luthien
+
+LENGTH = "cost.max_prompt_length_for_local"
+
+
+@pytest.fixture
+async def folder(start_gateway: StartGateway, upstream: FaultUpstream) -> Path:
+    """A folder with a journal of three prompts and the configuration that they were sent under."""
+    upstreams = {"openai": {"api": "openai", "base_url": upstream.url}, "near": {"api": "ollama", "base_url": upstream.url}}
+    gateway = await start_gateway(upstreams=upstreams)
+    for text in ("hi", "hello", "a longer question"):
+        body = {"model": "gpt-4o-mini\x1b[31m", "messages": [{"role": "user", "content": text}]}
+        await gateway.ask("POST", CHAT.path, json.dumps(body).encode())
+    lines = [
+        f"  {name}: {{api: {one['api']}, base_url: '{one['base_url']}', local: {str(name == 'near').lower()}}}"
+        for name, one in upstreams.items()
+    ]
+    (gateway.data_dir / "luthien.yaml").write_text("\n".join(["upstreams:", *lines]))
+    return gateway.data_dir
+
+
+def test_moves_and_costs_are_told(folder: Path) -> None:
+    result = luthien(folder, "route", "what-if", "--config", "luthien.yaml", "--data-dir", ".", "--set", f"{LENGTH}=5")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "2 of the last 3 transactions would have gone elsewhere"
+    assert lines[1].split() == ["2", "openai", "→", "near"]
+    assert lines[2].startswith("cost of these: ")
+    assert "\x1b" not in result.stdout
+    found = json.loads(
+        luthien(
+            folder, "route", "what-if", "--config", "luthien.yaml", "--data-dir", ".", "--set", f"{LENGTH}=5", "--json"
+        ).stdout
+    )
+    assert (found["total"], found["moved"]) == (3, 2)
+    assert found["examples"][0]["reasons"] == ["cost_prefer_local"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "give at least one change"),
+        (["--set", LENGTH], "write NAME=VALUE"),
+        (["--set", f"{LENGTH}=-1"], f"--set {LENGTH}: "),
+        (["--set", "cost.max_prompt_lenght_for_local=1"], f"did you mean {LENGTH}"),
+        (["--set", "default_provider=nowhere"], "give one of local, public"),
+    ],
+)
+def test_what_cannot_be_tried_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], word: str) -> None:
+    result = luthien(tmp_path, "route", "what-if", *arguments)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert word in result.stderr
+
+
+def test_without_a_journal_it_says_so(tmp_path: Path) -> None:
+    result = luthien(tmp_path, "route", "what-if", "--set", f"{LENGTH}=5")
+    assert "there is no journal" in result.stderr
+    assert result.returncode != 0
