@@ -117,6 +117,7 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
     for one in tree["upstreams"].values():
         if one["api_key"] is not None:
             one["api_key"] = "[set]"
+        one["api_keys"] = ["[set]"] * len(one["api_keys"])
         if one["proxy"]:
             one["proxy"] = "[set]"
     for one in tree["keys"].values():

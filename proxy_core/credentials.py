@@ -37,11 +37,12 @@ def require_credential(headers: RawHeaders, upstream: str) -> None:
         )
 
 
-def add_credential(headers: RawHeaders, dialect: Dialect, api_key: str) -> None:
-    """Give the configured key where there is none."""
+def add_credential(headers: RawHeaders, dialect: Dialect, api_key: str) -> bool:
+    """Give the configured key where there is none. Returns whether it was given."""
     if any(is_credential(name) for name, _ in headers):
-        return
+        return False
     if dialect is Dialect.ANTHROPIC:
         headers.append((b"x-api-key", api_key.encode()))
     else:
         headers.append((b"authorization", b"Bearer " + api_key.encode()))
+    return True

@@ -203,10 +203,24 @@ class UpstreamKeyMissing(AdmissionRefused):
     face = Face(403, "invalid_request_error", "upstream_key_missing", "permission_error")
 
 
+class UpstreamBusy(AdmissionRefused):
+    """The upstream takes no more requests at once, and the queue before it is full; later it goes."""
+
+    face = Face(429, "rate_limit_error", "upstream_busy", "rate_limit_error")
+
+
+class UpstreamFrozen(AdmissionRefused):
+    """An operator lets nothing go to the upstream."""
+
+    face = Face(503, "server_error", "upstream_frozen", "overloaded_error")
+
+
 class UpstreamError(LuthienError):
     """The upstream could not answer."""
 
     face = Face(502, "upstream_error", "upstream_error", "api_error")
+    unsent = False
+    """Whether nothing of the request had gone out yet."""
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+from proxy_core.attempts import Attempts
 from proxy_core.control.feed import Feed
 from proxy_core.controlled_relay import ControlledRelay
 from proxy_core.credentials import add_credential, is_credential, require_credential
@@ -33,6 +34,7 @@ from proxy_core.errors import (
     RequestTimeout,
     RequestTooLarge,
     RouteRefused,
+    UpstreamError,
     UpstreamTimeout,
 )
 from proxy_core.ids import new_ulid
@@ -44,6 +46,7 @@ from proxy_core.policies.base import PolicyDenied
 from proxy_core.policy_services import ServicesFor
 from proxy_core.recording import Recorder, shared, used_by, without_secrets
 from proxy_core.relay import STREAM_TYPES, Message, Receive, Relay, Send
+from proxy_core.routing.pool import Pool
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import CHAT_OF, Router
 from proxy_core.routing.translated import request_headers as translated_headers
@@ -123,7 +126,11 @@ class Gateway:
         )
         self._feed = feed
         self._metrics = metrics
-        self._configured_secrets = tuple(one.api_key.encode() for one in upstreams.by_name.values() if one.api_key is not None)
+        self.pool = Pool(upstreams, settings.routing, clock=loop.time)
+        self._attempts = Attempts(
+            pool=self.pool, router=router, recorder=self._recorder, settings=settings.routing.retries, loop=loop
+        )
+        self._configured_secrets = tuple(key.encode() for one in upstreams.by_name.values() for key in one.keys)
         self.running: dict[str, Running] = {}
         self.total = 0
         self._ticking = False
@@ -167,6 +174,8 @@ class Gateway:
         finally:
             if running.watcher is not None:
                 running.watcher.cancel()
+            if running.seat is not None:
+                running.seat.leave()
             # The server's functions in it refer to the scope: left there, each request would be a cycle for the collector.
             scope.get("extensions", {}).clear()
             self.running.pop(running.row.transaction_id, None)
@@ -297,6 +306,9 @@ class Gateway:
             row.upstream = choice.upstream.name
         else:
             choice, refused = self._first_route(running, endpoint)
+        if self.pool.pooled and refused is None:
+            choice = self._attempts.pick(running, endpoint, choice, running.body)
+            row.upstream = choice.upstream.name
         running.upstream = choice.upstream
         row.reason = choice.reason
         row.state = "waiting"
@@ -382,21 +394,25 @@ class Gateway:
         endpoint = running.endpoint
         if endpoint is None:
             raise NotFound("no upstream was chosen")
-        headers = client_headers(running)
         target = endpoint.path.encode("latin-1")
         if running.query:
             target += b"?" + running.query
-        body = running.body
-        upstream = running.upstream
-        if upstream is not None and not (self._router.idle and not self._router.maps_models):
-            body = self._router.with_model(upstream, endpoint, body, running.glance.model)
-            if self._router.moved(endpoint, upstream):
-                headers = _without_credentials(running, headers)
-            if body is not running.body:
-                running.row.model = shared(glance(body).model)
-                running.sent_headers, running.sent_body = headers, body
-                await self._recorder.sent(running, target)
-        response = await self._send_upstream(running, target, headers, body)
+
+        async def once() -> UpstreamResponse:
+            upstream, headers, body = running.upstream, client_headers(running), running.body
+            if upstream is not None and not (self._router.idle and not self._router.maps_models and not self.pool.pooled):
+                body = self._router.with_model(upstream, endpoint, body, running.glance.model)
+                if self._router.moved(endpoint, upstream):
+                    headers = _without_credentials(running, headers)
+                if body is not running.body or running.tried:
+                    running.row.model = shared(glance(body).model)
+                    running.sent_headers, running.sent_body = headers, body
+                    await self._recorder.sent(running, target)
+            return await self._send_upstream(running, target, headers, body)
+
+        if running.upstream is None:
+            raise NotFound("no upstream was chosen")
+        response = await self._attempts.send(running, running.upstream, endpoint, running.body, once)
         try:
             held = await self._relay.relay(running, response, send)
             running.mark("last_byte", self._now())
@@ -429,25 +445,31 @@ class Gateway:
         """Send what the policies made of the request, recorded first where it is not what came."""
         context = control.context
         before = running.upstream
-        endpoint, upstream = running.endpoint, self._take_route(running, control)
-        headers = list(context.request_headers)
-        body = context.request_body
-        if endpoint is not None:
+        endpoint, first = running.endpoint, self._take_route(running, control)
+        if endpoint is None:
+            raise NotFound("no upstream was chosen")
+        same_target = context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
+
+        async def once() -> UpstreamResponse:
+            upstream = running.upstream or first
+            headers = list(context.request_headers)
+            body = context.request_body
             if self._router.moved(endpoint, upstream):
                 headers = _without_credentials(running, headers)
             if self._router.maps_models:
                 body = self._router.with_model(upstream, endpoint, body, glance(body).model)
-        same_target = endpoint is not None and context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
-        running.sent_headers, running.sent_body = headers, body
-        if headers != running.headers:
-            running.secrets = tuple({*running.secrets, *known_secrets(headers, b"")})
-        if running.sent_body != running.body:
-            model = glance(running.sent_body).model
-            running.row.model = shared(model) if model else running.row.model
-        if running.sent_body != running.body or running.upstream is not before or not same_target:
-            await self._recorder.sent(running, context.target)
-        self._feed.publish("policy", running.row)
-        return await self._send_upstream(running, context.target, headers, running.sent_body)
+            running.sent_headers, running.sent_body = headers, body
+            if headers != running.headers:
+                running.secrets = tuple({*running.secrets, *known_secrets(headers, b"")})
+            if running.sent_body != running.body or running.tried:
+                model = glance(running.sent_body).model
+                running.row.model = shared(model) if model else running.row.model
+            if running.sent_body != running.body or upstream is not before or not same_target or running.tried:
+                await self._recorder.sent(running, context.target)
+            self._feed.publish("policy", running.row)
+            return await self._send_upstream(running, context.target, headers, running.sent_body)
+
+        return await self._attempts.send(running, first, endpoint, context.request_body, once)
 
     def _take_route(self, running: Running, control: Control) -> Upstream:
         """Go where the policies and the rules say.
@@ -470,6 +492,9 @@ class Gateway:
             )
         if not self._router.idle and (by_policy or not row.upstream or context.request_body is not running.body):
             chosen, reason = self._route_again(running, control, (chosen.name, _code(reason)) if by_policy else None)
+            if not by_policy and self.pool.pooled:
+                choice = self._attempts.pick(running, endpoint, Choice(chosen, reason), context.request_body)
+                chosen, reason = choice.upstream, choice.reason
         running.upstream = chosen
         row.upstream, row.reason = chosen.name, reason
         return chosen
@@ -513,8 +538,10 @@ class Gateway:
             await self._recorder.sent(running, target)
             if translated.lost:
                 self._recorder.late(running, [_left_out(translated, running.ms_at(self._now()))])
-        if upstream.api_key is not None:
-            add_credential(headers, upstream.api if translated is not None else endpoint.dialect, upstream.api_key)
+        key = running.seat.key if running.seat is not None else upstream.api_key
+        if key is not None:
+            dialect = upstream.api if translated is not None else endpoint.dialect
+            running.key_added = add_credential(headers, dialect, key)
         elif running.client_key is not None and upstream.api is not Dialect.OLLAMA:
             require_credential(headers, upstream.name)
         now = self._now()
@@ -559,6 +586,8 @@ class Gateway:
         row = running.row
         face = error.face
         running.error = str(error)
+        if running.seat is not None and isinstance(error, UpstreamError):
+            running.seat.health.failed(face.openai_code)
         if isinstance(error, ClientGone):
             await self._recorder.outcome(running, "cancelled")
             self._finished(running)

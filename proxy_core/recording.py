@@ -189,6 +189,8 @@ class Recorder:
         )
         if row.outcome == "refused":
             record.reason = row.reason
+        if running.tried:
+            record.upstream, record.reason = row.upstream, row.reason
         control = running.control
         if control is not None:
             record.verdicts = tuple(control.context.verdicts)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy_core.limits.client_keys import ClientKey
     from proxy_core.limits.limiter import Admission
     from proxy_core.policies.streaming import StreamPipeline
+    from proxy_core.routing.pool import Seat
     from proxy_core.routing.translated import TranslatedAnswer
     from proxy_core.wire.encoder import StreamEncoder
 
@@ -51,6 +52,7 @@ class Running:
         "glance",
         "headers",
         "intended",
+        "key_added",
         "killed_by",
         "leaving",
         "method",
@@ -62,6 +64,7 @@ class Running:
         "response",
         "response_headers",
         "row",
+        "seat",
         "secrets",
         "sent",
         "sent_body",
@@ -71,8 +74,9 @@ class Running:
         "started",
         "started_ns",
         "task",
-        "translated",
         "timing",
+        "translated",
+        "tried",
         "upstream",
         "watcher",
         "write",
@@ -138,6 +142,12 @@ class Running:
         """The request's body as it goes upstream."""
         self.sent_headers: RawHeaders = []
         self.sent_target = b""
+        self.seat: Seat | None = None
+        """Its room at the upstream, while it has one."""
+        self.key_added = False
+        """Whether the upstream's configured key was sent, not one of the client's."""
+        self.tried: list[str] = []
+        """Upstreams of failed attempts after which it was sent again, in order."""
         self.killed_by = ""
         """The operator who ended it."""
         self.paused_at: float | None = None

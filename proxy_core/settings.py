@@ -74,6 +74,21 @@ class UpstreamSettings(Section):
     """Names of models as they are asked for, and as they are sent here; `*` stands for any text."""
     default_model: str | None = None
     """Model for requests that a rule sends here, where `models` has no name for theirs."""
+    priority: int | None = Field(default=None, ge=0, le=1_000)
+    """Makes it stand in for other upstreams that take the same requests: the lowest number comes first, and the first upstream of
+    an API has 0 where it sets none. One without takes only what is meant for it."""
+    weight: float = Field(default=1, gt=0, le=1_000)
+    """Its share of the sessions among those with the same priority; a session stays with one upstream."""
+    max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
+    """Requests that may run there at once; more wait in a queue."""
+    queue: int = Field(default=100, ge=0, le=100_000)
+    """Requests that may wait; more are answered with 429."""
+    queue_timeout_s: Seconds = 30.0
+    """Longest time that a request waits; then it is answered with 429."""
+    api_keys: list[SecretStr] = Field(default_factory=list)
+    """Further keys beside `api_key`: the next one is taken where one is refused (401) or has reached its limit (429)."""
+    allow_private: bool = True
+    """Whether its name may lead to an address of this machine or a private network; where a proxy is used, that looks it up."""
 
     @property
     def is_local(self) -> bool:
@@ -124,6 +139,40 @@ class CostSettings(Section):
     """Characters that count as one token."""
 
 
+class RetrySettings(Section):
+    max_attempts: int = Field(default=2, ge=1, le=10)
+    """Times that a request is sent at most, as long as nothing of an answer has gone to the client; 1 for never again."""
+    same_upstream: bool = False
+    """Whether an upstream is tried again after a pause where no other can take the request; clients do that on their own."""
+    budget: float = Field(default=0.2, ge=0, le=1)
+    """Further attempts, as a share of the requests of the last seconds; three are always free."""
+    budget_window_s: Seconds = 10.0
+    """How many seconds those are."""
+    statuses: list[int] = Field(default_factory=lambda: [429, 500, 502, 503, 504, 529])
+    """Statuses after which a request may be sent again."""
+    backoff_s: Seconds = 0.5
+    """Longest pause before the second attempt at the same upstream; it doubles with each, and chance takes a part of it."""
+    max_wait_s: Seconds = 8.0
+    """Longest pause; an upstream that asks for more (`retry-after`) is not tried again, the client is told to wait."""
+    unsafe: bool = False
+    """Whether a POST is sent again too where the upstream may have worked on it: no answer in time, a connection lost, 504."""
+
+
+class BreakerSettings(Section):
+    failures: int = Field(default=5, ge=1, le=1_000)
+    """Failures in a row after which an upstream is left alone for a while, where another can take its requests."""
+    rate: float = Field(default=0.5, gt=0, le=1)
+    """Or this share of the requests of the last seconds."""
+    min_requests: int = Field(default=20, ge=1, le=100_000)
+    """How many requests there must be for that."""
+    window_s: Seconds = 30.0
+    """How many seconds those are."""
+    pause_s: Seconds = 5.0
+    """First pause; then one request tries, and the pause doubles where it fails."""
+    max_pause_s: Seconds = 60.0
+    """Longest pause."""
+
+
 class RoutingSettings(Section):
     sensitivity: SensitivitySettings = SensitivitySettings()
     cost: CostSettings = CostSettings()
@@ -138,6 +187,8 @@ class RoutingSettings(Section):
     """Upstream by the client's tag, as `team:legal`, or `team` for any value. The first that fits is taken."""
     timeouts: Timeouts = Timeouts()
     """Times for every upstream that sets none of its own."""
+    retries: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
     max_connections: int = Field(default=1_000, ge=1)
     """Connections to upstreams at once."""
 

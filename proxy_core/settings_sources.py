@@ -73,7 +73,7 @@ OPTIONS = {
 """Command line option of each setting that has one."""
 
 ONE_UPSTREAM_OPTIONS = ("base_url", "type", "api_key")
-SECRET_LEAVES = frozenset({"api_key", "database_url", "proxy"})
+SECRET_LEAVES = frozenset({"api_key", "api_keys", "database_url", "proxy"})
 
 Place = tuple[str, ...]
 _PLACE_PARTS = re.compile(r"[.\[\]]+")

@@ -9,17 +9,20 @@ no redirect is followed, no cookie kept. Failures become UpstreamError with a me
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.abc import ResolveResult
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+from aiohttp.tracing import Trace
 from msgspec import Struct
 from yarl import URL
 
@@ -85,6 +88,18 @@ class _Pool(aiohttp.TCPConnector):
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
         self._factory = partial(ResponseProtocol, loop=named["loop"])  # type: ignore[assignment]
+        self.public_only: set[tuple[str, int]] = set()
+        """Hosts and ports that may not lead to a private address."""
+
+    async def _resolve_host(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
+        """The addresses that may be connected to: what was looked up is what is used, so no second answer slips in."""
+        found = await super()._resolve_host(host, port, traces)
+        if (host, port) not in self.public_only:
+            return found
+        public = [one for one in found if _is_public(one["host"])]
+        if not public:
+            raise _PrivateAddress(f"{host} leads to a private address")
+        return public
 
     async def take(self, recipe: _Recipe) -> ResponseProtocol:
         """A connection, one that waits or a new one; it is given back with `give_back`. Raises what aiohttp does."""
@@ -115,6 +130,16 @@ class _Pool(aiohttp.TCPConnector):
 
     def cut(self, key: ConnectionKey, protocol: ResponseProtocol) -> None:
         self._release(key, protocol, should_close=True)
+
+
+class _PrivateAddress(aiohttp.ClientError):
+    """A name leads to addresses that are not allowed."""
+
+
+def _is_public(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_global and not address.is_multicast
 
 
 class _Recipe(Struct, frozen=True):
@@ -161,7 +186,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         try:
             protocol = await connector.take(recipe)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _translate(error, upstream) from error
+            failure = _translate(error, upstream)
+            failure.unsent = True
+            raise failure from error
         connected_at = protocol.now()
         protocol.begin(recipe.name, without_body=method == "HEAD", first_byte_s=upstream.timeouts.first_byte_s)
         if recipe.proxy_credential is not None:
@@ -194,6 +221,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 raise UpstreamTLSError(
                     f"the ca_file of upstream '{upstream.name}' cannot be read: {error}; give a PEM file"
                 ) from error
+        if not upstream.allow_private and proxy is None and url.host is not None and url.port is not None:
+            self._connector.public_only.add((url.host, url.port))
         absolute = proxy is not None and url.scheme == "http"
         tunnel = {"Proxy-Authorization": credential.decode("ascii")} if credential and not absolute else None
         request = ClientRequest("GET", url, loop=loop, ssl=context, proxy=proxy, proxy_headers=tunnel)
@@ -269,6 +298,8 @@ def _translate(error: BaseException, upstream: Upstream) -> UpstreamError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return UpstreamTLSError(f"TLS to {where} failed: {reason}; set its ca_file if it has a private authority")
+    if isinstance(error, _PrivateAddress):
+        return UpstreamUnreachable(f"{where} is not connected to: {error}; see its setting 'allow_private'")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return UpstreamUnreachable(f"the proxy refused the way to {where} with status {error.status}; check its settings")
     if isinstance(error, TimeoutError | aiohttp.ServerTimeoutError):

@@ -33,6 +33,20 @@ class Upstream(Struct, frozen=True):
     models: dict[str, str] = {}
     """Names of models as they are asked for, and as they are sent here."""
     default_model: str | None = None
+    more_keys: tuple[str, ...] = ()
+    """Keys that take turns with `api_key`."""
+    priority: int | None = None
+    """Place among upstreams that stand in for each other, lowest first; None where it stands in for none."""
+    weight: float = 1.0
+    max_concurrency: int | None = None
+    queue: int = 0
+    queue_timeout_s: float = 0.0
+    allow_private: bool = True
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All its keys."""
+        return (self.api_key, *self.more_keys) if self.api_key is not None else ()
 
 
 class Choice(Struct, frozen=True):
@@ -76,6 +90,7 @@ def speaks(api: Dialect, endpoint: Endpoint) -> bool:
 
 def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
     parts = urlsplit(one.base_url)
+    keys = [key.get_secret_value() for key in (one.api_key, *one.api_keys) if key is not None]
     return Upstream(
         name=name,
         api=Dialect(one.api),
@@ -83,10 +98,17 @@ def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
         path_prefix=parts.path,
         host_header=parts.netloc.encode("ascii"),
         timeouts=one.timeouts or timeouts,
-        api_key=one.api_key.get_secret_value() if one.api_key else None,
+        api_key=keys[0] if keys else None,
+        more_keys=tuple(keys[1:]),
         ca_file=one.ca_file,
         proxy=one.proxy,
         local=one.is_local,
         models=one.models,
         default_model=one.default_model,
+        priority=one.priority,
+        weight=one.weight,
+        max_concurrency=one.max_concurrency,
+        queue=one.queue,
+        queue_timeout_s=one.queue_timeout_s,
+        allow_private=one.allow_private,
     )

@@ -1,0 +1,258 @@
+"""Several upstreams that stand in for each other: which takes a request, and whether it has room.
+
+Members are ordered by priority, then by session (rendezvous hashing over weights, so a session stays with one and only its own
+sessions move when one goes). Those that do badly come last, but where nobody else is left they are tried all the same. What a
+path, a policy or a tag names goes there or nowhere. Room is given in the order in which it was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Container
+from hashlib import blake2b
+
+from msgspec import Struct
+
+from proxy_core.errors import UpstreamBusy, UpstreamFrozen
+from proxy_core.routing.health import BreakerRules, Health, HealthView, OperatorState
+from proxy_core.routing.reasons import Reason
+from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
+from proxy_core.settings import RoutingSettings
+from proxy_core.wire.dialects import Dialect, Endpoint
+
+Chance = Callable[[], float]
+May = Callable[[Upstream], bool]
+
+STAYS = frozenset({Reason.EXPLICIT_UPSTREAM, Reason.BACKEND_SET, Reason.TAG_RULE})
+"""What names an upstream: no other takes its place."""
+_MAX_REASONS = 64
+"""Characters that the journal has for reason codes."""
+
+
+class _Key(Struct):
+    secret: str
+    rests_until: float = 0.0
+
+
+class Seat:
+    """One request's room at an upstream, until `leave`."""
+
+    __slots__ = ("_left", "_member", "_trying", "key")
+
+    def __init__(self, member: Member, trying: bool) -> None:
+        self._member = member
+        self._trying = trying
+        self._left = False
+        self.key: str | None = member.key()
+        """The configured key to send; None where there is none."""
+
+    @property
+    def health(self) -> Health:
+        return self._member.health
+
+    def key_refused(self, rest_s: float) -> bool:
+        """Do not use this key for a while. Returns whether there is another that may be used now."""
+        return self.key is not None and self._member.rest_key(self.key, rest_s)
+
+    @property
+    def has_fresh_key(self) -> bool:
+        """Whether a key may be used now that has not just been refused."""
+        return self._member.has_fresh_key
+
+    def leave(self) -> None:
+        """The request is over; only the first call counts."""
+        if not self._left:
+            self._left = True
+            self._member.leave(self._trying)
+
+
+class Member:
+    """One upstream with its health, keys and room."""
+
+    def __init__(self, upstream: Upstream, rules: BreakerRules, *, clock: Callable[[], float], chance: Chance) -> None:
+        self.upstream = upstream
+        self.health = Health(upstream.name, rules, clock=clock, chance=chance)
+        self._clock = clock
+        self._keys = [_Key(secret) for secret in upstream.keys]
+        self._limit = upstream.max_concurrency
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        return self._limit is None or self.health.in_flight < self._limit
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._waiting)
+
+    async def enter(self) -> Seat:
+        """Room for one request, waited for where there is none. Raises UpstreamBusy, UpstreamFrozen."""
+        name = self.upstream.name
+        if self.health.operator == "frozen":
+            raise UpstreamFrozen(Reason.OPERATOR_OVERRIDE, f"an operator has frozen upstream '{name}'")
+        if not self.has_room or self._waiting:
+            await self._wait()
+        return Seat(self, self.health.begin())
+
+    async def _wait(self) -> None:
+        name, limit = self.upstream.name, self._limit
+        if len(self._waiting) >= self.upstream.queue:
+            raise _busy(f"upstream '{name}' is busy with {limit} requests, and {len(self._waiting)} wait")
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self.upstream.queue_timeout_s):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.done() and not turn.cancelled():
+                # Room was kept for this one in the moment in which it was stopped: the next one has it.
+                self.health.in_flight -= 1
+                self._call_next()
+            else:
+                self._waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise _busy(f"upstream '{name}' had no room within {self.upstream.queue_timeout_s:g} s") from error
+            raise
+        # The room that was kept for it is taken by its seat.
+        self.health.in_flight -= 1
+
+    def leave(self, trying: bool) -> None:
+        self.health.end(trying=trying)
+        self._call_next()
+
+    def _call_next(self) -> None:
+        while self._waiting and self.has_room:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.health.in_flight += 1
+                turn.set_result(None)
+
+    def key(self) -> str | None:
+        """The first key that does not rest, or the one that rests the shortest."""
+        if len(self._keys) < 2:
+            return self._keys[0].secret if self._keys else None
+        now = self._clock()
+        return next((one for one in self._keys if one.rests_until <= now), min(self._keys, key=_rests_until)).secret
+
+    def rest_key(self, secret: str, seconds: float) -> bool:
+        now = self._clock()
+        for one in self._keys:
+            if one.secret == secret:
+                one.rests_until = max(one.rests_until, now + seconds)
+        return self.has_fresh_key
+
+    @property
+    def has_fresh_key(self) -> bool:
+        now = self._clock()
+        return any(one.rests_until <= now for one in self._keys)
+
+
+def _rests_until(key: _Key) -> float:
+    return key.rests_until
+
+
+def _busy(message: str) -> UpstreamBusy:
+    return UpstreamBusy(Reason.UPSTREAM_BUSY, message, [(b"retry-after", b"1")])
+
+
+class Pool:
+    """All upstreams of a gateway, and who stands in for whom."""
+
+    def __init__(
+        self, upstreams: Upstreams, routing: RoutingSettings, *, clock: Callable[[], float], chance: Chance = random.random
+    ) -> None:
+        one = routing.breaker
+        rules = BreakerRules(one.failures, one.rate, one.min_requests, one.window_s, one.pause_s, one.max_pause_s)
+        self._upstreams = upstreams
+        self._chance = chance
+        self.members = {name: Member(upstream, rules, clock=clock, chance=chance) for name, upstream in upstreams.by_name.items()}
+        self.pooled = any(upstream.priority is not None for upstream in upstreams.by_name.values())
+        """Whether any upstream stands in for another; else each request goes where it is routed."""
+        self._order: dict[tuple[Dialect, Dialect], tuple[Member, ...]] = {}
+
+    def set_state(self, name: str, state: OperatorState) -> None:
+        """Drain or freeze an upstream, or take it back. Raises KeyError."""
+        self.members[name].health.set_state(state)
+
+    def views(self) -> list[HealthView]:
+        """All upstreams, in the order of the configuration."""
+        return [member.health.view() for member in self.members.values()]
+
+    async def enter(self, upstream: Upstream) -> Seat:
+        """Room for one request. Raises UpstreamBusy, UpstreamFrozen."""
+        return await self.members[upstream.name].enter()
+
+    def pick(self, choice: Choice, endpoint: Endpoint, session_id: str, may: May) -> Choice:
+        """The upstream that takes a request which the rules send to `choice`; `may` tells where it may go as well."""
+        ranked = self._ranked(choice.upstream, choice.reason, endpoint, session_id, may)
+        if not ranked:
+            return choice
+        usable = [one for one in ranked if _willing(one) and one.health.ready]
+        best = next((one for one in usable if one.has_room), None)
+        best = best or (usable[0] if usable else next((one for one in ranked if _willing(one)), ranked[0]))
+        if best is ranked[0]:
+            return Choice(best.upstream, choice.reason)
+        first = ranked[0].health
+        why = Reason.OPERATOR_OVERRIDE if first.operator != "active" else Reason.UPSTREAM_UNHEALTHY
+        if first.operator == "active" and first.ready:
+            why = Reason.UPSTREAM_BUSY
+        return Choice(best.upstream, with_reason(choice.reason, why))
+
+    def another(self, tried: Container[str], choice: Choice, endpoint: Endpoint, session_id: str, may: May) -> Upstream | None:
+        """One that has not been tried yet and is ready to take the request; None where there is none."""
+        for one in self._ranked(choice.upstream, choice.reason, endpoint, session_id, may):
+            if one.upstream.name not in tried and _willing(one) and one.health.ready and one.has_room:
+                return one.upstream
+        return None
+
+    def _ranked(self, chosen: Upstream, reason: str, endpoint: Endpoint, session_id: str, may: May) -> list[Member]:
+        """Those that may take the request, best first; empty where nobody stands in for the chosen one."""
+        first, *_ = reason.split(",")
+        members = self._members(endpoint)
+        mine = self.members[chosen.name]
+        if not self.pooled or first in STAYS or mine not in members:
+            return []
+        ordered = [one for one in self._by_session(members, session_id) if one is mine or may(one.upstream)]
+        if first != Reason.DEFAULT:
+            ordered.sort(key=lambda one: one is not mine)
+        return ordered
+
+    def _members(self, endpoint: Endpoint) -> tuple[Member, ...]:
+        known = self._order.get((endpoint.api, endpoint.dialect))
+        if known is None:
+            usual = self._upstreams.usual(endpoint.api)
+            known = tuple(
+                one
+                for one in self.members.values()
+                if speaks(one.upstream.api, endpoint) and (one.upstream.priority is not None or one.upstream is usual)
+            )
+            self._order[endpoint.api, endpoint.dialect] = known
+        return known
+
+    def _by_session(self, members: tuple[Member, ...], session_id: str) -> list[Member]:
+        seed = session_id or f"{self._chance()}"
+        return sorted(members, key=lambda one: (one.upstream.priority or 0, _score(seed, one.upstream)))
+
+
+def _willing(member: Member) -> bool:
+    return member.health.operator == "active"
+
+
+def _score(seed: str, upstream: Upstream) -> float:
+    """Lowest wins; each upstream wins its share of the seeds by weight (weighted rendezvous hashing)."""
+    digest = blake2b(f"{seed}\n{upstream.name}".encode("utf-8", "replace"), digest_size=8).digest()
+    return -math.log((int.from_bytes(digest, "big") + 1) / (1 << 64)) / upstream.weight
+
+
+def with_reason(reasons: str, code: Reason) -> str:
+    """Codes with one more behind them, within what the journal takes: the first and the last stay."""
+    if code in reasons.split(","):
+        return reasons
+    longer = f"{reasons},{code}" if reasons else str(code)
+    if len(longer) > _MAX_REASONS:
+        longer = f"{reasons.partition(',')[0]},{code}"
+    return longer if len(longer) <= _MAX_REASONS else str(code)
