@@ -151,7 +151,7 @@ class Router:
         rules = self.rules
         if upstream.local or not (rules.keywords or rules.force_local):
             return
-        said = spoken(operation, body)
+        said = spoken(operation, body) if _is_text(body) else Spoken(None)
         there = Candidate(upstream.name, local=False, takes=True)
         question = Question(upstreams=(there,), asked=upstream.name, texts=said.texts, last_user=said.last_user)
         decision = decide(question, rules)
@@ -185,6 +185,15 @@ class Router:
             return endpoint.upstream != upstream.name
         usual = self._upstreams.usual(endpoint.api)
         return usual is None or usual.name != upstream.name
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether a body can be read as it stands: it may be compressed, or hold files."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _takes(upstream: Upstream, endpoint: Endpoint) -> bool:

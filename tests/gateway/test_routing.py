@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartGateway
-from tests.fault_upstream import FaultUpstream
+from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway.asking import CHAT, EVERY, MESSAGES, OLLAMA_CHAT, RESPONSES, Asking, error_message, name_of
 from tests.gateway_fixtures import RunningGateway
 
@@ -226,6 +226,23 @@ async def test_no_policy_takes_a_keyword_to_the_cloud(start: Any, upstream: Faul
         gateway = await start(SENSITIVE, policies=[policy])
         await gateway.ask("POST", CHAT.path, said("our internal plan"))
         assert not upstream.exchanges, policy["use"]
+
+
+async def test_no_failure_and_no_policy_takes_a_compressed_keyword_to_the_cloud(
+    start_gateway: StartGateway, upstream: FaultUpstream, local: FaultUpstream
+) -> None:
+    upstreams = {
+        "cloud": {"api": "openai", "base_url": upstream.url, "priority": 0},
+        "near": {"api": "openai", "base_url": local.url, "local": True, "priority": 0},
+    }
+    for policies in ([], [{"use": "backend_sampling", "params": {"samples": 2}}]):
+        gateway = await start_gateway(upstreams=upstreams, routing=SENSITIVE, policies=policies)
+        for path in ("", "/near", "/cloud"):
+            local.faults.append(Fault(status=429))
+            await gateway.ask("POST", path + CHAT.path, gzip.compress(said("internal")), {"content-encoding": "gzip"})
+            local.faults.clear()
+    assert local.exchanges
+    assert not upstream.exchanges
 
 
 async def test_with_policies_a_keyword_that_nothing_local_takes_is_denied(
