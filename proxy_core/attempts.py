@@ -58,6 +58,7 @@ class Attempts:
         self._recorder = recorder
         self._settings = settings
         self._statuses = frozenset(settings.statuses)
+        self._retries = settings.max_attempts > 1 and (pool.turns or settings.same_upstream)
         self._now = loop.time
         self._chance = chance
         self._budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=loop.time)
@@ -74,11 +75,13 @@ class Attempts:
 
         `body` is what is sent, as the rules read it.
         """
-        self._budget.request()
+        if self._retries:
+            self._budget.request()
         number = 0
         while True:
             number += 1
-            seat = running.seat = await self._pool.enter(upstream)
+            member = self._pool.members[upstream.name]
+            seat = running.seat = member.seat() or await member.wait()
             started = self._now()
             try:
                 response = await once()
@@ -94,7 +97,8 @@ class Attempts:
                 why = _short(error)
             else:
                 if response.status < 400:
-                    seat.health.answered((self._now() - started) * 1e3)
+                    now = self._now()
+                    seat.health.answered(now, (now - started) * 1e3)
                     return response
                 rest_s = self._tell_health(running, seat, response, (self._now() - started) * 1e3)
                 following = self._following(running, upstream, endpoint, body, number, seat, response=response, rest_s=rest_s)
@@ -119,7 +123,7 @@ class Attempts:
         if status in FAILURES:
             seat.health.failed(f"status {status}")
         elif status != 429:
-            seat.health.answered(ms)
+            seat.health.answered(self._now(), ms)
         if status == 429 or asked is not None:
             rest_s = min(_REST_S if asked is None else asked, _MAX_REST_S)
             if status != 429:
@@ -145,7 +149,7 @@ class Attempts:
         """What is tried after a failure; None where the client is told of it."""
         settings = self._settings
         status = response.status if response is not None else None
-        if number >= settings.max_attempts or running.sent:
+        if not self._retries or number >= settings.max_attempts or running.sent:
             return None
         following: _Next | None = None
         if status == 401:
@@ -203,7 +207,7 @@ class Attempts:
 
     def _note(self, running: Running, upstream: Upstream, why: str, following: _Next) -> None:
         """Put a failed attempt on record."""
-        running.tried.append(upstream.name)
+        running.tried = (*running.tried, upstream.name)
         there = following.upstream.name
         verdict = Verdict(
             policy="routing",

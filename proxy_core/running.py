@@ -146,7 +146,7 @@ class Running:
         """Its room at the upstream, while it has one."""
         self.key_added = False
         """Whether the upstream's configured key was sent, not one of the client's."""
-        self.tried: list[str] = []
+        self.tried: tuple[str, ...] = ()
         """Upstreams of failed attempts after which it was sent again, in order."""
         self.killed_by = ""
         """The operator who ended it."""

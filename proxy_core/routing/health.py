@@ -59,22 +59,33 @@ class HealthView(Struct, frozen=True):
 class SlidingCount:
     """Events and those of them that count, over the last seconds, in steps of a tenth of that time."""
 
-    __slots__ = ("_marked", "_numbers", "_seen", "_step_s")
+    __slots__ = ("_marked", "_number", "_numbers", "_seen", "_slot", "_step_s")
 
     def __init__(self, window_s: float) -> None:
         self._step_s = window_s / _SLOTS
         self._numbers = [_NEVER] * _SLOTS
         self._seen = [0] * _SLOTS
         self._marked = [0] * _SLOTS
+        self._number = _NEVER
+        self._slot = 0
 
-    def add(self, now: float, *, seen: int = 0, marked: int = 0) -> None:
-        number = int(now / self._step_s)
-        slot = number % _SLOTS
-        if self._numbers[slot] != number:
-            self._numbers[slot] = number
-            self._seen[slot] = self._marked[slot] = 0
-        self._seen[slot] += seen
-        self._marked[slot] += marked
+    def see(self, now: float) -> None:
+        """An event."""
+        if int(now / self._step_s) != self._number:
+            self._turn(now)
+        self._seen[self._slot] += 1
+
+    def mark(self, now: float) -> None:
+        """What counts; where that is an event, it is seen too."""
+        if int(now / self._step_s) != self._number:
+            self._turn(now)
+        self._marked[self._slot] += 1
+
+    def _turn(self, now: float) -> None:
+        self._number = int(now / self._step_s)
+        self._slot = self._number % _SLOTS
+        self._numbers[self._slot] = self._number
+        self._seen[self._slot] = self._marked[self._slot] = 0
 
     def totals(self, now: float) -> tuple[int, int]:
         """Events seen and marked within the window."""
@@ -84,6 +95,7 @@ class SlidingCount:
 
     def clear(self) -> None:
         self._numbers = [_NEVER] * _SLOTS
+        self._number = _NEVER
 
 
 class Health:
@@ -139,10 +151,10 @@ class Health:
             return True
         return False
 
-    def answered(self, ms: float) -> None:
-        """The head of a good answer came, after this time."""
+    def answered(self, now: float, ms: float) -> None:
+        """The head of a good answer came, after this time; `now` is what the clock says."""
         self._latencies.append(ms)
-        self._count.add(self._clock(), seen=1)
+        self._count.see(now)
         self._in_a_row = 0
         if self._open:
             self._close()
@@ -151,7 +163,8 @@ class Health:
         """It gave no answer, or one that says that it is in trouble."""
         now = self._clock()
         self._last_failure = why
-        self._count.add(now, seen=1, marked=1)
+        self._count.see(now)
+        self._count.mark(now)
         self._in_a_row += 1
         if self._open:
             if now >= self._tried_from:
@@ -166,8 +179,9 @@ class Health:
 
     def rest(self, seconds: float) -> None:
         """It asked to be left alone for so long; that is no failure."""
-        self._count.add(self._clock(), seen=1)
-        self._resting_until = max(self._resting_until, self._clock() + seconds)
+        now = self._clock()
+        self._count.see(now)
+        self._resting_until = max(self._resting_until, now + seconds)
 
     def end(self, *, trying: bool) -> None:
         """A request is over, however it ended; `trying` as `begin` told."""

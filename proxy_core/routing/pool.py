@@ -40,18 +40,15 @@ class _Key(Struct):
 class Seat:
     """One request's room at an upstream, until `leave`."""
 
-    __slots__ = ("_left", "_member", "_trying", "key")
+    __slots__ = ("_left", "_member", "_trying", "health", "key")
 
-    def __init__(self, member: Member, trying: bool) -> None:
+    def __init__(self, member: Member) -> None:
         self._member = member
-        self._trying = trying
         self._left = False
-        self.key: str | None = member.key()
+        self.health = member.health
+        self._trying = member.health.begin()
+        self.key = member.only_key or member.key()
         """The configured key to send; None where there is none."""
-
-    @property
-    def health(self) -> Health:
-        return self._member.health
 
     def key_refused(self, rest_s: float) -> bool:
         """Do not use this key for a while. Returns whether there is another that may be used now."""
@@ -66,7 +63,9 @@ class Seat:
         """The request is over; only the first call counts."""
         if not self._left:
             self._left = True
-            self._member.leave(self._trying)
+            self.health.end(trying=self._trying)
+            if self._member.waiting:
+                self._member.call_next()
 
 
 class Member:
@@ -77,33 +76,38 @@ class Member:
         self.health = Health(upstream.name, rules, clock=clock, chance=chance)
         self._clock = clock
         self._keys = [_Key(secret) for secret in upstream.keys]
+        self.only_key = upstream.api_key if len(self._keys) == 1 else None
         self._limit = upstream.max_concurrency
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        """Requests in the queue."""
 
     @property
     def has_room(self) -> bool:
         return self._limit is None or self.health.in_flight < self._limit
 
-    @property
-    def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._waiting)
-
-    async def enter(self) -> Seat:
-        """Room for one request, waited for where there is none. Raises UpstreamBusy, UpstreamFrozen."""
-        name = self.upstream.name
+    def seat(self) -> Seat | None:
+        """Room for one request, if there is any at once. Raises UpstreamFrozen."""
         if self.health.operator == "frozen":
-            raise UpstreamFrozen(Reason.OPERATOR_OVERRIDE, f"an operator has frozen upstream '{name}'")
-        if not self.has_room or self._waiting:
-            await self._wait()
-        return Seat(self, self.health.begin())
+            raise UpstreamFrozen(Reason.OPERATOR_OVERRIDE, f"an operator has frozen upstream '{self.upstream.name}'")
+        if self._limit is not None and (self.waiting or self.health.in_flight >= self._limit):
+            return None
+        return Seat(self)
+
+    async def wait(self) -> Seat:
+        """Room for one request, waited for. Raises UpstreamBusy, UpstreamFrozen."""
+        await self._wait()
+        try:
+            return self.seat() or Seat(self)
+        except UpstreamFrozen:
+            self.call_next()
+            raise
 
     async def _wait(self) -> None:
         name, limit = self.upstream.name, self._limit
-        if len(self._waiting) >= self.upstream.queue:
-            raise _busy(f"upstream '{name}' is busy with {limit} requests, and {len(self._waiting)} wait")
+        if len(self.waiting) >= self.upstream.queue:
+            raise _busy(f"upstream '{name}' is busy with {limit} requests, and {len(self.waiting)} wait")
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self.waiting.append(turn)
         try:
             async with asyncio.timeout(self.upstream.queue_timeout_s):
                 await turn
@@ -111,30 +115,27 @@ class Member:
             if turn.done() and not turn.cancelled():
                 # Room was kept for this one in the moment in which it was stopped: the next one has it.
                 self.health.in_flight -= 1
-                self._call_next()
-            else:
-                self._waiting.remove(turn)
+                self.call_next()
+            elif turn in self.waiting:
+                self.waiting.remove(turn)
             if isinstance(error, TimeoutError):
                 raise _busy(f"upstream '{name}' had no room within {self.upstream.queue_timeout_s:g} s") from error
             raise
         # The room that was kept for it is taken by its seat.
         self.health.in_flight -= 1
 
-    def leave(self, trying: bool) -> None:
-        self.health.end(trying=trying)
-        self._call_next()
-
-    def _call_next(self) -> None:
-        while self._waiting and self.has_room:
-            turn = self._waiting.popleft()
+    def call_next(self) -> None:
+        """Let in who waits, as far as there is room."""
+        while self.waiting and self.has_room:
+            turn = self.waiting.popleft()
             if not turn.done():
                 self.health.in_flight += 1
                 turn.set_result(None)
 
     def key(self) -> str | None:
-        """The first key that does not rest, or the one that rests the shortest."""
-        if len(self._keys) < 2:
-            return self._keys[0].secret if self._keys else None
+        """The first key that does not rest, or the one that rests the shortest; None where there is none."""
+        if not self._keys:
+            return None
         now = self._clock()
         return next((one for one in self._keys if one.rests_until <= now), min(self._keys, key=_rests_until)).secret
 
@@ -172,6 +173,8 @@ class Pool:
         self.members = {name: Member(upstream, rules, clock=clock, chance=chance) for name, upstream in upstreams.by_name.items()}
         self.pooled = any(upstream.priority is not None for upstream in upstreams.by_name.values())
         """Whether any upstream stands in for another; else each request goes where it is routed."""
+        self.turns = self.pooled or any(len(upstream.keys) > 1 for upstream in upstreams.by_name.values())
+        """Whether a request that failed may go elsewhere, or with another key."""
         self._order: dict[tuple[Dialect, Dialect], tuple[Member, ...]] = {}
 
     def set_state(self, name: str, state: OperatorState) -> None:
@@ -181,10 +184,6 @@ class Pool:
     def views(self) -> list[HealthView]:
         """All upstreams, in the order of the configuration."""
         return [member.health.view() for member in self.members.values()]
-
-    async def enter(self, upstream: Upstream) -> Seat:
-        """Room for one request. Raises UpstreamBusy, UpstreamFrozen."""
-        return await self.members[upstream.name].enter()
 
     def pick(self, choice: Choice, endpoint: Endpoint, session_id: str, may: May) -> Choice:
         """The upstream that takes a request which the rules send to `choice`; `may` tells where it may go as well."""

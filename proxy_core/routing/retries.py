@@ -36,7 +36,7 @@ class RetryBudget:
 
     def request(self) -> None:
         """A request begins."""
-        self._count.add(self._clock(), seen=1)
+        self._count.see(self._clock())
 
     def take(self) -> bool:
         """Whether one more attempt may be made; it is counted then."""
@@ -44,7 +44,7 @@ class RetryBudget:
         requests, retries = self._count.totals(now)
         if retries + 1 > requests * self._share + _FREE_RETRIES:
             return False
-        self._count.add(now, marked=1)
+        self._count.mark(now)
         return True
 
 
