@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxy_core.policy_mesh import PATHS as OWN_PATHS
+
 _PREFIXES = re.compile(
     r"^(?:/api(?=/v1/)|/openai(?=/v1/)|/inference(?=/v1/)|/gateway/[^/]+|/proxy/[^/]+|/ollama(?=/)|/serverless(?=/)|/v1/inference)"
 )
@@ -75,6 +77,9 @@ def _exchange(name: str, row: dict[str, Any], left_out: Counter[str]) -> Exchang
     path = _gateway_path(row.get("path") or None, api)
     if path is None:
         left_out[f"{provider} {api}: its path is no path of the three APIs"] += 1
+        return None
+    if path.partition("?")[0] in OWN_PATHS:
+        left_out[f"{provider} {api}: luthien serves {path} itself; behind an upstream's name it passes"] += 1
         return None
     method = (row.get("method") or "POST").upper()
     status = row.get("status")
