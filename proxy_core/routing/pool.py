@@ -26,8 +26,17 @@ from proxy_core.wire.dialects import Dialect, Endpoint
 Chance = Callable[[], float]
 May = Callable[[Upstream], bool]
 
-STAYS = frozenset({Reason.EXPLICIT_UPSTREAM, Reason.BACKEND_SET, Reason.TAG_RULE})
-"""What names an upstream: no other takes its place."""
+MOVES = frozenset(
+    {
+        Reason.DEFAULT,
+        Reason.EXPLICIT_MODEL,
+        Reason.COST_PREFER_LOCAL,
+        Reason.SENSITIVE_KEYWORD_MATCH,
+        Reason.CONTENT_UNREADABLE,
+        Reason.OPERATOR_OVERRIDE,
+    }
+)
+"""Reasons with which another upstream may take the place of the chosen one. A path, a policy or a tag names just that one."""
 _MAX_REASONS = 64
 """Characters that the journal has for reason codes."""
 
@@ -213,7 +222,7 @@ class Pool:
         first, *_ = reason.split(",")
         members = self._members(endpoint)
         mine = self.members[chosen.name]
-        if not self.pooled or first in STAYS or mine not in members:
+        if not self.pooled or first not in MOVES or mine not in members:
             return []
         ordered = [one for one in self._by_session(members, session_id) if one is mine or may(one.upstream)]
         if first != Reason.DEFAULT:

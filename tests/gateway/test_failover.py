@@ -106,6 +106,22 @@ async def test_what_a_path_names_goes_there_or_nowhere(start: Any, upstream: Fau
     assert not second.exchanges
 
 
+async def test_what_a_policy_or_a_tag_names_goes_there_or_nowhere(
+    start: Any, upstream: FaultUpstream, second: FaultUpstream
+) -> None:
+    gateway = await start(
+        {"priority": 1}, {"priority": 0}, policies=[{"use": "set_backend", "params": {"backend_url": upstream.url}}]
+    )
+    upstream.faults.append(Fault(status=503))
+    response = await chat(gateway)
+    assert (response.status, response.header("x-luthien-upstream")) == (503, "one")
+    gateway = await start({"priority": 1}, {"priority": 0}, routing={"tags": {"team:legal": "one"}})
+    upstream.faults.append(Fault(status=503))
+    response = await chat(gateway, **{"x-luthien-tags": "team:legal"})
+    assert (response.status, response.header("x-luthien-reason")) == (503, "tag_rule")
+    assert not second.exchanges
+
+
 @pytest.mark.parametrize("model_rule", [False, True], ids=["by keyword", "by model"])
 async def test_what_must_stay_local_fails_before_it_leaves(
     start: Any, upstream: FaultUpstream, second: FaultUpstream, model_rule: bool
