@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
@@ -54,6 +55,7 @@ class Attempts:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._pool = pool
+        self._members = pool.members
         self._router = router
         self._recorder = recorder
         self._settings = settings
@@ -61,6 +63,8 @@ class Attempts:
         self._retries = settings.max_attempts > 1 and (pool.turns or settings.same_upstream)
         self._now = loop.time
         self._chance = chance
+        self.failed: Counter[tuple[str, ...]] = Counter()
+        """Failed attempts after which a request was sent again, by upstream and outcome."""
         self._budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=loop.time)
 
     def pick(self, running: Running, endpoint: Endpoint, choice: Choice, body: bytes) -> Choice:
@@ -80,7 +84,7 @@ class Attempts:
         number = 0
         while True:
             number += 1
-            member = self._pool.members[upstream.name]
+            member = self._members[upstream.name]
             seat = running.seat = member.seat() or await member.wait()
             started = self._now()
             try:
@@ -208,6 +212,7 @@ class Attempts:
     def _note(self, running: Running, upstream: Upstream, why: str, following: _Next) -> None:
         """Put a failed attempt on record."""
         running.tried = (*running.tried, upstream.name)
+        self.failed[upstream.name, why] += 1
         there = following.upstream.name
         verdict = Verdict(
             policy="routing",

@@ -130,6 +130,12 @@ class Gateway:
         self._attempts = Attempts(
             pool=self.pool, router=router, recorder=self._recorder, settings=settings.routing.retries, loop=loop
         )
+        metrics.watch_labelled(
+            "luthien_retries",
+            "Failed attempts after which a request was sent again.",
+            ("upstream", "outcome"),
+            lambda: self._attempts.failed,
+        )
         self._configured_secrets = tuple(key.encode() for one in upstreams.by_name.values() for key in one.keys)
         self.running: dict[str, Running] = {}
         self.total = 0
@@ -454,6 +460,9 @@ class Gateway:
             upstream = running.upstream or first
             headers = list(context.request_headers)
             body = context.request_body
+            if upstream is not first:
+                # A credential that a policy gave is meant for the upstream that it saw.
+                headers = [one for one in headers if not is_credential(one[0]) or one in running.headers]
             if self._router.moved(endpoint, upstream):
                 headers = _without_credentials(running, headers)
             if self._router.maps_models:

@@ -67,6 +67,20 @@ async def test_the_next_priority_stands_in_with_its_own_key(start: Any, upstream
     (verdict,) = detail.verdicts
     assert verdict.detail == {"attempt": 1, "upstream": "one", "outcome": "status 503", "next": "two"}
     assert (await chat(gateway)).header("x-luthien-upstream") == "one", "one failure is not the end of an upstream"
+    metrics = await gateway.ask("GET", "/metrics")
+    assert b'luthien_retries_total{outcome="status 503",upstream="one"} 1.0' in metrics.body
+
+
+async def test_a_key_that_a_policy_gave_goes_to_the_upstream_that_it_saw(
+    start: Any, upstream: FaultUpstream, second: FaultUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_OF_ONE", "sk-policy")
+    policy = {"use": "add_api_key_header_from_env", "params": {"api_key_env_var_name": "KEY_OF_ONE"}}
+    gateway = await start({}, {"priority": 1}, policies=[policy])
+    upstream.faults.append(Fault(status=503))
+    assert (await chat(gateway)).status == 200
+    assert upstream.last.header("authorization") == "Bearer sk-policy"
+    assert second.last.header("authorization") == "Bearer sk-two"
 
 
 async def test_sessions_stay_and_are_shared_by_weight(start: Any, upstream: FaultUpstream, second: FaultUpstream) -> None:
