@@ -148,7 +148,7 @@ class RetrySettings(Section):
     """Further attempts, as a share of the requests of the last seconds; three are always free."""
     budget_window_s: Seconds = 10.0
     """How many seconds those are."""
-    statuses: list[int] = Field(default_factory=lambda: [429, 500, 502, 503, 504, 529])
+    statuses: list[Annotated[int, Field(ge=400, le=599)]] = Field(default_factory=lambda: [429, 500, 502, 503, 504, 529])
     """Statuses after which a request may be sent again."""
     backoff_s: Seconds = 0.5
     """Longest pause before the second attempt at the same upstream; it doubles with each, and chance takes a part of it."""
