@@ -377,7 +377,7 @@ def _complete_upstreams(layers: Layers) -> None:
             continue
         if "api" not in upstream and name in usual:
             layers.put(("upstreams", name, "api"), name, DEFAULT)
-        if "base_url" not in upstream and upstream.get("api") in usual:
+        if "base_url" not in upstream and upstream.get("api") in tuple(usual):
             layers.put(("upstreams", name, "base_url"), usual[upstream["api"]].base_url, DEFAULT)
 
 
