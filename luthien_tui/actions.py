@@ -12,8 +12,8 @@ from typing import Literal
 
 from textual.binding import Binding
 
-ViewName = Literal["live", "holds", "policies", "log"]
-Group = Literal["Views", "Move", "Look", "Decide", "Policies", "Take along", "Program"]
+ViewName = Literal["live", "holds", "policies", "routing", "log"]
+Group = Literal["Views", "Move", "Look", "Decide", "Policies", "Routing", "Take along", "Program"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("show_live", "Live", "Show the transactions as they happen", ("1",), "Views"),
     Action("show_holds", "Holds", "Show what waits for a decision", ("2",), "Views"),
     Action("show_policies", "Policies", "Show the chain of policies, and change it", ("4",), "Views"),
+    Action("show_routing", "Routing", "Show where requests go and why, and change it", ("5",), "Views"),
     Action("show_log", "Log", "Show the program's own messages", ("8",), "Views"),
     Action("open", "Open", "Open the selected transaction; again: its text", ("enter",), "Look", ("live",), hint="open", rank=1),
     Action("close", "Close", "Close what is open, then clear the filter", ("escape",), "Look", ("live",), hint="back", rank=6),
@@ -59,7 +60,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_tab", "Next tab", "Next part of the open transaction", ("right", "l"), "Move", ("live",), hint="tabs", rank=4),
     Action("previous_tab", "Previous tab", "Part before", ("left", "h"), "Move", ("live",)),
     Action("switch_pane", "Switch pane", "To the list, to the text beside it",
-           ("tab", "shift+tab"), "Move", ("live", "holds", "policies"), hint="pane", rank=5),
+           ("tab", "shift+tab"), "Move", ("live", "holds", "policies", "routing"), hint="pane", rank=5),
     Action("larger", "Larger", "Give the open transaction more room", ("plus", "equals_sign"), "Look", ("live",)),
     Action("smaller", "Smaller", "Give the open transaction less room", ("minus",), "Look", ("live",)),
     Action("follow", "Follow", "Keep the newest in sight, or stop doing so",
@@ -79,15 +80,24 @@ ACTIONS: tuple[Action, ...] = (
            ("K",), "Decide", ("live",), destructive=True, hint="kill", rank=8),
     Action("cycle_mode", "Mode", "Turn the policy's mode: off, shadow, enforce",
            ("space",), "Policies", ("policies",), hint="mode", rank=2),
-    Action("lower", "Less", "Move the chosen parameter down by a step", ("left", "h"), "Policies", ("policies",)),
+    Action("lower", "Less", "Move the chosen parameter down by a step", ("left", "h"), "Policies", ("policies", "routing")),
     Action("raise", "More", "Move the chosen parameter up by a step",
-           ("right", "l"), "Policies", ("policies",), hint="move", rank=3),
-    Action("lower_far", "Much less", "Move it down by ten steps", ("shift+left",), "Policies", ("policies",)),
-    Action("raise_far", "Much more", "Move it up by ten steps", ("shift+right",), "Policies", ("policies",)),
+           ("right", "l"), "Policies", ("policies", "routing"), hint="move", rank=3),
+    Action("lower_far", "Much less", "Move it down by ten steps", ("shift+left",), "Policies", ("policies", "routing")),
+    Action("raise_far", "Much more", "Move it up by ten steps", ("shift+right",), "Policies", ("policies", "routing")),
     Action("apply", "Apply", "Put the pending change in force; without one, edit the chosen parameter",
-           ("enter",), "Policies", ("policies",), hint="apply", rank=1),
-    Action("edit_param", "Edit", "Type a value for the chosen parameter", ("e",), "Policies", ("policies",), hint="edit", rank=4),
-    Action("drop", "Drop", "Drop the pending change", ("escape",), "Policies", ("policies",), hint="drop", rank=5),
+           ("enter",), "Policies", ("policies", "routing"), hint="apply", rank=1),
+    Action("edit_param", "Edit", "Type a value for the chosen parameter",
+           ("e",), "Policies", ("policies", "routing"), hint="edit", rank=4),
+    Action("drop", "Drop", "Drop the pending change", ("escape",), "Policies", ("policies", "routing"), hint="drop", rank=5),
+    Action("force_local", "Keep local", "Keep every request local, or let the rules decide again",
+           ("L",), "Routing", ("routing",), destructive=True, hint="keep local", rank=2),
+    Action("drain", "Drain", "Send no more to the chosen upstream that another can take, or do again",
+           ("d",), "Routing", ("routing",), hint="drain", rank=3),
+    Action("freeze_upstream", "Freeze", "Send nothing to the chosen upstream, or do again",
+           ("z",), "Routing", ("routing",), hint="freeze", rank=3),
+    Action("undo", "Undo", "Take back the last change that was made in this view",
+           ("u",), "Routing", ("routing",), hint="undo", rank=4),
     Action("copy", "Copy", "Copy the id, a body or a curl command", ("y",), "Take along", ("live",), hint="copy", rank=4),
     Action("copy_setup", "Setup", "Copy the line that points a client here",
            ("c",), "Take along", ("live",), hint="copy", rank=1),

@@ -35,6 +35,7 @@ from luthien_tui.views.holds import HOLDS_CSS, HoldsView
 from luthien_tui.views.live import PLACING_CSS, LiveView
 from luthien_tui.views.log import LogSource, LogView
 from luthien_tui.views.policies import POLICIES_CSS, PoliciesView
+from luthien_tui.views.routing import ROUTING_CSS, RoutingView
 from luthien_tui.views.view import View
 from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
@@ -80,6 +81,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         + PLACING_CSS
         + HOLDS_CSS
         + POLICIES_CSS
+        + ROUTING_CSS
         + """
     ToneScreen { layers: base; }
     ToneScreen.-too-small > * { display: none; }
@@ -133,11 +135,13 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.live = LiveView(plane, self.rows, self.reader, self.waiting, clock, wall)
         self.holds = HoldsView(plane, self.waiting, clock=clock, wall=wall, row_of=self._row_of, say=self.say)
         self.policies = PoliciesView(plane, clock=clock, say=self.say, ask=self.push_screen)
+        self.routing = RoutingView(plane, clock=clock, say=self.say, ask=self.push_screen)
         self.log_view = LogView(logs)
         self.views: dict[str, View] = {
             "live": self.live,
             "holds": self.holds,
             "policies": self.policies,
+            "routing": self.routing,
             "log": self.log_view,
         }
         self.status = StatusLine(state)
@@ -223,7 +227,10 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def _counts(self) -> Counts:
         return Counts(
-            held=len(self.waiting.pending), prepared=self.policies.pending_count, log_errors=self.log_view.unseen_errors
+            held=len(self.waiting.pending),
+            prepared=self.policies.pending_count,
+            is_kept_local=self.routing.is_kept_local,
+            log_errors=self.log_view.unseen_errors,
         )
 
     def _look_at_holds(self) -> None:
@@ -247,6 +254,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.say(f"{cell(last)[:200]}{more}")
         if self.view == "policies":
             self.policies.look()
+        self.routing.look()
 
     def _row_of(self, transaction_id: str) -> TransactionRow | None:
         return self.rows.row(transaction_id)
@@ -291,6 +299,9 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def action_show_policies(self) -> None:
         self._show("policies")
+
+    def action_show_routing(self) -> None:
+        self._show("routing")
 
     def action_show_log(self) -> None:
         self._show("log")
@@ -431,26 +442,45 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_cycle_mode(self) -> None:
         self.policies.cycle_mode()
 
+    @property
+    def _tuned(self) -> PoliciesView | RoutingView:
+        """The view whose parameters the keys move."""
+        return self.routing if self.view == "routing" else self.policies
+
     def action_raise(self) -> None:
-        self.policies.step(1)
+        self._tuned.step(1)
 
     def action_lower(self) -> None:
-        self.policies.step(-1)
+        self._tuned.step(-1)
 
     def action_raise_far(self) -> None:
-        self.policies.step(10)
+        self._tuned.step(10)
 
     def action_lower_far(self) -> None:
-        self.policies.step(-10)
+        self._tuned.step(-10)
 
     def action_apply(self) -> None:
-        self.policies.apply()
+        self._tuned.apply()
 
     def action_edit_param(self) -> None:
-        self.policies.edit_param()
+        self._tuned.edit_param()
 
     def action_drop(self) -> None:
-        self.policies.drop()
+        self._tuned.drop()
+
+    # --- routing -------------------------------------------------------------------------------------------------
+
+    def action_force_local(self) -> None:
+        self.routing.force_local()
+
+    def action_drain(self) -> None:
+        self.routing.turn("drained")
+
+    def action_freeze_upstream(self) -> None:
+        self.routing.turn("frozen")
+
+    def action_undo(self) -> None:
+        self.routing.undo()
 
     # --- filter and search ---------------------------------------------------------------------------------------
 

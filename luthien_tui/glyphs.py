@@ -1,4 +1,4 @@
-"""How the state of a transaction, a hold or a policy looks: a sign, a word and a tone.
+"""How the state of a transaction, a hold, a policy or an upstream looks: a sign, a word and a tone.
 
 Words carry the meaning; signs and tones help the eye.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from luthien_tui.text import cell
+from proxy_core.control.routing_infos import UpstreamInfo
 from proxy_core.control.rows import TransactionRow
 
 Tone = Literal["ok", "quiet", "busy", "notice", "warning", "error"]
@@ -53,6 +54,13 @@ HOLDS: dict[str, Face] = {
     "expired": Face("○", "expired", "quiet"),
     "withdrawn": Face("○", "withdrawn", "quiet"),
 }
+UPSTREAMS: dict[str, Face] = {
+    "active": Face("●", "serving", "ok"),
+    "drained": Face("◐", "drained", "warning"),
+    "frozen": Face("■", "frozen", "warning"),
+    "half_open": Face("◐", "trying again", "warning"),
+    "open": Face("✗", "breaker open", "error"),
+}
 PULSE = "▏▎▍▌▋▊▉█"
 """The sign at the end of a running row; it moves once a second."""
 
@@ -72,6 +80,13 @@ def face(row: TransactionRow) -> Face:
     if row.verdict == "route" and row.upstream:
         return VERDICTS["route"]._replace(word=cell(row.upstream))
     return VERDICTS.get(row.verdict, Face("?", cell(row.verdict), "notice"))
+
+
+def upstream(one: UpstreamInfo) -> Face:
+    """What an operator wants of an upstream, else how it does."""
+    if one.state != "active":
+        return UPSTREAMS[one.state]
+    return UPSTREAMS.get(one.breaker, UPSTREAMS["active"])
 
 
 def status_tone(status: int | None) -> Tone:

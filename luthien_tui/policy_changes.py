@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +51,13 @@ class Pending:
         """Forget what has come to hold meanwhile, and parameters that are gone."""
         if self.mode is not None:
             self.set_mode(policy, self.mode)
-        params = {param.name: param for param in policy.params}
+        self.settle_params(policy.params)
+
+    def settle_params(self, params: Iterable[ParamInfo]) -> None:
+        """The same for the parameters alone."""
+        values = {param.name: param.value for param in params}
         for name, value in list(self.params.items()):
-            if name not in params or value == params[name].value:
+            if name not in values or value == values[name]:
                 del self.params[name]
 
 

@@ -205,7 +205,7 @@ class GatewayRuntime:
             journal=self._journal,
             feed=self._feed,
             prices=self._prices,
-            running=self._gateway.running.values,
+            pool=self._gateway.pool,
             clock=loop.time,
         )
         self._metrics.follow(self._routes.stats.note)

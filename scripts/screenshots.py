@@ -26,7 +26,7 @@ async def main() -> int:
     sys.path.insert(0, str(ROOT))
     os.environ["TZ"] = "UTC"
     time.tzset()
-    from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_row, sample_plane
+    from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_row, routed_plane, sample_plane
     from tests.luthien_tui.screen.console import NORMAL, SMALL, WIDE, Console, console
 
     async def stay(shown: Console) -> None:
@@ -63,6 +63,10 @@ async def main() -> int:
         shown.app.clear_notifications()
         await shown.frame()
 
+    async def routing(shown: Console) -> None:
+        await shown.press("5", "right", "right")
+        await shown.see("would move")
+
     async def settled(shown: Console) -> None:
         shown.plane.clock.now += 1
         await shown.frame()
@@ -88,6 +92,7 @@ async def main() -> int:
         ("holds", held_plane(), NORMAL, holds),
         ("holds-80x24", held_plane(), SMALL, hold_at_80),
         ("policies", held_plane(), NORMAL, policies),
+        ("routing", routed_plane(), NORMAL, routing),
         ("decisions", sample_plane(), NORMAL, opened("Policies")),
         ("filter", sample_plane(), NORMAL, filtered),
         ("empty", FakePlane(), NORMAL, stay),

@@ -40,6 +40,8 @@ class Counts:
     """Holds that wait for the operator."""
     prepared: int = 0
     """Policies with a change that is not in force yet."""
+    is_kept_local: bool = False
+    """Whether an operator keeps every request local."""
     log_errors: int = 0
     """Messages of level ERROR and above that nobody has looked at yet."""
 
@@ -116,6 +118,7 @@ class HeaderBar(StripBar):
             ("1", "live", "Live", f" {self.state.active}" if self.state.active else "", "quiet"),
             ("2", "holds", "Holds", f" ●{counts.held:,}" if counts.held else "", "warning"),
             ("4", "policies", "Policies", f" *{counts.prepared}" if counts.prepared else "", "warning"),
+            ("5", "routing", "Routing", " ■local" if counts.is_kept_local else "", "warning"),
             ("8", "log", "Log", f" ✗{counts.log_errors}" if counts.log_errors else "", "error"),
         )
         for key, name, title, count, tone in views:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.events import Click, Resize
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
@@ -126,7 +128,10 @@ def panel_lines(policy: PolicyInfo, pending: Pending, width: int) -> list[Line]:
         lines.append(([("", "")], None))
     room = min(22, max((len(param.name) for param in policy.params), default=0) + 1)
     for place, param in enumerate(policy.params):
-        lines += [(pieces, place) for pieces in _param(policy, param, pending, room, width)]
+        note = ""
+        if is_threshold(param):
+            note = what_if(policy.recent_scores, float(param.value), float(pending.value_of(param)))
+        lines += [(pieces, place) for pieces in param_lines(param, pending, room, width, note=note)]
     return lines
 
 
@@ -141,9 +146,18 @@ def _packed(facts: list[str], width: int) -> list[str]:
 
 
 def _change(pending: Pending, policy: PolicyInfo) -> Line:
-    parts = [f"mode {policy.mode} → {pending.mode}"] if pending.mode is not None else []
-    before = {param.name: param.value for param in policy.params}
-    parts += [f"{cell(name)} {_short(before.get(name))} → {_short(value)}" for name, value in pending.params.items()]
+    mode = [f"mode {policy.mode} → {pending.mode}"] if pending.mode is not None else []
+    return change_line([*mode, *changed_params(pending, policy.params)])
+
+
+def changed_params(pending: Pending, params: Sequence[ParamInfo]) -> list[str]:
+    """What is prepared, `threshold 0.50 → 0.55`."""
+    before = {param.name: param.value for param in params}
+    return [f"{cell(name)} {_short(before.get(name))} → {_short(value)}" for name, value in pending.params.items()]
+
+
+def change_line(parts: Sequence[str]) -> Line:
+    """That something is prepared, and the keys that apply or drop it."""
     return [("pending ", "badge"), (f" {' · '.join(parts)}  ", "warning"), ("enter", "key"), (" applies ", "quiet"),
             ("esc", "key"), (" drops", "quiet")], None  # fmt: skip
 
@@ -152,7 +166,8 @@ def _short(value: object) -> str:
     return fit(cell(as_text(value)), 24).rstrip()
 
 
-def _param(policy: PolicyInfo, param: ParamInfo, pending: Pending, room: int, width: int) -> list[list[Piece]]:
+def param_lines(param: ParamInfo, pending: Pending, room: int, width: int, *, note: str = "") -> list[list[Piece]]:
+    """A parameter as a control, its name `room` cells wide; `note` says what the prepared value would do."""
     value = pending.value_of(param)
     is_changed = param.name in pending.params
     head: Piece = (fit(cell(param.name), room), "name")
@@ -167,8 +182,8 @@ def _param(policy: PolicyInfo, param: ParamInfo, pending: Pending, room: int, wi
         extra = f"  one of {', '.join(map(cell, param.choices))}" if param.choices else ""
         space = max(12, width - room - len(default) - min(len(extra), width // 3))
         lines.append([head, (fit(text, space).rstrip(), tone), (extra + default, "quiet")])
-    if is_threshold(param):
-        lines.append([(" " * room, ""), (what_if(policy.recent_scores, float(param.value), float(value)), "notice")])
+    if note:
+        lines.append([(" " * room, ""), (note, "notice")])
     if (wrong := pending.wrong.get(f"params.{param.name}")) is not None:
         lines.append([(" " * room, ""), (f"✗ {cell(wrong)}", "error")])
     if param.help:

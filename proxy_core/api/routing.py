@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Path, Query
 from starlette.responses import Response
 
 from proxy_core.api.answers import answer, returns
 from proxy_core.api.operator import Operator
-from proxy_core.api.shapes import RoutingChange, WhatIfQuestion
+from proxy_core.api.shapes import RoutingChange, UpstreamChange, WhatIfQuestion
 from proxy_core.control.plane import ControlInvalid, ControlPlane
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.routing.explaining import USUAL_PATH, Explanation
@@ -17,6 +17,7 @@ from proxy_core.routing.explaining import USUAL_PATH, Explanation
 Model = Annotated[str, Query(max_length=200, description="The model that would be asked for.")]
 Prompt = Annotated[str, Query(max_length=100_000, description="What the user would say.")]
 ApiPath = Annotated[str, Query(max_length=1_000, description="The path that the request would have.")]
+UpstreamName = Annotated[str, Path(max_length=200, description="The upstream's name in the configuration.")]
 Tags = Annotated[str, Query(max_length=4_000, description="Tags as in `x-luthien-tags`: `team:legal,debug`.")]
 
 
@@ -46,6 +47,17 @@ def add_routing_routes(app: FastAPI, plane: ControlPlane) -> None:
         if given.override is not None:
             await plane.force_local(given.override == "local", who=who)
         return answer(plane.routing())
+
+    @app.patch(
+        "/api/upstreams/{name}",
+        tags=["routing"],
+        responses=returns(RoutingInfo, 404, 422),
+        summary="Drain or freeze an upstream, or take it back",
+    )
+    async def upstream(name: UpstreamName, given: UpstreamChange, who: Operator) -> Response:
+        """`drained` takes nothing that another upstream can take, `frozen` nothing at all; what runs there goes on. Recorded,
+        then in force until it is set to `active`, over restarts too."""
+        return answer(await plane.set_upstream(name, given.state, who=who))
 
     @app.post(
         "/api/routing/what-if",

@@ -136,6 +136,12 @@ class RoutingChange(_Given):
     """`local` keeps every request local from now on, the empty text lets the rules decide again."""
 
 
+class UpstreamChange(_Given):
+    """What an operator wants of an upstream."""
+
+    state: Literal["active", "drained", "frozen"]
+
+
 class WhatIfQuestion(_Given):
     """Changed rules, and how much of the recorded traffic they are tried on."""
 

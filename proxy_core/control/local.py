@@ -67,6 +67,8 @@ class RouteSource(Protocol):
 
     async def force_local(self, on: bool, *, who: str) -> RoutingInfo: ...
 
+    async def set_upstream(self, name: str, state: str, *, who: str) -> RoutingInfo: ...
+
     async def what_if(self, params: Mapping[str, Any], limit: int) -> WhatIf: ...
 
 
@@ -166,6 +168,9 @@ class LocalControlPlane:
 
     async def force_local(self, on: bool, *, who: str = "operator") -> RoutingInfo:
         return await self._routes.force_local(on, who=who)
+
+    async def set_upstream(self, name: str, state: str, *, who: str = "operator") -> RoutingInfo:
+        return await self._routes.set_upstream(name, state, who=who)
 
     async def what_if(self, params: dict[str, Any], *, limit: int = 1_000) -> WhatIf:
         return await self._routes.what_if(params, limit)

@@ -244,6 +244,10 @@ class ControlPlane(Protocol):
         """Keep every later request local, or let the rules decide again; recorded first."""
         ...
 
+    async def set_upstream(self, name: str, state: str, *, who: str = "operator") -> RoutingInfo:
+        """`drained`, `frozen` or `active` again; recorded first. Raises ControlNotFound, ControlInvalid."""
+        ...
+
     async def what_if(self, params: dict[str, Any], *, limit: int = 1_000) -> WhatIf:
         """What changed rules would have made of the latest recorded transactions. Changes nothing. Raises ControlInvalid."""
         ...

@@ -1,8 +1,8 @@
 """The rules of routing in force: what operators change of them while traffic runs, and what becomes of it.
 
 A change is validated, recorded, and only then put in force, by giving the router other rules in one step. Thresholds that an
-operator set hold over restarts until somebody changes `routing` in the configuration; that everything is kept local holds until
-an operator takes it back. One change is made at a time.
+operator set hold over restarts until somebody changes `routing` in the configuration; that everything is kept local, and that
+an upstream is drained or frozen, holds until an operator takes it back. One change is made at a time.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from proxy_core.control.feed import Feed
 from proxy_core.control.finishing import to_the_end
 from proxy_core.control.overrides import in_words, moment
-from proxy_core.control.plane import ControlInvalid
+from proxy_core.control.plane import ControlInvalid, ControlNotFound
 from proxy_core.control.route_params import changed, route_params, value_of
 from proxy_core.control.route_stats import RouteStats
 from proxy_core.control.route_what_if import Prices, RouteWhatIf
@@ -29,16 +29,16 @@ from proxy_core.errors import JournalUnavailable
 from proxy_core.journal.control_reads import ROUTING
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import ChangeSource, ControlChange
+from proxy_core.routing.health import HealthView, OperatorState
+from proxy_core.routing.pool import Pool
 from proxy_core.routing.router import Router, rules_of
 from proxy_core.routing.upstreams import Upstreams
-from proxy_core.running import Running
 from proxy_core.settings import RoutingSettings, Settings
 
 log = logging.getLogger(__name__)
 
-RULES: Literal["routing"] = "routing"
-FORCED: Literal["force local"] = "force local"
-"""What a recorded change concerns."""
+RULES, FORCED, UPSTREAM = "routing", "force local", "upstream "
+"""What a recorded change concerns; the name of the upstream follows."""
 RECORD_S = 5.0
 """A start does not wait longer for its own records."""
 
@@ -63,7 +63,7 @@ class RouteBook:
         journal: Journal,
         feed: Feed,
         prices: Prices,
-        running: Callable[[], Iterable[Running]],
+        pool: Pool,
         clock: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -73,7 +73,7 @@ class RouteBook:
         self._upstreams = upstreams
         self._journal = journal
         self._feed = feed
-        self._running = running
+        self._pool = pool
         self._clock_ns = clock_ns
         self._changing = asyncio.Lock()
         self._what_if = RouteWhatIf(router=router, upstreams=upstreams, store=journal.store, prices=prices)
@@ -83,7 +83,6 @@ class RouteBook:
     def info(self) -> RoutingInfo:
         """Routing as it is now."""
         rules = self._router.rules
-        in_flight = [one.upstream.name for one in self._running() if one.upstream is not None]
         return RoutingInfo(
             rules=route_params(self._present, self._configured, tuple(self._upstreams.by_name)),
             keywords=len(rules.keywords),
@@ -91,18 +90,20 @@ class RouteBook:
             override="local" if self._forced else "",
             source="file" if self._rules is None else f"operator {self._rules.who} at {moment(self._rules.at_ns)}",
             reasons=self.stats.reasons(),
-            upstreams=tuple(self._upstream(name, in_flight.count(name)) for name in self._upstreams.by_name),
+            upstreams=tuple(self._upstream(view) for view in self._pool.views()),
             recent=self.stats.recent(),
         )
 
-    def _upstream(self, name: str, in_flight: int) -> UpstreamInfo:
-        upstream, figures = self._upstreams.by_name[name], self.stats.of_upstream(name)
+    def _upstream(self, view: HealthView) -> UpstreamInfo:
+        upstream, figures = self._upstreams.by_name[view.name], self.stats.of_upstream(view.name)
         return UpstreamInfo(
-            name=name,
+            name=view.name,
             api=upstream.api.value,
             base_url=upstream.base_url,
             local=upstream.local,
-            in_flight=in_flight,
+            state=view.operator,
+            breaker=view.breaker,
+            in_flight=view.in_flight,
             rps=figures.rps,
             p50_ms=figures.p50_ms,
             p99_ms=figures.p99_ms,
@@ -126,6 +127,25 @@ class RouteBook:
     async def force_local(self, on: bool, *, who: str, source: str = "operator") -> RoutingInfo:
         """Keep everything local from now on, or no more. Raises JournalUnavailable; then nothing has changed."""
         return await to_the_end(self._force_local(on, who[:100], cast(ChangeSource, source)))
+
+    async def set_upstream(self, name: str, state: str, *, who: str, source: str = "operator") -> RoutingInfo:
+        """Drain or freeze an upstream, or take it back. Raises ControlNotFound, ControlInvalid, JournalUnavailable."""
+        if name not in self._upstreams.by_name:
+            raise ControlNotFound(f"there is no upstream '{name[:200]}'; there are: {', '.join(self._names)}")
+        if state not in get_args(OperatorState):
+            raise ControlInvalid("state", f"give one of {', '.join(get_args(OperatorState))}")
+        return await to_the_end(self._set_upstream(name, cast(OperatorState, state), who[:100], cast(ChangeSource, source)))
+
+    async def _set_upstream(self, name: str, state: OperatorState, who: str, source: ChangeSource) -> RoutingInfo:
+        async with self._changing:
+            present = next(view.operator for view in self._pool.views() if view.name == name)
+            if state != present:
+                before, after = {"state": present}, {"state": state}
+                digest = self._router.rules.digest
+                await self._record(f"{UPSTREAM}{name}", who, source, self._clock_ns(), before, after, after, digest)
+                self._pool.set_state(name, state)
+                self._tell(f"upstream {name}", who, before, after)
+            return self.info()
 
     async def _set_rules(self, params: dict[str, Any], who: str, source: ChangeSource) -> RoutingInfo:
         async with self._changing:
@@ -183,6 +203,12 @@ class RouteBook:
         if forced is not None and is_forced:
             log.warning("every request is kept local, as %s said; nothing goes to a cloud until that is taken back", forced.who)
         self._put_in_force(present, rules, is_forced)
+        for name in self._names:
+            one = recorded.get(f"{UPSTREAM}{name}")
+            state = one.override.get("state") if one is not None else None
+            if one is not None and state in get_args(OperatorState) and state != "active":
+                self._pool.set_state(name, cast(OperatorState, state))
+                log.warning("upstream '%s' is %s, as %s said", name, state, one.who)
 
     # --- parts ---
 
@@ -200,7 +226,7 @@ class RouteBook:
 
     async def _record(
         self,
-        what: Literal["routing", "force local"],
+        what: str,
         who: str,
         source: ChangeSource,
         at_ns: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from proxy_core.control.param_info import ParamInfo
+from proxy_core.routing.health import BreakerState, OperatorState
 
 
 class UpstreamInfo(Struct, kw_only=True):
@@ -16,6 +17,10 @@ class UpstreamInfo(Struct, kw_only=True):
     base_url: str
     local: bool
     """Whether what is sent there stays with its user."""
+    state: OperatorState
+    """What an operator wants: `active`; `drained` takes nothing that another can take, `frozen` nothing at all."""
+    breaker: BreakerState
+    """`open` while it fails too often to be asked, `half_open` while one request tries it, else `closed`."""
     in_flight: int
     """Transactions that run there now."""
     rps: float

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy_core.control.plane import ControlInvalid
+from proxy_core.control.plane import ControlInvalid, ControlNotFound
 from proxy_core.errors import JournalUnavailable
 from tests.conftest import StartGateway
 from tests.fault_upstream import FaultUpstream
@@ -116,6 +116,34 @@ async def test_what_nobody_local_takes_is_refused_while_everything_is_kept_local
     assert not local.exchanges
 
 
+async def test_a_frozen_upstream_gets_nothing_over_restarts_until_it_is_taken_back(start: Any, upstream: FaultUpstream) -> None:
+    gateway = await start()
+    info = await gateway.plane.set_upstream("openai", "frozen", who="ann")
+    assert [one.state for one in info.upstreams] == ["frozen", "active", "active"]
+    assert (await gateway.ask("POST", CHAT.path, CHAT.bytes())).status >= 400
+    await gateway.restart()
+    assert gateway.plane.routing().upstreams[0].state == "frozen"
+    assert (await gateway.ask("POST", CHAT.path, CHAT.bytes())).status >= 400
+    assert not upstream.exchanges
+    await gateway.plane.set_upstream("openai", "active", who="ann")
+    assert await ask(gateway, "hello") == "openai"
+    assert await changes(gateway) == [
+        ("upstream openai", "ann", {"state": "active"}, {"state": "frozen"}),
+        ("upstream openai", "ann", {"state": "frozen"}, {"state": "active"}),
+    ]
+    await gateway.restart()
+    assert gateway.plane.routing().upstreams[0].state == "active"
+
+
+async def test_an_upstream_that_is_not_there_or_a_state_that_is_none_changes_nothing(start: Any) -> None:
+    gateway = await start()
+    with pytest.raises(ControlNotFound):
+        await gateway.plane.set_upstream("nowhere", "frozen")
+    with pytest.raises(ControlInvalid):
+        await gateway.plane.set_upstream("openai", "melted")
+    assert await changes(gateway) == []
+
+
 async def test_a_change_that_cannot_be_recorded_does_not_hold(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = await start()
 
@@ -128,6 +156,8 @@ async def test_a_change_that_cannot_be_recorded_does_not_hold(start: Any, monkey
             await gateway.plane.set_routing({LENGTH: 10})
         with pytest.raises(JournalUnavailable):
             await gateway.plane.force_local(True)
+        with pytest.raises(JournalUnavailable):
+            await gateway.plane.set_upstream("openai", "frozen")
     assert await ask(gateway, "short") == "openai"
     assert gateway.plane.routing().override == ""
 

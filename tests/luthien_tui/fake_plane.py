@@ -213,6 +213,15 @@ class FakePlane:
         self.feed.publish("control_changed", None, f"routing by {who}")
         return self.routing()
 
+    async def set_upstream(self, name: str, state: str, *, who: str = "operator") -> RoutingInfo:
+        place = next((i for i, one in enumerate(self.upstream_infos) if one.name == name), None)
+        if place is None:
+            raise ControlNotFound(f"there is no upstream '{name}'")
+        wanted: Any = state
+        self.upstream_infos[place] = msgspec.structs.replace(self.upstream_infos[place], state=wanted)
+        self.feed.publish("control_changed", None, f"upstream {name} by {who}")
+        return self.routing()
+
     async def what_if(self, params: dict[str, Any], *, limit: int = 1_000) -> WhatIf:
         """One transaction moves for every hundred characters of the threshold."""
         settings = self.routing_settings
@@ -663,3 +672,46 @@ def sample_detail(row: TransactionRow) -> TransactionDetail:
             finished=None if row.total_ms is None else row.total_ms + 0.6,
         ),
     )
+
+
+def make_upstream(name: str, **changes: Any) -> UpstreamInfo:
+    """An upstream that fares well."""
+    values: dict[str, Any] = {
+        "name": name, "api": "openai", "base_url": f"https://{name}.example", "local": False, "state": "active",
+        "breaker": "closed", "in_flight": 2, "rps": 0.4, "p50_ms": 812.0, "p99_ms": 4_210.0, "error_rate": 0.0,
+        "requests_1h": 412, "cost_usd_1h": 1.42,
+    }  # fmt: skip
+    return UpstreamInfo(**{**values, **changes})
+
+
+def make_decision(number: int, **changes: Any) -> DecisionInfo:
+    """Where a transaction went that no rule was for."""
+    values: dict[str, Any] = {
+        "at": START + number, "transaction_id": f"01J9ZK{number:06d}", "model": "gpt-5.4-mini", "upstream": "openai",
+        "reasons": ("default",), "rule": "default",
+    }  # fmt: skip
+    return DecisionInfo(**{**values, **changes})
+
+
+def routed_plane() -> FakePlane:
+    """A gateway that routes by keywords and cost, with an upstream that fails."""
+    plane = sample_plane()
+    cost = {"max_prompt_length_for_local": 500}
+    plane.routing_settings = Settings.model_validate(
+        {"routing": {"cost": cost, "sensitivity": {"keywords": ["internal", "confidential"]}}}
+    )
+    plane.upstream_infos = [
+        make_upstream("openai"),
+        make_upstream("anthropic", error_rate=0.31, requests_1h=96, breaker="open", in_flight=0, p99_ms=30_000.0),
+        make_upstream("ollama", local=True, requests_1h=214, cost_usd_1h=0.0, rps=0.1, p50_ms=240.0, p99_ms=960.0),
+    ]
+    plane.routing_reasons = (("default", 480), ("cost_prefer_local", 171), ("sensitive_keyword_match", 43), ("tag_rule", 28))
+    reasons = (
+        ("ollama", "sensitive_keyword_match", "sensitivity"), ("openai", "default", "default"),
+        ("ollama", "cost_prefer_local", "cost"), ("anthropic", "tag_rule", "tag"), ("", "sensitive_keyword_match", "sensitivity"),
+    )  # fmt: skip
+    for number in range(40):
+        upstream, reason, rule = reasons[number % len(reasons)]
+        model = "llama3.2" if upstream == "ollama" else "claude-sonnet-4-5" if upstream == "anthropic" else "gpt-5.4-mini"
+        plane.decisions.insert(0, make_decision(number, upstream=upstream, reasons=(reason,), rule=rule, model=model))
+    return plane

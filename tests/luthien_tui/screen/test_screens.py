@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_hold, make_row, sample_plane, sample_policies
+from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_hold, make_row, routed_plane, sample_plane, sample_policies
 from tests.luthien_tui.screen.console import SIZES, WIDE, console
 
 Golden = Callable[[str, str], None]
@@ -60,6 +60,14 @@ async def test_a_running_response(size: str, golden: Golden) -> None:
     async with console(sample_plane(), SIZES[size]) as shown:
         await shown.open(STREAMING, "Response")
         golden(f"streaming_{size}", shown.text)
+
+
+@both_sizes
+async def test_routing(size: str, golden: Golden) -> None:
+    async with console(routed_plane(), SIZES[size]) as shown:
+        await shown.press("5", "right", "right")
+        await shown.see("would move 7")
+        golden(f"routing_{size}", shown.text)
 
 
 @both_sizes

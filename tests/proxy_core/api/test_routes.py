@@ -16,7 +16,7 @@ from proxy_core.control.rows import TransactionRow
 from proxy_core.routing.reasons import Reason
 from proxy_core.settings import Settings
 from proxy_core.verdicts import Stage, Verdict
-from tests.luthien_tui.fake_plane import make_hold, make_row
+from tests.luthien_tui.fake_plane import make_hold, make_row, make_upstream
 from tests.proxy_core.api.control_port import TOKEN, ControlPort
 from tests.raw_http import RawResponse
 
@@ -205,6 +205,17 @@ async def test_routing_is_told_and_changed(control: ControlPort) -> None:
     assert answer["override"] == "local"
     assert {one["name"]: one["value"] for one in answer["rules"]}["cost.max_prompt_length_for_local"] == 500
     assert (await control.ask("PATCH", "/api/routing", {"override": ""})).json()["override"] == ""
+
+
+async def test_an_upstream_is_drained_and_taken_back(control: ControlPort) -> None:
+    control.plane.upstream_infos = [make_upstream("openai")]
+    for state in ("drained", "frozen", "active"):
+        answer = (await control.ask("PATCH", "/api/upstreams/openai", {"state": state})).json()
+        assert answer["upstreams"][0]["state"] == state
+    assert fault(await control.ask("PATCH", "/api/upstreams/none", {"state": "frozen"}), 404)[0] == "not_found"
+    changes: list[dict[str, Any]] = [{"state": "off"}, {}, {"state": None}, {"state": "frozen", "for": 5}]
+    for change in changes:
+        assert fault(await control.ask("PATCH", "/api/upstreams/openai", change), 422)[0] == "invalid"
 
 
 async def test_changed_rules_are_tried_on_recorded_traffic(control: ControlPort) -> None:

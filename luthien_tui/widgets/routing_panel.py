@@ -1,0 +1,217 @@
+"""Routing as it is set: its thresholds as controls with what a prepared change would move, upstreams, and who gets how much."""
+
+from __future__ import annotations
+
+from textual.events import Click, Resize
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from luthien_tui import figures, glyphs
+from luthien_tui.policy_changes import Pending, can_move
+from luthien_tui.text import cell
+from luthien_tui.textual_compat import grow, jump
+from luthien_tui.widgets.paint import Painter, Piece, fit
+from luthien_tui.widgets.policy_panel import Line, change_line, changed_params, param_lines
+from proxy_core.control.param_info import ParamInfo
+from proxy_core.control.routing_infos import RoutingInfo, UpstreamInfo, WhatIf
+
+BAR = 12
+NAME = 28
+"""Cells for the longest name of a rule."""
+
+
+class RoutingPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
+    """The cursor stands on a rule or on an upstream."""
+
+    DEFAULT_CSS = """
+    RoutingPanel { width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
+        background: $background; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="routing-panel")
+        self.info: RoutingInfo | None = None
+        self.pending = Pending()
+        self.note = ""
+        """What the prepared change would do."""
+        self.cursor = 0
+        self._lines: list[Line] = []
+
+    @property
+    def param(self) -> ParamInfo | None:
+        """The rule under the cursor."""
+        rules = self.info.rules if self.info is not None else ()
+        return rules[self.cursor] if 0 <= self.cursor < len(rules) else None
+
+    @property
+    def upstream(self) -> UpstreamInfo | None:
+        """The upstream under the cursor."""
+        if self.info is None:
+            return None
+        place = self.cursor - len(self.info.rules)
+        return self.info.upstreams[place] if 0 <= place < len(self.info.upstreams) else None
+
+    @property
+    def _count(self) -> int:
+        return len(self.info.rules) + len(self.info.upstreams) if self.info is not None else 0
+
+    def show(self, info: RoutingInfo, pending: Pending, note: str) -> None:
+        """Draw this; the cursor stays on its rule."""
+        self.info, self.pending, self.note = info, pending, note
+        self._take_lines()
+
+    def _take_lines(self) -> None:
+        width = max(30, self.size.width - 2)
+        self._lines = [] if self.info is None else routing_lines(self.info, self.pending, self.note, width)
+        grow(self, Size(self.size.width, len(self._lines)))
+        self.refresh()
+
+    def move(self, lines: int) -> None:
+        count = self._count
+        at_end = lines > 0 and self.cursor == count - 1
+        at_start = lines < 0 and self.cursor == 0
+        if at_end or at_start:  # beyond what can be chosen there is more to read
+            jump(self, max(0, min(int(self.scroll_y) + lines, len(self._lines) - self.size.height)))
+        elif count:
+            self.cursor = max(0, min(self.cursor + lines, count - 1))
+            self._reveal()
+        self.refresh()
+
+    def move_first(self) -> None:
+        self.cursor = 0
+        jump(self, 0)
+        self.refresh()
+
+    def move_last(self) -> None:
+        self.cursor = max(0, self._count - 1)
+        jump(self, max(0, len(self._lines) - self.size.height))
+        self.refresh()
+
+    def _reveal(self) -> None:
+        places = [place for place, (_, param) in enumerate(self._lines) if param == self.cursor]
+        if places and self.size.height:
+            top = int(self.scroll_y)
+            if places[0] < top:
+                jump(self, 0 if self.cursor == 0 else places[0])
+            elif places[-1] >= top + self.size.height:
+                jump(self, places[-1] - self.size.height + 1)
+
+    def on_click(self, event: Click) -> None:
+        place = int(self.scroll_y) + event.y
+        if place < len(self._lines) and (param := self._lines[place][1]) is not None:
+            self.cursor = param
+            self.refresh()
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def on_resize(self, event: Resize) -> None:
+        self._take_lines()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        place = int(self.scroll_y) + y
+        if place >= len(self._lines):
+            return Strip.blank(width, self.rich_style)
+        pieces, param = self._lines[place]
+        here = param is not None and param == self.cursor
+        is_first = here and (place == 0 or self._lines[place - 1][1] != param)
+        base = self.rich_style + self.tone("cursor" if self.has_focus else "cursor-away") if here else self.rich_style
+        return self.paint([("▶" if is_first else " ", "accent"), *pieces], width, base)
+
+
+def routing_lines(info: RoutingInfo, pending: Pending, note: str, width: int) -> list[Line]:
+    """Everything about routing, line by line."""
+    lines: list[Line] = []
+    if info.override:
+        kept: list[Piece] = [(" EVERYTHING STAYS LOCAL ", "alarm"), ("  L", "key"), (" lets the rules decide again", "quiet")]
+        lines.append((kept, None))
+    if pending:
+        lines.append(change_line([_bare(part) for part in changed_params(pending, info.rules)]))
+        lines.append(([(fit(note, width).rstrip(), "notice")], None))
+    source = cell(info.source.removeprefix("operator "))
+    keywords = f"{info.keywords:,} keyword{'' if info.keywords == 1 else 's'} keep a request local"
+    lines.append(([(fit(f"{keywords} · set by {source}", width).rstrip(), "quiet")], None))
+    known = {f"params.{one.name}" for one in info.rules}
+    lines += [([(f"✗ {cell(wrong)}", "error")], None) for field, wrong in pending.wrong.items() if field not in known]
+    for place, rule in enumerate(info.rules):
+        lines += [(pieces, place) for pieces in _rule(rule, pending, width)]
+    lines += [([("", "")], None), *_upstreams(info), ([("", "")], None), *_reasons(info)]
+    return lines
+
+
+def _rule(rule: ParamInfo, pending: Pending, width: int) -> list[list[Piece]]:
+    """A rule in as few lines as it needs; one that is not set says so in place of a slider."""
+    shown = _renamed(rule, _bare(rule.name))
+    local = Pending(params={shown.name: pending.params[rule.name]} if rule.name in pending.params else {})
+    wrong = pending.wrong.get(f"params.{rule.name}")
+    if wrong is not None:
+        local.wrong[f"params.{shown.name}"] = wrong
+    if can_move(shown) and local.value_of(shown) is None:
+        return [[(fit(shown.name, NAME), "name"), ("not set", "quiet"), ("  → sets it, e types it", "quiet")]]
+    return param_lines(shown, local, NAME, width)
+
+
+def _renamed(rule: ParamInfo, name: str) -> ParamInfo:
+    return ParamInfo(
+        name=name, kind=rule.kind, value=rule.value, default=rule.default, minimum=rule.minimum, maximum=rule.maximum,
+        step=rule.step, choices=rule.choices, tunable=rule.tunable,
+    )  # fmt: skip
+
+
+def _bare(name: str) -> str:
+    """A rule's name without its section."""
+    return name.removeprefix("cost.").removeprefix("sensitivity.")
+
+
+def _bar(part: float) -> list[Piece]:
+    full, rest = figures.gauge(part, BAR)
+    return [(full, "bar"), (rest, "bar-rest")]
+
+
+def _upstreams(info: RoutingInfo) -> list[Line]:
+    total = sum(one.requests_1h for one in info.upstreams)
+    lines: list[Line] = [([("upstreams, last hour", "strong")], None)]
+    for place, one in enumerate(info.upstreams, len(info.rules)):
+        part = one.requests_1h / total if total else 0.0
+        face = glyphs.upstream(one)
+        name: list[Piece] = [(fit(cell(one.name), 12), "name"), (fit("local" if one.local else "cloud", 6), "quiet")]
+        share: list[Piece] = [(f" {figures.count(one.requests_1h):>6} {figures.share(part):>4}  ", "")]
+        lines.append(([*name, *_bar(part), *share, (f"{face.sign} {face.word}", face.tone)], place))
+        facts: list[Piece] = [
+            (f"  {one.in_flight:,} in flight · {figures.rate(one.rps)} rps", "" if one.in_flight else "quiet"),
+            (f" · p50 {figures.duration(one.p50_ms)} p99 {figures.duration(one.p99_ms)}", "quiet"),
+            (f" · err {figures.share(one.error_rate)}", "error" if one.error_rate else "quiet"),
+            (f" · {figures.usd(one.cost_usd_1h)}", "quiet"),
+        ]
+        lines.append((facts, place))
+    return lines
+
+
+def _reasons(info: RoutingInfo) -> list[Line]:
+    most = max((count for _, count in info.reasons), default=0)
+    lines: list[Line] = [([("reasons, last hour", "strong")], None)]
+    for code, count in info.reasons:
+        lines.append(([(fit(cell(code), NAME), "name"), *_bar(count / most), (f" {figures.count(count):>6}", "")], None))
+    if not info.reasons:
+        lines.append(([("none yet", "quiet")], None))
+    return lines
+
+
+def moves_in_words(found: WhatIf) -> str:
+    """What a prepared change would have moved, in one line."""
+    if not found.total:
+        return "no recorded traffic to try it on"
+    of = f"of the last {found.total:,}"
+    if not found.moved:
+        return f"would move none {of}"
+    first = found.moves[0]
+    others = f" +{len(found.moves) - 1}" if len(found.moves) > 1 else ""
+    unknown = f" ({found.unknown_cost:,} unpriced)" if found.unknown_cost else ""
+    ways = f"{cell(first.from_upstream) or 'refused'} → {cell(first.to_upstream) or 'refused'}{others}"
+    cost = f"{figures.usd(found.cost_before_usd)} → {figures.usd(found.cost_after_usd)}{unknown}"
+    return f"would move {found.moved:,} {of}: {ways}, {cost}"
