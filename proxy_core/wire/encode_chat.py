@@ -77,6 +77,8 @@ class ChatEncoder(ChunkEncoder):
 
     def _begin_call(self, event: ToolCallStart, seen: SeenCall | None) -> Call:
         number = self._counts.get(event.choice, 0)
+        if self._altered and event.choice in self._old_form:
+            raise illegal("call_forms_apart", "a choice with a call of the old form cannot hold another")
         self._counts[event.choice] = number + 1
         self._choices.add(event.choice)
         self._name_call(event.index, event.call_id, made=self._altered and not event.raw and seen is None)
@@ -87,6 +89,10 @@ class ChatEncoder(ChunkEncoder):
                 self._renumbered = True
             if b'"custom"' in seen.raw or b'"function_call"' in seen.raw:
                 call.kind = self._wire_call(seen)[1]
+                if call.kind == "function_call":
+                    if self._altered and number:
+                        raise illegal("call_forms_apart", "a call of the old form cannot follow another")
+                    self._old_form.add(event.choice)
         return call
 
     # --- altered ---

@@ -85,6 +85,8 @@ class ChunkEncoder(EventEncoder):
         self._speakers: dict[int, bool] = {}
         """Whether the last text of each choice was our own; a blank line stands between the upstream's and ours."""
         self._renumbered = False
+        self._old_form: set[int] = set()
+        """Choices with a call of the old form: it has no number, so it is the only one."""
         """Whether a call was left out or moved."""
 
     # --- learning ---
