@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Sequence
@@ -43,6 +44,8 @@ MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 MAX_PRODUCED = 100_000
 """Events that the policies may make of what is there at one time."""
 CLOSING_S = 2.0
+# Before 3.12 current_task is a function in Python around this look-up, and too slow for every event.
+_running_task = asyncio.tasks._current_tasks.get if sys.version_info < (3, 12) else asyncio.current_task  # type: ignore[attr-defined]
 _CONTENT = frozenset({TextDelta, ThinkingDelta, ToolCallStart, ToolCallDelta})
 _STARVED = object()
 
@@ -414,7 +417,7 @@ class StreamPipeline:
 
     def _advance(self) -> None:
         """Run the policies until they want more events than there are, or wait for something."""
-        entered = self.task is not None and asyncio.current_task(self._loop) is None
+        entered = self.task is not None and _running_task(self._loop) is None
         if entered:
             asyncio.tasks._enter_task(self._loop, self.task)  # type: ignore[arg-type]
         produced: list[StreamEvent] = []
@@ -452,8 +455,11 @@ class StreamPipeline:
             self.driving = False
             if entered:
                 asyncio.tasks._leave_task(self._loop, self.task)  # type: ignore[arg-type]
-        if produced:
-            self._emit(produced)
+        if produced and self.failure is None:
+            try:
+                self._outgoing.leave(produced)
+            except IllegalStream as error:
+                self._stop(error)
 
     def _flood(self) -> PolicyDenied:
         """The end of a stream that a policy makes without end; which of them it is cannot be seen from outside."""
