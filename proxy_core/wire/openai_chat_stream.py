@@ -15,6 +15,7 @@ from proxy_core.wire.conversation import (
     EndEvent,
     OpaqueEvent,
     StopEvent,
+    StreamEvent,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
@@ -95,6 +96,19 @@ class ChatStreamDecoder(SseStreamDecoder):
         self._calls_begun = 0
         self._begun = False
         """Whether id and model are known, so that a piece of text is all that a chunk can say."""
+
+    def feed(self, chunk: bytes) -> list[StreamEvent]:
+        """The events that `chunk` completed; a chunk that is one piece of text, as most are, goes the short way."""
+        if self._begun and self._parser.is_one_plain_event(chunk):
+            try:
+                choice = _plain_chunk.decode(chunk[6:-2]).choices[0]
+            except UNREADABLE:
+                pass
+            else:
+                if text := choice.delta.content:
+                    self._text("text", choice.index, text)
+                    return [TextDelta(choice.index, text, chunk)]
+        return super().feed(chunk)
 
     def _read_data(self, event: SseEvent, data: bytes) -> None:
         if data[:6] == b"[DONE]":

@@ -58,18 +58,23 @@ class SseParser:
         """The bytes of the block that has not ended yet."""
         return bytes(self._buffer)
 
+    def is_one_plain_event(self, chunk: bytes) -> bool:
+        """Whether the next chunk is exactly one event of one `data: ` line, as most upstreams send them."""
+        return (
+            chunk[:6] == b"data: "
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk[-2:] == b"\n\n"
+            and b"\r" not in chunk
+            and not self._buffer
+            and not self._skipping
+            and len(chunk) <= self._max_event_bytes
+        )
+
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that `chunk` completed."""
         buffer = self._buffer
         if not buffer:
-            if (
-                chunk[:6] == b"data: "
-                and chunk.find(b"\n") == len(chunk) - 2
-                and chunk[-2:] == b"\n\n"
-                and b"\r" not in chunk
-                and not self._skipping
-                and len(chunk) <= self._max_event_bytes
-            ):  # one whole event of one line, as most upstreams send them
+            if self.is_one_plain_event(chunk):
                 self._at_start = False
                 return [SseEvent("", chunk[6:-2], chunk)]
             return self._take(chunk)
