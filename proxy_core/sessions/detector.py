@@ -38,6 +38,12 @@ class Belonging(Struct, frozen=True):
     """Hash of the whole history; empty without one."""
     message_hashes: tuple[bytes, ...] = ()
     """Keyed hash of each entry of the history, by which the journal stores it."""
+    parent_session: str = ""
+    """The session that started this one as its sub-agent; empty where none is known."""
+    link: str = ""
+    """How the session was told: header, mark, response, prefix, inferred, new, or none where there is no session."""
+    side: bool = False
+    """A side request of its session: a title, a summary, memory; not a turn of the conversation."""
 
 
 class _Point(Struct, frozen=True, gc=False):
@@ -80,11 +86,11 @@ class SessionDetector:
         if not agent and body.system:
             system = _without_cache_control(body.system) if _CACHE_CONTROL in body.system else body.system
             agent = "agent-" + blake2b(system, digest_size=4).hexdigest()
-        session_id, predecessor = self._session(headers, unnamed, body, chain, history)
+        session_id, predecessor, link = self._session(headers, unnamed, body, chain, history)
         head = chain[-1] if chain else b""
         if session_id and head:
             self._remember(self._chains, head, _Point(session_id, self._clock()))
-        return Belonging(session_id, agent, predecessor, head, hashes)
+        return Belonging(session_id, agent, predecessor, head, hashes, link=link)
 
     def answered(self, session_id: str, response_id: str) -> None:
         """Remember a response, so that a request that continues it finds its session."""
@@ -114,7 +120,7 @@ class SessionDetector:
         body: Glance,
         chain: Sequence[bytes],
         history: Sequence[memoryview],
-    ) -> tuple[str, str]:
+    ) -> tuple[str, str, str]:
         if not unnamed and (named := session_in_headers(headers)):
             return self._found("header", named)
         if body.marks:
@@ -126,7 +132,7 @@ class SessionDetector:
                 return self._found("mark", named)
         if not chain:
             self.lookups["none"] += 1
-            return "", ""
+            return "", "", "none"
         retried = headers.get(b"x-stainless-retry-count", b"0") != b"0"
         last = len(chain) - 1
         for reached in range(last, -1, -1):
@@ -136,16 +142,16 @@ class SessionDetector:
                 return self._continued("prefix", point)
         return self._found("new", self._new_id())
 
-    def _found(self, how: str, session_id: str) -> tuple[str, str]:
+    def _found(self, how: str, session_id: str) -> tuple[str, str, str]:
         self.lookups[how] += 1
-        return session_id, ""
+        return session_id, "", how
 
-    def _continued(self, how: str, point: _Point) -> tuple[str, str]:
+    def _continued(self, how: str, point: _Point) -> tuple[str, str, str]:
         if self._clock() - point.seen > self._ttl_s:
             self.lookups["new"] += 1
-            return self._new_id(), point.session_id
+            return self._new_id(), point.session_id, "new"
         self.lookups[how] += 1
-        return point.session_id, ""
+        return point.session_id, "", how
 
     def _remember(self, points: OrderedDict[_Key, _Point], key: _Key, point: _Point) -> None:
         points[key] = point
