@@ -5,6 +5,7 @@ The user interface uses nothing else. Calls never block the loop; reads of the j
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from proxy_core.control.feed import FeedRecord
 from proxy_core.control.param_info import ParamInfo as ParamInfo
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.control.rows import TransactionRow
+from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage
 from proxy_core.routing.explaining import Explanation
 from proxy_core.verdicts import Mode, Verdict
 
@@ -198,6 +200,45 @@ class ControlPlane(Protocol):
 
     def live_body(self, transaction_id: str, offset: int) -> tuple[bytes, bool] | None:
         """Response bytes of a running transaction from `offset` on, and whether it has ended; None once it is forgotten."""
+        ...
+
+    async def sessions(
+        self,
+        *,
+        filter: str = "",  # noqa: A002 - its name everywhere
+        tags: Sequence[str] = (),
+        agent: str = "",
+        status: str = "",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Sessions, those with the latest requests first, at most `limit` (1 to 200), running requests included.
+
+        `filter` is in the filter language of sessions (`agent:codex cost>1 is:active`), `tags` are `name` or `name:value` and
+        must all be there, `agent` is exact, `status` is `active`, `inactive`, `completed` or empty. A page may be shorter than
+        `limit` although there is a `next`. Raises FilterError, ControlInvalid.
+        """
+        ...
+
+    async def session(
+        self, session_id: str, *, after: int | None = None, before: int | None = None, limit: int = 200
+    ) -> SessionDetail | None:
+        """One session with its turns in order, tool calls with results and durations, policy marks, and sub-sessions.
+
+        Of its turns the last `limit` (1 to 1,000), of those before turn number `before` where it is given; with `after` the
+        first `limit` after that number: what a reader that has the others asks for. A turn may change as long as it runs, and
+        its tool uses until their results have come.
+        """
+        ...
+
+    async def agents(self) -> list[AgentInfo]:
+        """Every agent of the journal, those with the latest requests first, at most 500."""
+        ...
+
+    async def agent(self, agent_id: str) -> AgentDetail | None: ...
+
+    async def dashboard(self) -> Dashboard:
+        """Today and the last hour in one look."""
         ...
 
     def policies(self) -> list[PolicyInfo]:
