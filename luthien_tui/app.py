@@ -36,7 +36,7 @@ from luthien_tui.views.live import PLACING_CSS, LiveView
 from luthien_tui.views.log import LogSource, LogView
 from luthien_tui.views.policies import POLICIES_CSS, PoliciesView
 from luthien_tui.views.routing import ROUTING_CSS, RoutingView
-from luthien_tui.views.view import View
+from luthien_tui.views.view import View, ViewContext
 from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.filter_line import FilterLine
@@ -134,8 +134,9 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.header = HeaderBar(state, self.rates.snapshot(clock()))
         self.live = LiveView(plane, self.rows, self.reader, self.waiting, clock, wall)
         self.holds = HoldsView(plane, self.waiting, clock=clock, wall=wall, row_of=self._row_of, say=self.say)
-        self.policies = PoliciesView(plane, clock=clock, say=self.say, ask=self.push_screen)
-        self.routing = RoutingView(plane, clock=clock, say=self.say, ask=self.push_screen)
+        context = ViewContext(plane, clock, wall, self.say, self.push_screen)
+        self.policies = PoliciesView(context)
+        self.routing = RoutingView(context)
         self.log_view = LogView(logs)
         self.views: dict[str, View] = {
             "live": self.live,

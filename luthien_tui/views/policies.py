@@ -6,18 +6,17 @@ and stays prepared. A change made elsewhere is shown at once; what is prepared h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
 from textual.events import Resize
-from textual.screen import Screen
 from textual.widget import Widget
 
 from luthien_tui.policy_changes import Pending, can_move, moved, next_mode
 from luthien_tui.text import cell
-from luthien_tui.views.view import Movable, View
+from luthien_tui.views.tuning import LOOK_EVERY_S, TuningView
+from luthien_tui.views.view import Movable, ViewContext
 from luthien_tui.widgets.paint import Piece
 from luthien_tui.widgets.pick_screen import PickItem, PickScreen
 from luthien_tui.widgets.policy_panel import PolicyPanel
@@ -25,11 +24,8 @@ from luthien_tui.widgets.policy_table import PolicyTable
 from luthien_tui.widgets.question_screen import QuestionScreen
 from luthien_tui.widgets.strip_bar import StripBar
 from luthien_tui.widgets.value_screen import LEFT, ValueScreen
-from proxy_core.control.plane import ControlInvalid, ControlNotFound, ControlPlane, GatewayState, ParamInfo, PolicyInfo
+from proxy_core.control.plane import ControlInvalid, ControlNotFound, GatewayState, ParamInfo, PolicyInfo
 from proxy_core.tasks import spawn
-
-LOOK_EVERY_S = 1.0
-"""How often the figures are asked for while they are looked at."""
 
 POLICIES_CSS = """
 .-wide PoliciesView { layout: horizontal; }
@@ -49,7 +45,7 @@ class PolicyRule(StripBar):
         return [(f" {cell(self.name_shown)}", "accent")]
 
 
-class PoliciesView(View):
+class PoliciesView(TuningView):
     """The app tells it which keys were pressed."""
 
     DEFAULT_CSS = """
@@ -59,25 +55,12 @@ class PoliciesView(View):
     PoliciesView > PolicyPanel { height: 1fr; }
     """
 
-    def __init__(
-        self,
-        plane: ControlPlane,
-        *,
-        clock: Callable[[], float],
-        say: Callable[..., None],
-        ask: Callable[[Screen[Any], Callable[[Any], None]], object],
-    ) -> None:
-        super().__init__(id="policies")
-        self.plane = plane
-        self.clock = clock
-        self.say = say
-        self.ask = ask
+    def __init__(self, context: ViewContext) -> None:
+        super().__init__(context, id="policies")
         self.table = PolicyTable()
         self.rule = PolicyRule(id="policy-rule")
         self.panel = PolicyPanel()
         self._pending: dict[str, Pending] = {}
-        self._looked = -LOOK_EVERY_S
-        self._is_applying = False
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -92,9 +75,6 @@ class PoliciesView(View):
     def tick(self, state: GatewayState, *, seen: bool) -> None:
         if seen and self.clock() - self._looked >= LOOK_EVERY_S:
             self.look()
-
-    def entered(self) -> None:
-        self.look()
 
     def look(self) -> None:
         """Ask the gateway how the policies stand."""

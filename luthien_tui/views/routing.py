@@ -9,25 +9,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.app import ComposeResult
-from textual.screen import Screen
 from textual.widget import Widget
 
 from luthien_tui.policy_changes import Pending, can_move, moved
 from luthien_tui.text import cell
-from luthien_tui.views.view import Movable, View
+from luthien_tui.views.tuning import LOOK_EVERY_S, TuningView
+from luthien_tui.views.view import Movable, ViewContext
 from luthien_tui.widgets.decision_list import DecisionList
 from luthien_tui.widgets.pick_screen import PickItem, PickScreen
 from luthien_tui.widgets.question_screen import QuestionScreen
 from luthien_tui.widgets.routing_panel import RoutingPanel, moves_in_words
 from luthien_tui.widgets.value_screen import LEFT, ValueScreen
-from proxy_core.control.plane import ControlInvalid, ControlNotFound, ControlPlane, GatewayState, ParamInfo
+from proxy_core.control.plane import ControlInvalid, ControlNotFound, GatewayState, ParamInfo
 from proxy_core.control.routing_infos import RoutingInfo
 from proxy_core.errors import LuthienError
 from proxy_core.routing.health import OperatorState
 from proxy_core.tasks import spawn
-
-LOOK_EVERY_S = 1.0
-"""How often the figures are asked for while they are looked at; ten times as seldom while they are not."""
 
 ROUTING_CSS = """
 .-normal RoutingView, .-wide RoutingView { layout: horizontal; }
@@ -37,7 +34,7 @@ ROUTING_CSS = """
 """
 
 
-class RoutingView(View):
+class RoutingView(TuningView):
     """The app tells it which keys were pressed."""
 
     DEFAULT_CSS = """
@@ -47,19 +44,8 @@ class RoutingView(View):
     RoutingView > RoutingPanel { height: 1fr; }
     """
 
-    def __init__(
-        self,
-        plane: ControlPlane,
-        *,
-        clock: Callable[[], float],
-        say: Callable[..., None],
-        ask: Callable[[Screen[Any], Callable[[Any], None]], object],
-    ) -> None:
-        super().__init__(id="routing")
-        self.plane = plane
-        self.clock = clock
-        self.say = say
-        self.ask = ask
+    def __init__(self, context: ViewContext) -> None:
+        super().__init__(context, id="routing")
         self.decisions = DecisionList()
         self.panel = RoutingPanel()
         self.info: RoutingInfo | None = None
@@ -67,10 +53,8 @@ class RoutingView(View):
         self._note = ""
         self._asked: dict[str, Any] = {}
         self._is_asking = False
-        self._is_applying = False
         self._undo: Callable[[], Awaitable[RoutingInfo]] | None = None
         """Takes back the last change of this view."""
-        self._looked = -10 * LOOK_EVERY_S
 
     def compose(self) -> ComposeResult:
         yield self.decisions
@@ -84,9 +68,6 @@ class RoutingView(View):
     def tick(self, state: GatewayState, *, seen: bool) -> None:
         if self.clock() - self._looked >= (LOOK_EVERY_S if seen else 10 * LOOK_EVERY_S):
             self.look()
-
-    def entered(self) -> None:
-        self.look()
 
     def look(self) -> None:
         """Ask the gateway how routing stands."""

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from textual.containers import Container
 from textual.geometry import Size
+from textual.screen import Screen
 from textual.widget import Widget
 
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.status_line import Standing
-from proxy_core.control.plane import GatewayState
+from proxy_core.control.plane import ControlPlane, GatewayState
 
 Hints = tuple[tuple[str, str], ...]
 """Keys and what they do, while something is typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewContext:
+    """What the app gives a view: the gateway, the time, and how to speak to the operator."""
+
+    plane: ControlPlane
+    clock: Callable[[], float]
+    """Steady seconds."""
+    wall: Callable[[], float]
+    """Unix time."""
+    say: Callable[..., None]
+    """A word to the operator; `warn=True` where something went wrong."""
+    ask: Callable[[Screen[Any], Callable[[Any], None]], object]
+    """Show a window and hand its answer on."""
 
 
 class Movable(Protocol):

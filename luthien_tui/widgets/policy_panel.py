@@ -4,38 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.events import Click, Resize
-from textual.geometry import Size
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
-
 from luthien_tui import figures
 from luthien_tui.documents import wrap
 from luthien_tui.policy_changes import Pending, as_text, can_move, is_threshold, what_if
 from luthien_tui.text import cell
-from luthien_tui.textual_compat import grow, jump
-from luthien_tui.widgets.paint import Painter, Piece, fit
+from luthien_tui.textual_compat import jump
+from luthien_tui.widgets.line_panel import Line, LinePanel
+from luthien_tui.widgets.paint import Piece, fit
 from proxy_core.control.plane import ParamInfo, PolicyInfo
 
 SLIDER_WIDTH = 24
-Line = tuple[list[Piece], int | None]
-"""The pieces, and the parameter that they belong to."""
 
 
-class PolicyPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
+class PolicyPanel(LinePanel):
     """Shows one policy; the cursor stands on a parameter."""
-
-    DEFAULT_CSS = """
-    PolicyPanel { width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
-        background: $background; }
-    """
 
     def __init__(self) -> None:
         super().__init__(id="policy-panel")
         self.policy: PolicyInfo | None = None
         self.pending = Pending()
-        self.cursor = 0
-        self._lines: list[Line] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.policy.params) if self.policy is not None else 0
 
     @property
     def param(self) -> ParamInfo | None:
@@ -50,65 +41,12 @@ class PolicyPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
         if is_other and policy is not None:
             self.cursor = next((place for place, param in enumerate(policy.params) if can_move(param)), 0)
             jump(self, 0)
-        self._take_lines()
+        self.take_lines()
         if is_other:
-            self._reveal()
+            self.reveal()
 
-    def _take_lines(self) -> None:
-        width = max(30, self.size.width - 2)
-        self._lines = [] if self.policy is None else panel_lines(self.policy, self.pending, width)
-        grow(self, Size(self.size.width, len(self._lines)))
-        self.refresh()
-
-    def _reveal(self) -> None:
-        places = [place for place, (_, param) in enumerate(self._lines) if param == self.cursor]
-        if places and self.size.height:
-            top = int(self.scroll_y)
-            if places[0] < top:
-                jump(self, places[0])
-            elif places[-1] >= top + self.size.height:
-                jump(self, places[-1] - self.size.height + 1)
-
-    def move(self, lines: int) -> None:
-        count = len(self.policy.params) if self.policy is not None else 0
-        if count:
-            self.cursor = max(0, min(self.cursor + lines, count - 1))
-            self._reveal()
-            self.refresh()
-
-    def move_first(self) -> None:
-        self.cursor = 0
-        jump(self, 0)
-        self.refresh()
-
-    def move_last(self) -> None:
-        self.move(1_000)
-
-    def on_click(self, event: Click) -> None:
-        place = int(self.scroll_y) + event.y
-        if place < len(self._lines) and (param := self._lines[place][1]) is not None:
-            self.cursor = param
-            self.refresh()
-
-    def on_focus(self) -> None:
-        self.refresh()
-
-    def on_blur(self) -> None:
-        self.refresh()
-
-    def on_resize(self, event: Resize) -> None:
-        self._take_lines()
-
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        place = int(self.scroll_y) + y
-        if place >= len(self._lines):
-            return Strip.blank(width, self.rich_style)
-        pieces, param = self._lines[place]
-        here = param is not None and param == self.cursor
-        is_first = here and (place == 0 or self._lines[place - 1][1] != param)
-        base = self.rich_style + self.tone("cursor" if self.has_focus else "cursor-away") if here else self.rich_style
-        return self.paint([("▶" if is_first else " ", "accent"), *pieces], width, base)
+    def lines_for(self, width: int) -> list[Line]:
+        return [] if self.policy is None else panel_lines(self.policy, self.pending, width)
 
 
 def panel_lines(policy: PolicyInfo, pending: Pending, width: int) -> list[Line]:

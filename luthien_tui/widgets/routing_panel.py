@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from textual.events import Click, Resize
-from textual.geometry import Size
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
-
 from luthien_tui import figures, glyphs
 from luthien_tui.policy_changes import Pending, can_move
 from luthien_tui.text import cell
-from luthien_tui.textual_compat import grow, jump
-from luthien_tui.widgets.paint import Painter, Piece, fit
-from luthien_tui.widgets.policy_panel import Line, change_line, changed_params, param_lines
+from luthien_tui.widgets.line_panel import Line, LinePanel
+from luthien_tui.widgets.paint import Piece, fit
+from luthien_tui.widgets.policy_panel import change_line, changed_params, param_lines
 from proxy_core.control.param_info import ParamInfo
 from proxy_core.control.routing_infos import RoutingInfo, UpstreamInfo, WhatIf
 
@@ -21,13 +16,8 @@ NAME = 28
 """Cells for the longest name of a rule."""
 
 
-class RoutingPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
+class RoutingPanel(LinePanel):
     """The cursor stands on a rule or on an upstream."""
-
-    DEFAULT_CSS = """
-    RoutingPanel { width: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
-        background: $background; }
-    """
 
     def __init__(self) -> None:
         super().__init__(id="routing-panel")
@@ -35,8 +25,6 @@ class RoutingPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
         self.pending = Pending()
         self.note = ""
         """What the prepared change would do."""
-        self.cursor = 0
-        self._lines: list[Line] = []
 
     @property
     def param(self) -> ParamInfo | None:
@@ -53,75 +41,16 @@ class RoutingPanel(ScrollView, Painter, can_focus=True, inherit_bindings=False):
         return self.info.upstreams[place] if 0 <= place < len(self.info.upstreams) else None
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
         return len(self.info.rules) + len(self.info.upstreams) if self.info is not None else 0
 
     def show(self, info: RoutingInfo, pending: Pending, note: str) -> None:
         """Draw this; the cursor stays on its rule."""
         self.info, self.pending, self.note = info, pending, note
-        self._take_lines()
+        self.take_lines()
 
-    def _take_lines(self) -> None:
-        width = max(30, self.size.width - 2)
-        self._lines = [] if self.info is None else routing_lines(self.info, self.pending, self.note, width)
-        grow(self, Size(self.size.width, len(self._lines)))
-        self.refresh()
-
-    def move(self, lines: int) -> None:
-        count = self._count
-        at_end = lines > 0 and self.cursor == count - 1
-        at_start = lines < 0 and self.cursor == 0
-        if at_end or at_start:  # beyond what can be chosen there is more to read
-            jump(self, max(0, min(int(self.scroll_y) + lines, len(self._lines) - self.size.height)))
-        elif count:
-            self.cursor = max(0, min(self.cursor + lines, count - 1))
-            self._reveal()
-        self.refresh()
-
-    def move_first(self) -> None:
-        self.cursor = 0
-        jump(self, 0)
-        self.refresh()
-
-    def move_last(self) -> None:
-        self.cursor = max(0, self._count - 1)
-        jump(self, max(0, len(self._lines) - self.size.height))
-        self.refresh()
-
-    def _reveal(self) -> None:
-        places = [place for place, (_, param) in enumerate(self._lines) if param == self.cursor]
-        if places and self.size.height:
-            top = int(self.scroll_y)
-            if places[0] < top:
-                jump(self, 0 if self.cursor == 0 else places[0])
-            elif places[-1] >= top + self.size.height:
-                jump(self, places[-1] - self.size.height + 1)
-
-    def on_click(self, event: Click) -> None:
-        place = int(self.scroll_y) + event.y
-        if place < len(self._lines) and (param := self._lines[place][1]) is not None:
-            self.cursor = param
-            self.refresh()
-
-    def on_focus(self) -> None:
-        self.refresh()
-
-    def on_blur(self) -> None:
-        self.refresh()
-
-    def on_resize(self, event: Resize) -> None:
-        self._take_lines()
-
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        place = int(self.scroll_y) + y
-        if place >= len(self._lines):
-            return Strip.blank(width, self.rich_style)
-        pieces, param = self._lines[place]
-        here = param is not None and param == self.cursor
-        is_first = here and (place == 0 or self._lines[place - 1][1] != param)
-        base = self.rich_style + self.tone("cursor" if self.has_focus else "cursor-away") if here else self.rich_style
-        return self.paint([("▶" if is_first else " ", "accent"), *pieces], width, base)
+    def lines_for(self, width: int) -> list[Line]:
+        return [] if self.info is None else routing_lines(self.info, self.pending, self.note, width)
 
 
 def routing_lines(info: RoutingInfo, pending: Pending, note: str, width: int) -> list[Line]:
