@@ -306,6 +306,7 @@ class Gateway:
             belonging = self._sessions.belonging(headers, running.glance, b"")
         row.session_id = belonging.session_id
         row.agent = shared(belonging.agent)
+        row.parent_session, row.link, row.side = belonging.parent_session, belonging.link, belonging.side
         refused: RouteRefused | None = None
         if self._router.idle:
             choice = self._upstreams.choose(endpoint)

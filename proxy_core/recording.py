@@ -154,6 +154,12 @@ class Recorder:
             secrets=running.secrets,
             policy_digest=control.digest if control is not None else "",
             key=_key_of(running),
+            user=row.user,
+            tags=row.tags,
+            workflow=row.workflow,
+            parent_session=row.parent_session,
+            link=row.link,
+            side=row.side,
         )
 
     def _outcome(self, running: Running, reading: Reading, now: float) -> Outcome:
@@ -186,6 +192,7 @@ class Recorder:
             stop_reason=row.stop_reason,
             tool_calls=row.tool_calls,
             secrets=running.secrets,
+            estimated=row.estimated,
         )
         if row.outcome == "refused":
             record.reason = row.reason

@@ -70,6 +70,20 @@ class TransactionRow(Struct, gc=False, kw_only=True):
     """What went wrong, in one line."""
     stop_reason: str = ""
     tool_calls: int = 0
+    user: str = ""
+    """Whom the request was made for, as the client says."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Names and values that the client gave it."""
+    workflow: str = ""
+    """From a path that begins with `/agent-workflow/{id}`."""
+    parent_session: str = ""
+    """The session whose agent started this one's; empty for most."""
+    link: str = ""
+    """How the session was told: `header`, `mark`, `response`, `prefix`, `inferred`, `new` or `none`."""
+    side: bool = False
+    """Whether it stands beside the conversation: a title, a summary, a memory."""
+    estimated: bool = False
+    """Whether the token counts are luthien's estimate, because the upstream gave none."""
 
     @property
     def tokens(self) -> int | None:

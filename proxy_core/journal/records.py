@@ -54,6 +54,18 @@ class Intent(Struct, kw_only=True):
     """Digest of the version of the chain that this transaction takes; empty where no policy is configured."""
     key: str = ""
     """Name of the client's key, never the key."""
+    user: str = ""
+    """Whom the request was made for, as the client says."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Names and values that the client gave it."""
+    workflow: str = ""
+    """From a path that begins with `/agent-workflow/{id}`."""
+    parent_session: str = ""
+    """The session whose agent started this one's; empty for most."""
+    link: str = ""
+    """How the session was told: `header`, `mark`, `response`, `prefix`, `inferred`, `new` or `none`."""
+    side: bool = False
+    """Whether it stands beside the conversation: a title, a summary, a memory."""
 
 
 class Sent(Struct, kw_only=True):
@@ -117,6 +129,8 @@ class Outcome(Struct, kw_only=True):
     """Where the request went at last; empty where the intent already says it."""
     reason: str = ""
     """Why it went there; empty where the intent already says it."""
+    estimated: bool = False
+    """Whether the token counts were estimated, because the upstream gave none."""
 
 
 class LateVerdicts(Struct, kw_only=True):

@@ -33,7 +33,10 @@ HASH_BYTES = 16
 
 HOLD_FACTS = ("on_timeout", "operation", "target", "key", "session_id", "agent", "model", "tool", "call_id")
 
-_ADDED: dict[str, tuple[int, Row]] = {"transactions": (23, ("", "")), "outcomes": (26, (None, "", ""))}
+_ADDED: dict[str, tuple[int, Row]] = {
+    "transactions": (23, ("", "", "", "", "", "", "", 0)),
+    "outcomes": (26, (None, "", "", 0)),
+}
 """Tables that have grown: how many columns a row of the first version has, and what the later ones are without a value."""
 
 _encode_json = msgspec.json.Encoder().encode
@@ -62,8 +65,8 @@ def grown(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """Rows that an older version spooled, as the tables are now."""
     found: dict[str, list[Row]] = {}
     for table, table_rows in rows.items():
-        length, rest = _ADDED.get(table, (-1, ()))
-        found[table] = [(*row, *rest) if len(row) == length else row for row in table_rows]
+        first, rest = _ADDED.get(table, (0, ()))
+        found[table] = [(*row, *rest[len(row) - first :]) if len(row) >= first else row for row in table_rows]
     return found
 
 
@@ -166,6 +169,12 @@ class RowBuilder:
             intent.history_length,
             intent.policy_digest,
             intent.key and clean(intent.key, 200),
+            intent.user and self._name(intent.user, intent.secrets),
+            self._tags(intent.tags, intent.secrets) if intent.tags else "",
+            intent.workflow and self._name(intent.workflow, intent.secrets),
+            intent.parent_session and clean(intent.parent_session, 200),
+            intent.link,
+            int(intent.side),
         )
 
     def _outcome(self, outcome: Outcome) -> Row:
@@ -203,6 +212,7 @@ class RowBuilder:
             self._verdicts(outcome.verdicts, outcome.secrets),
             outcome.upstream,
             outcome.reason,
+            int(outcome.estimated),
         )
 
     def _sent(self, sent: Sent, messages: list[Row]) -> Row:
@@ -304,6 +314,15 @@ class RowBuilder:
         if not text:
             return text
         return clean(self._redact(text.encode("utf-8", "replace"), secrets).decode("utf-8", "replace"), limit)
+
+    def _name(self, text: str, secrets: Sequence[bytes]) -> str:
+        """What a client calls something. In every mode of capture, and never with a secret in it."""
+        raw = redact_formats(redact_known(text.encode("utf-8", "replace"), secrets))
+        return clean(raw.decode("utf-8", "replace"), 600)
+
+    def _tags(self, tags: Sequence[tuple[str, str]], secrets: Sequence[bytes]) -> str:
+        kept = {self._name(name, secrets): self._name(value, secrets) for name, value in tags}
+        return _encode_json(kept).decode("utf-8")
 
     def _keep(self, secrets: Sequence[bytes]) -> Callable[[str], str]:
         """What is stored of a text that a policy or an operator wrote and that may quote the traffic."""

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 
 metadata = MetaData()
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -63,8 +63,16 @@ transactions = Table(
     Column("history_length", Integer, nullable=False),
     Column("policy_digest", String(64), nullable=False, server_default=""),
     Column("client_key", Text, nullable=False, server_default=""),
+    Column("user_name", Text, nullable=False, server_default=""),
+    Column("tags", Text, nullable=False, server_default=""),
+    Column("workflow", Text, nullable=False, server_default=""),
+    Column("parent_session", Text, nullable=False, server_default=""),
+    Column("link", String(16), nullable=False, server_default=""),
+    Column("side", SmallInteger, nullable=False, server_default="0"),
 )
 Index("transactions_by_id", transactions.c.transaction_id, unique=True)
+Index("transactions_by_session", transactions.c.session_id, transactions.c.seq)
+Index("transactions_by_agent", transactions.c.agent, transactions.c.seq)
 
 outcomes = Table(
     "outcomes",
@@ -99,6 +107,7 @@ outcomes = Table(
     Column("verdicts", LargeBinary),
     Column("upstream", String(64), nullable=False, server_default=""),
     Column("reason", String(64), nullable=False, server_default=""),
+    Column("estimated", SmallInteger, nullable=False, server_default="0"),
 )
 Index("outcomes_by_id", outcomes.c.transaction_id)
 

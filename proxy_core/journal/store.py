@@ -35,6 +35,7 @@ from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 
 _HASHES_PER_QUERY = 500
+_decode_tags = msgspec.json.Decoder(dict[str, str]).decode
 
 _LISTED = [
     transactions.c.seq,
@@ -51,6 +52,12 @@ _LISTED = [
     transactions.c.reason,
     transactions.c.stream,
     transactions.c.preview,
+    transactions.c.user_name,
+    transactions.c.tags,
+    transactions.c.workflow,
+    transactions.c.parent_session,
+    transactions.c.link,
+    transactions.c.side,
     transactions.c.body_bytes.label("request_bytes"),
     outcomes.c.seq.label("outcome_seq"),
     outcomes.c.outcome,
@@ -71,6 +78,7 @@ _LISTED = [
     outcomes.c.tool_calls,
     outcomes.c.upstream.label("final_upstream"),
     outcomes.c.reason.label("final_reason"),
+    outcomes.c.estimated,
 ]
 
 
@@ -415,4 +423,19 @@ def _row(one: Any) -> TransactionRow:
         error=(one.error or "") if ended else "no outcome was recorded: the gateway ended, or it still runs",
         stop_reason=one.stop_reason or "",
         tool_calls=one.tool_calls or 0,
+        user=one.user_name,
+        tags=read_tags(one.tags) if one.tags else (),
+        workflow=one.workflow,
+        parent_session=one.parent_session,
+        link=one.link,
+        side=bool(one.side),
+        estimated=bool(one.estimated),
     )
+
+
+def read_tags(stored: str) -> tuple[tuple[str, str], ...]:
+    """The column `tags` as names and values; nothing where it cannot be read."""
+    try:
+        return tuple(_decode_tags(stored).items())
+    except msgspec.MsgspecError:
+        return ()

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,28 @@ async def test_what_goes_in_comes_out(journal: Journal) -> None:
     assert (stored.request_body, stored.response_body) == (body, b"x" * 5_000)
     assert (stored.row.outcome, stored.row.input_tokens, stored.row.output_tokens, stored.row.cost_usd) == ("ok", 3, None, 0.25)
     assert ("authorization", "Bearer [redacted]") in stored.request_headers
+
+
+@pytest.mark.parametrize("capture", ["full", "redacted", "metadata"])
+async def test_who_asked_and_what_it_belongs_to(tmp_path: Path, capture: Literal["full", "redacted", "metadata"]) -> None:
+    journal = await Journal.open(JournalSettings(capture=capture), tmp_path)
+    asked = intent(
+        journal,
+        chat_body("one"),
+        user="alice sk-canary-000000",
+        tags=(("env", "staging"), ("note", "AKIAIOSFODNN7EXAMPLQ"), ("sk-canary-000000", "\x00é")),
+        workflow="nightly",
+        parent_session="s-0",
+        link="inferred",
+        side=True,
+    )
+    await journal.append(asked)
+    await journal.append(outcome(asked.transaction_id, input_tokens=3, estimated=True))
+    (row,) = await journal.store.rows(1)
+    assert (row.user, row.workflow, row.parent_session, row.link) == ("alice [redacted]", "nightly", "s-0", "inferred")
+    assert row.tags == (("env", "staging"), ("note", "[redacted]"), ("[redacted]", "\N{SYMBOL FOR NULL}é"))
+    assert (row.side, row.estimated) == (True, True)
+    await journal.close()
 
 
 async def test_each_message_is_stored_once(journal: Journal, tmp_path: Path, database_url: str | None) -> None:

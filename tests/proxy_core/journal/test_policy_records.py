@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from proxy_core.errors import JournalUnavailable, StoreError
 from proxy_core.hold_record import HoldRecord
 from proxy_core.journal import schema
+from proxy_core.journal.backends import columns_of
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import ControlChange, LateVerdicts, Sent
-from proxy_core.journal.rows import RowBuilder
+from proxy_core.journal.rows import RowBuilder, grown
 from proxy_core.journal.said import read_verdicts
 from proxy_core.journal.spool import Spool
 from proxy_core.journal.store import JournalStore
@@ -325,7 +326,7 @@ def old_rows(capture: Any = "full") -> dict[str, list[tuple[Any, ...]]]:
 
     asked = intent(NoJournal(), b'{"old":1}')  # type: ignore[arg-type]
     rows = RowBuilder(key=b"k", capture=capture).build([asked, outcome(asked.transaction_id, b"old answer")]).as_lists()
-    return {"transactions": [rows["transactions"][0][:-2]], "outcomes": [rows["outcomes"][0][:-3]]}
+    return {"transactions": [rows["transactions"][0][:23]], "outcomes": [rows["outcomes"][0][:26]]}
 
 
 async def test_a_store_of_the_first_version_is_migrated(tmp_path: Path, database_url: str | None) -> None:
@@ -370,6 +371,18 @@ async def test_a_spool_of_the_first_version_is_taken_in(tmp_path: Path) -> None:
     assert old is not None
     assert (old.request_body, old.response_body) == (b'{"old":1}', b"old answer")
     await journal.close()
+
+
+def test_rows_of_every_version_grow_to_the_tables_of_today() -> None:
+    rows = {
+        "transactions": [("t",) * length for length in (23, 25, 31)],
+        "outcomes": [("o",) * length for length in (26, 29, 30)],
+    }
+    whole = grown(rows)
+    assert [len(row) for row in whole["transactions"]] == [len(columns_of(schema.transactions))] * 3
+    assert [len(row) for row in whole["outcomes"]] == [len(columns_of(schema.outcomes))] * 3
+    assert whole["transactions"][1][23:] == ("t", "t", "", "", "", "", "", 0)
+    assert whole["outcomes"][1][26:] == ("o", "o", "o", 0)
 
 
 async def test_reading_a_store_of_the_first_version_says_what_to_do(tmp_path: Path) -> None:
