@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from proxy_core.errors import ConfigurationError
-from proxy_core.settings_sources import Layers, Place
+from proxy_core.settings_layers import Layers
+from proxy_core.settings_tree import Place
 
 VARIABLE = re.compile(r"(\$?)\$\{([^{}\n]*)\}")
 MARKED = re.compile("\ue000([^\ue001]*)\ue001")

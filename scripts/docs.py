@@ -19,13 +19,14 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from luthien_tui import cli
-from proxy_core import settings_sources as sources
+from proxy_core import settings_environment as environment
 from proxy_core.api.reference import api_reference
 from proxy_core.errors import ExitCode
 from proxy_core.policies import registry
 from proxy_core.policies.described import ParamDescription, PolicyDescription
 from proxy_core.routing import reasons
 from proxy_core.settings import Settings
+from proxy_core.settings_tree import model_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 GENERATED = "<!-- made by scripts/docs.py; change the code instead -->"
@@ -105,7 +106,7 @@ def _section(model: type[BaseModel], path: str, *, top: bool = False) -> list[st
     rows: list[str] = []
     inner: list[str] = []
     for name, info in model.model_fields.items():
-        section, named = sources._model_of(info.annotation)
+        section, named = model_of(info.annotation)
         here = f"{path}{name}"
         listed = get_origin(info.annotation) is list
         if section is not None and (path, name) == ("chains[].", "policies"):
@@ -170,12 +171,12 @@ def _bounds(metadata: list[Any]) -> str:
 
 
 def _environment_rows() -> list[str]:
-    rows = {name: f"`{'.'.join(place)}`" for name, place in sources.SHARED_NAMES.items()}
-    for name, api in sources.SHARED_BASE_URLS.items():
+    rows = {name: f"`{'.'.join(place)}`" for name, place in environment.SHARED_NAMES.items()}
+    for name, api in environment.SHARED_BASE_URLS.items():
         rows[name] = f"`base_url` of the upstream `{api}`, or else of the first one with that API"
-    for name, api in sources.SHARED_API_KEYS.items():
+    for name, api in environment.SHARED_API_KEYS.items():
         rows[name] = f"`api_key` of the same upstream for `{api}`, where it has none"
-    one = ", ".join(f"`{name}`" for name in sources.ONE_UPSTREAM_NAMES)
+    one = ", ".join(f"`{name}`" for name in environment.ONE_UPSTREAM_NAMES)
     return [
         *(f"| `{name}` | {meaning} |" for name, meaning in rows.items()),
         f"| {one} | together: one upstream instead of all |",

@@ -13,7 +13,8 @@ from msgspec import Struct
 from proxy_core.errors import ConfigurationError, StoreError
 from proxy_core.logs import escaped
 from proxy_core.settings import PolicySettings, Settings
-from proxy_core.settings_sources import DEFAULT, LoadedSettings, data_dir_path, shown
+from proxy_core.settings_layers import DEFAULT
+from proxy_core.settings_sources import LoadedSettings, data_dir_path, shown
 
 if TYPE_CHECKING:
     from proxy_core.control.overrides import Held

@@ -17,20 +17,20 @@ def test_generated_pages_are_fresh() -> None:
 def test_the_readme_and_the_example_environment_name_only_what_exists() -> None:
     import re
 
-    from proxy_core.settings_sources import (
+    from proxy_core.settings_environment import (
         NOT_SETTINGS,
         ONE_UPSTREAM_NAMES,
         PREFIX,
         SHARED_API_KEYS,
         SHARED_BASE_URLS,
         SHARED_NAMES,
-        _kind_at,
     )
+    from proxy_core.settings_tree import kind_at
 
     shared = {*SHARED_NAMES, *SHARED_BASE_URLS, *SHARED_API_KEYS, *ONE_UPSTREAM_NAMES, *NOT_SETTINGS}
     for line in (ROOT / ".env.example").read_text("utf-8").splitlines():
         if match := re.fullmatch(r"#? ?([A-Z][A-Z_]+)=.*", line):
             name = match[1]
-            assert name in shared or _kind_at(tuple(name.removeprefix(PREFIX).lower().split("__"))), name
+            assert name in shared or kind_at(tuple(name.removeprefix(PREFIX).lower().split("__"))), name
     for name in re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / "README.md").read_text("utf-8")):
         assert (ROOT / name).exists(), name
