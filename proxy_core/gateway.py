@@ -546,7 +546,7 @@ class Gateway:
             headers = translated_headers(headers, translated)
             running.sent_headers, running.sent_body = headers, body
             await self._recorder.sent(running, target)
-            if translated.lost:
+            if translated.lost or translated.hints:
                 self._recorder.late(running, [_left_out(translated, running.ms_at(self._now()))])
         key = running.seat.key if running.seat is not None else upstream.api_key
         if key is not None:
@@ -720,18 +720,18 @@ def _without_credentials(running: Running, headers: list[tuple[bytes, bytes]]) -
 
 
 def _left_out(translated: Translated, at_ms: float) -> Verdict:
-    """The word of the record on what could not be carried into another dialect."""
-    lost = list(translated.lost)
+    """The word of the record on what could not be carried into another dialect; hints alone are no reason to flag."""
+    lost, hints = list(translated.lost), list(translated.hints)
     return Verdict(
         policy="routing",
         stage=Stage.REQUEST,
         mode="enforce",
-        ran="partial",
-        action="flag",
-        reason=Reason.CAPABILITY_MISSING,
-        message=f"left out, because the upstream's API cannot say it: {', '.join(lost)}",
+        ran="partial" if lost else "ran",
+        action="flag" if lost else "allow",
+        reason=Reason.CAPABILITY_MISSING if lost else Reason.HINT_DROPPED,
+        message=f"left out, because the upstream's API cannot say it: {', '.join([*lost, *hints])}",
         at_ms=round(at_ms, 3),
-        detail={"lost": lost},
+        detail={"lost": lost, "hints": hints},
     )
 
 

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     """An upstream failed or refused the request, and another one took it."""
     CAPABILITY_MISSING = "capability_missing"
     """An upstream that a rule chose cannot take the request."""
+    HINT_DROPPED = "hint_dropped"
+    """Something that changes nothing of the answer, such as `cache_control`, cannot be said in the upstream's API."""
     CONTENT_UNREADABLE = "content_unreadable"
     """The request cannot be read, so nobody knows that it holds no keyword: it stays local."""
 

@@ -182,6 +182,19 @@ async def test_what_cannot_be_carried_keeps_a_request_where_it_was_asked_to_go(s
     assert verdict.detail["lost"] == ["logit_bias"]
 
 
+async def test_a_hint_is_left_out_and_named_and_keeps_nobody_back(start: Any, upstream: FaultUpstream) -> None:
+    gateway = await start("openai")
+    system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    body = {"model": "m", "max_tokens": 9, "system": system, "messages": [ASK]}
+    response = await gateway.ask("POST", "/v1/messages", json.dumps(body).encode())
+    assert (response.header("x-luthien-upstream"), response.header("x-luthien-reason")) == ("there", "default")
+    assert upstream.last.json()["messages"][0] == {"role": "system", "content": "Be brief."}
+    detail = await gateway.detail()
+    (verdict,) = detail.verdicts
+    assert (verdict.action, verdict.reason, verdict.ran) == ("allow", "hint_dropped", "ran")
+    assert (verdict.detail, detail.row.verdict) == ({"lost": [], "hints": ["cache_control"]}, "allow")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_policies_work_in_the_clients_dialect(start_gateway: StartGateway, upstream: FaultUpstream, stream: bool) -> None:
     word = TEXT.split()[1]

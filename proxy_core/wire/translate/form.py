@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from msgspec import Raw, Struct, field
 
 from proxy_core.wire.editing_json import UnreadableBody, first_byte, json_from, open_object, text_of, value_of
+from proxy_core.wire.translate.hints import HINTS
 
 _SAYS_NOTHING = frozenset({b"null", b"false", b"[]", b"{}", b'""'})
 
@@ -21,9 +22,10 @@ class Losses:
 
     def __init__(self) -> None:
         self._names: dict[str, None] = {}
+        self._hints: dict[str, None] = {}
 
     def add(self, name: str) -> None:
-        self._names.setdefault(name)
+        (self._hints if name in HINTS else self._names).setdefault(name)
 
     def add_unknown(self, fields: Mapping[str, Raw], known: Collection[str]) -> None:
         """Name every field that is not known, unless its value says nothing."""
@@ -33,7 +35,13 @@ class Losses:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """What the answer may depend on."""
         return tuple(self._names)
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What it does not depend on."""
+        return tuple(self._hints)
 
 
 class Text(Struct, frozen=True):

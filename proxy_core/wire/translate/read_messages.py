@@ -53,7 +53,8 @@ def read_messages(body: bytes) -> Request:
     metadata = given(fields, "metadata")
     if metadata is not None:
         about = open_object(metadata)
-        losses.add_unknown(about, ("user_id",))
+        if len(about) > ("user_id" in about):
+            losses.add("metadata")
         request.user = text(about, "user_id")
     _read_thinking(given(fields, "thinking"), given(fields, "output_config"), request)
     return request

@@ -46,6 +46,8 @@ class Translated(Struct, frozen=True):
     """To be set; the client's own of the same names are to be replaced. Credentials are not among them."""
     lost: tuple[str, ...]
     """What cannot be carried, each thing once; empty where all is."""
+    hints: tuple[str, ...]
+    """What is left out besides, and changes nothing of the answer; see `hints.py`."""
     stream: bool
     """Whether the client wants a stream."""
     stream_usage: bool
@@ -75,4 +77,5 @@ def translate_request(source: Operation, target: Operation, body: bytes, *, mode
     headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
     if target is Operation.MESSAGES:
         headers += ((b"anthropic-version", ANTHROPIC_VERSION),)
-    return Translated(translated, _PATHS[target], headers, request.losses.names, request.stream, client_wants_usage)
+    losses = request.losses
+    return Translated(translated, _PATHS[target], headers, losses.names, losses.hints, request.stream, client_wants_usage)

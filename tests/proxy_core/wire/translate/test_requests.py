@@ -228,7 +228,7 @@ def test_thinking_of_the_past() -> None:
     }
     got, lost = translated(MESSAGES, CHAT, history)
     assert (got["messages"][0], lost) == (
-        {"role": "assistant", "content": "Yes.", "reasoning_content": "hm"}, ("thinking signature",)
+        {"role": "assistant", "content": "Yes.", "reasoning_content": "hm"}, ()
     )  # fmt: skip
     assert translated(MESSAGES, OLLAMA, history)[0]["messages"][0] == {"role": "assistant", "content": "Yes.", "thinking": "hm"}
     got["messages"][0]["reasoning_details"] = [{"type": "reasoning.text", "text": "hm", "signature": "sig"}]
@@ -278,12 +278,11 @@ LOST = [
     (CHAT, MESSAGES, user(logprobs=True, n=2, seed=7, logit_bias={"1": 1}), ("logprobs", "logit_bias", "n", "seed")),
     (CHAT, MESSAGES, user(logprobs=False, n=1, store=False, metadata=None, modalities=["text"]), ()),
     (CHAT, MESSAGES, user(temperature=1.5), ("temperature above 1",)),
-    (CHAT, OLLAMA, user(user="ana"), ("user",)),
     (CHAT, OLLAMA, user(tools=[{"type": "custom", "custom": {"name": "sql"}}]), ("tool custom",)),
     (MESSAGES, CHAT, user(max_tokens=9, top_k=5, stop_sequences=list("abcde")), ("top_k", "stop sequences beyond 4")),
     (MESSAGES, CHAT, user(max_tokens=9, mcp_servers=[{"url": "x"}]), ("mcp_servers",)),
     (MESSAGES, CHAT, user(max_tokens=9, tools=[{"type": "bash_20250124", "name": "bash"}]), ("tool bash_20250124",)),
-    (OLLAMA, CHAT, user(keep_alive="5m", options={"num_ctx": 4096}), ("keep_alive", "num_ctx")),
+    (OLLAMA, CHAT, user(options={"num_ctx": 4096}), ("num_ctx",)),
 ]  # fmt: skip
 
 
@@ -292,8 +291,31 @@ def test_what_is_lost_is_named(source: Operation, target: Operation, fields: dic
     assert translated(source, target, fields)[1] == lost
 
 
+CACHED = {"cache_control": {"type": "ephemeral"}}
+HINTED = [
+    (MESSAGES, CHAT, user(
+        max_tokens=9, service_tier="priority", metadata={"user_id": "ana", "team": "a"},
+        system=[{"type": "text", "text": "Be brief.", **CACHED}], tools=[{"name": "clock", "input_schema": SCHEMA, **CACHED}],
+    ), ("service_tier", "metadata", "cache_control")),
+    (MESSAGES, OLLAMA, user(max_tokens=9, metadata={"user_id": "ana"}), ("user",)),
+    (CHAT, MESSAGES, user(
+        metadata={"a": "b"}, store=True, prompt_cache_key="k", service_tier="flex", stream_options={"include_usage": True},
+    ), ("metadata", "prompt_cache_key", "service_tier", "store")),
+    (OLLAMA, CHAT, user(keep_alive="5m"), ("keep_alive",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "target", "fields", "hints"), HINTED)
+def test_hints_are_named_and_are_no_loss(
+    source: Operation, target: Operation, fields: dict[str, Any], hints: tuple[str, ...]
+) -> None:
+    result = translate_request(source, target, json.dumps(fields).encode())
+    check(target, json.loads(result.body))
+    assert result.lost == ()
+    assert sorted(result.hints) == sorted(hints)
+
+
 BLOCKS = [
-    ({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}, ("cache_control",)),
     ({"type": "image", "source": {"type": "file", "file_id": "f"}}, ("image file",)),
     ({"type": "redacted_thinking", "data": "x"}, ("redacted_thinking",)),
     ({"type": "search_result", "source": "s"}, ("search_result",)),

@@ -1,0 +1,21 @@
+"""What a request asks of its own provider alone, and no answer depends on: what it costs, how fast it comes, who pays for it.
+
+Where another dialect cannot say such a thing, the translation goes on without it and names it; nothing that the model reads or
+that the client is promised is on this list.
+"""
+
+from __future__ import annotations
+
+HINTS = frozenset(
+    {
+        # of what was said before, and where it is kept
+        "cache_control", "keep_alive", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "store",
+        # of speed and price
+        "inference_geo", "prediction", "service_tier", "speed", "stream_options",
+        # of who asks
+        "metadata", "safety_identifier", "user",
+        # of use to the provider that made it
+        "thinking signature",
+    }
+)  # fmt: skip
+"""Names of fields, and of losses as translations call them."""
