@@ -179,16 +179,16 @@ class JournalStore(ControlReads):
 
     async def rows(self, limit: int, before: str | None = None) -> list[TransactionRow]:
         """Transactions, newest first, at most `limit`; older than the transaction `before` where it is given."""
-        query = _listed().order_by(transactions.c.seq.desc()).limit(limit)
+        query = listed().order_by(transactions.c.seq.desc()).limit(limit)
         if before is not None:
             place = select(transactions.c.seq).where(transactions.c.transaction_id == before).scalar_subquery()
             query = query.where(transactions.c.seq < place)
-        return [_row(one) for one in await self._all(query)]
+        return [row_of(one) for one in await self._all(query)]
 
     async def rows_after(self, sequence: int, limit: int) -> list[tuple[int, TransactionRow]]:
         """Transactions that ended after the outcome with number `sequence`, in the order of their end, with their numbers."""
-        query = _listed().where(outcomes.c.seq > sequence).order_by(outcomes.c.seq).limit(limit)
-        return [(one.outcome_seq, _row(one)) for one in await self._all(query)]
+        query = listed().where(outcomes.c.seq > sequence).order_by(outcomes.c.seq).limit(limit)
+        return [(one.outcome_seq, row_of(one)) for one in await self._all(query)]
 
     async def last_sequence(self) -> int:
         """The number of the newest outcome; 0 where there is none."""
@@ -199,7 +199,7 @@ class JournalStore(ControlReads):
         """One transaction with its bodies, or None. A unique beginning of the id is enough."""
         wanted = transactions.c.transaction_id
         condition = wanted == transaction_id if len(transaction_id) >= 26 else wanted.startswith(transaction_id, autoescape=True)
-        query = _listed().add_columns(
+        query = listed().add_columns(
             transactions.c.query,
             transactions.c.headers.label("request_headers"),
             transactions.c.body.label("request_body"),
@@ -220,7 +220,7 @@ class JournalStore(ControlReads):
         body, pieces_redacted = await self._request_body(one.request_body)
         ended = one.outcome is not None
         response = unpack(one.response_body) if ended else b""
-        row = _row(one)
+        row = row_of(one)
         stored = Stored(
             row=row,
             query=one.query,
@@ -272,7 +272,7 @@ class JournalStore(ControlReads):
         )
         found = await self._all(listed.where(transactions.c.transaction_id.in_(transaction_ids)))
         recipes = [recipe_of(one.body) for one in found]
-        pieces, _ = await self._pieces(digest for recipe in recipes if recipe is not None for digest in recipe[2])
+        pieces, _ = await self.pieces(digest for recipe in recipes if recipe is not None for digest in recipe[2])
         return [
             RecordedRequest(
                 transaction_id=one.transaction_id,
@@ -291,7 +291,7 @@ class JournalStore(ControlReads):
             part = transaction_ids[start : start + _HASHES_PER_QUERY]
             listed = select(
                 transactions.c.transaction_id, transactions.c.policy_digest, transactions.c.client_key, outcomes.c.verdicts
-            ).select_from(transactions.outerjoin(outcomes, _latest_outcome()))
+            ).select_from(transactions.outerjoin(outcomes, latest_outcome()))
             seen = and_(transactions.c.transaction_id.in_(part), transactions.c.policy_digest != "")
             for one in await self._all(listed.where(seen)):
                 said = read_verdicts(one.verdicts)
@@ -304,7 +304,7 @@ class JournalStore(ControlReads):
 
     async def remembered(self, since_ns: int, limit: int) -> list[Remembered]:
         """What the session detector must know after a restart: the latest points of histories, newest first."""
-        latest = _latest_outcome()
+        latest = latest_outcome()
         query = (
             select(
                 transactions.c.session_id,
@@ -332,10 +332,10 @@ class JournalStore(ControlReads):
         if recipe is None:
             return unpack(stored), False
         skeleton, offsets, hashes = recipe
-        pieces, changed = await self._pieces(hashes)
+        pieces, changed = await self.pieces(hashes)
         return assemble(skeleton, offsets, hashes, pieces), changed
 
-    async def _pieces(self, hashes: Iterable[bytes]) -> tuple[dict[bytes, bytes], bool]:
+    async def pieces(self, hashes: Iterable[bytes]) -> tuple[dict[bytes, bytes], bool]:
         """Messages by their hashes, and whether one of them is not as it was sent."""
         pieces: dict[bytes, bytes] = {}
         changed = False
@@ -375,14 +375,16 @@ async def ensure_hash_key(engine: AsyncEngine, fresh: bytes) -> bytes:
         return bytes((await connection.execute(select(meta.c.value).where(meta.c.name == "hash_key"))).scalar_one())
 
 
-def _latest_outcome() -> Any:
+def latest_outcome() -> Any:
+    """The condition that joins a transaction with its newest outcome."""
     other = outcomes.alias("other")
     latest = select(func.max(other.c.seq)).where(other.c.transaction_id == transactions.c.transaction_id)
     return outcomes.c.seq == latest.correlate(transactions).scalar_subquery()
 
 
-def _listed() -> Select[Any]:
-    return select(*_LISTED).select_from(transactions.outerjoin(outcomes, _latest_outcome()))
+def listed() -> Select[Any]:
+    """A query of transactions with what lists show of them; `row_of` reads its rows."""
+    return select(*_LISTED).select_from(transactions.outerjoin(outcomes, latest_outcome()))
 
 
 def _headers(stored: bytes) -> tuple[tuple[str, str], ...]:
@@ -390,7 +392,7 @@ def _headers(stored: bytes) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in pairs)
 
 
-def _row(one: Any) -> TransactionRow:
+def row_of(one: Any) -> TransactionRow:
     ended = one.outcome is not None
     return TransactionRow(
         transaction_id=one.transaction_id,
