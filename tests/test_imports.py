@@ -22,14 +22,14 @@ def say(text):
         address = text.split("http://")[1].split(" ")[0]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         found.append(opener.open(f"http://{address}/health").status)
-        found.append(sorted(name for name in sys.modules if "." not in name))
+        found.append(sorted(name for name in sys.modules if "." not in name or name == "sqlalchemy.orm"))
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=ask).start()
 embed.say = say
 code = run_cli(["--no-ui", "--port", "0"])
 assert code == 0, code
 assert found[0] == 200
-unwanted = {"textual", "fastapi", "mcp", "alembic", "presidio_analyzer", "yaml"} & set(found[1])
+unwanted = {"textual", "fastapi", "mcp", "alembic", "presidio_analyzer", "yaml", "sqlalchemy.orm"} & set(found[1])
 assert not unwanted, f"imported before the first request was served: {sorted(unwanted)}"
 """
 
@@ -62,6 +62,17 @@ def test_no_part_of_the_gateway_imports_a_user_interface(tmp_path: Path) -> None
 def test_serving_without_a_screen_imports_only_what_it_needs(tmp_path: Path) -> None:
     run(SERVE, tmp_path)
     run(SERVE, tmp_path)  # with a journal that exists
+
+
+def test_the_engine_without_its_orm_is_the_same_for_everybody(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from proxy_core.journal.async_engine import AsyncEngine\n"
+        "assert 'sqlalchemy.orm' not in sys.modules\n"
+        "from sqlalchemy.ext.asyncio import AsyncEngine as same, AsyncSession\n"
+        "assert AsyncEngine is same and AsyncSession.__module__ == 'sqlalchemy.ext.asyncio.session'"
+    )
+    run(program, tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["env"], ["config", "show"], ["version"], ["doctor", "--port", "0"]])

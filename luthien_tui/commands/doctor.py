@@ -196,7 +196,8 @@ async def store(settings: Settings) -> Finding:
         return await asyncio.to_thread(_try_sqlite, path)
     from sqlalchemy import text
     from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from proxy_core.journal.async_engine import create_async_engine
 
     fix = "start it and check user, password and name in journal.database_url"
     engine = create_async_engine(url)

@@ -19,10 +19,10 @@ import aiosqlite
 from sqlalchemy import Table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from proxy_core.errors import StoreError
 from proxy_core.journal import schema
+from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.records import Record
 from proxy_core.journal.rows import RowBuilder
 

@@ -18,9 +18,9 @@ from msgspec import Struct
 from sqlalchemy import func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from proxy_core.errors import ConfigurationError, StoreError
+from proxy_core.journal.async_engine import AsyncConnection, AsyncEngine, create_async_engine
 from proxy_core.journal.backends import open_backend
 from proxy_core.journal.schema import HEAD_REVISION, keys
 

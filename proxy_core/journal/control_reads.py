@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Row, Select, and_, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy_core.hold_record import HoldRecord
+from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.bodies import unpack
 from proxy_core.journal.schema import control_changes, holds
 

@@ -6,9 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from proxy_core.errors import StoreError
+from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.backends import Backend, open_backend
 from proxy_core.journal.records import Record
 from proxy_core.journal.rows import RowBuilder, keyed_hash

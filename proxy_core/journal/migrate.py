@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy_core.errors import StoreError
 from proxy_core.journal import schema
+from proxy_core.journal.async_engine import AsyncEngine
 
 
 async def bring_up_to_date(engine: AsyncEngine, url: str) -> None:

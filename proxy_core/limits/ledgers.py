@@ -14,9 +14,9 @@ from typing import Protocol
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proxy_core.errors import BudgetUnavailable
+from proxy_core.journal.async_engine import AsyncConnection, AsyncEngine
 from proxy_core.journal.schema import budget_reservations, budgets
 from proxy_core.limits.accounts import Accounts, Line, Refusal, periods_at
 from proxy_core.routing.reasons import Reason
