@@ -257,7 +257,7 @@ class Gateway:
             transaction_id=new_ulid(started_ns // 1_000_000),
             started_at=started_ns / 1e9,
             started_monotonic=started,
-            method=scope["method"],
+            method=shared(scope["method"]),
             path=shared(scope["raw_path"].decode("latin-1")),
         )
         running = Running(
