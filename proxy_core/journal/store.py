@@ -15,7 +15,7 @@ from msgspec import Struct
 from sqlalchemy import Select, and_, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 
 from proxy_core.errors import StoreError
 from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
