@@ -15,9 +15,9 @@ from msgspec import Struct
 from sqlalchemy import Select, and_, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
-from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 
 from proxy_core.errors import StoreError
+from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
 from proxy_core.journal.control_reads import ControlReads
 from proxy_core.journal.said import read_verdicts
