@@ -86,7 +86,7 @@ def apply_prefixed(variables: Mapping[str, tuple[str, str]], layers: Layers) -> 
         place = SHORT_NAMES.get(name) or tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
         kind = kind_at(place)
         if place == ("policy_paths",):
-            layers.faults.append(f"policy_paths ({origin}): it names code to run, so only the configuration file may set it")
+            layers.complain(f"policy_paths ({origin}): it names code to run, so only the configuration file may set it")
         elif kind is None:
             _unknown_variable(name, origin, place, layers)
         elif (around := list_around(place)) is not None:
@@ -109,7 +109,7 @@ def _apply_json(place: Place, text: str, origin: str, layers: Layers) -> None:
     if isinstance(value, dict):
         layers.put(place, value, origin)
     else:
-        layers.faults.append(f"{'.'.join(place)} ({origin}): give a JSON object, or one value as {_variable_of((*place, '…'))}")
+        layers.complain(f"{'.'.join(place)} ({origin}): give a JSON object, or one value as {_variable_of((*place, '…'))}")
 
 
 def _apply_json_list(around: Place, place: Place, text: str, origin: str, layers: Layers) -> None:
@@ -122,7 +122,7 @@ def _apply_json_list(around: Place, place: Place, text: str, origin: str, layers
     if isinstance(value, list):
         layers.put(around, value, origin)
     else:
-        layers.faults.append(f"{'.'.join(place)} ({origin}): give a JSON list as {_variable_of(around)}")
+        layers.complain(f"{'.'.join(place)} ({origin}): give a JSON list as {_variable_of(around)}")
 
 
 def _unknown_variable(name: str, origin: str, place: Place, layers: Layers) -> None:
@@ -135,7 +135,7 @@ def _unknown_variable(name: str, origin: str, place: Place, layers: Layers) -> N
         layers.warnings.append(f"{name} is no setting and is ignored" + (f"; did you mean {near}?" if near else ""))
         return
     hint = f"did you mean {near}?" if near else "`luthien config show` lists what there is"
-    layers.faults.append(f"unknown setting {'.'.join(place)} ({origin}); {hint}")
+    layers.complain(f"unknown setting {'.'.join(place)} ({origin}); {hint}")
 
 
 def _variable_of(place: Place) -> str:

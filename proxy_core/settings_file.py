@@ -15,11 +15,13 @@ from typing import Any
 import yaml
 
 from proxy_core.errors import ConfigurationError
-from proxy_core.settings_layers import Layers
+from proxy_core.settings_layers import Fault, Layers, Mark, SettingsInvalid, dotted
 from proxy_core.settings_tree import Place
 
 VARIABLE = re.compile(r"(\$?)\$\{([^{}\n]*)\}")
-MARKED = re.compile("\ue000([^\ue001]*)\ue001")
+OPENED, CLOSED, ESCAPED = "\ue002\ue000", "\ue001", "\ue003"
+"""As long as what they stand for (`${`, `}` and the first `$` of `$${`), so that columns stay true."""
+MARKED = re.compile(f"{OPENED}([^{CLOSED}]*){CLOSED}")
 MAX_NODES = 20_000
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -37,6 +39,7 @@ def read_file(config: Path, variables: Mapping[str, str], layers: Layers) -> Non
     for name, value in tree.items():
         layers.tree[name] = value
     layers.origins.update(reader.places)
+    layers.marks.update(reader.marks)
 
 
 class _Reader:
@@ -45,6 +48,7 @@ class _Reader:
         self.variables = variables
         self.layers = layers
         self.places: dict[Place, str] = {}
+        self.marks: dict[Place, Mark] = {}
         self.nodes = 0
         # braces would end a plain scalar inside {…}, so references are marked with characters that mean nothing to YAML
         self.text = VARIABLE.sub(_mark, text)
@@ -56,16 +60,26 @@ class _Reader:
             value = {} if node is None else self.value(node, ())
         except yaml.MarkedYAMLError as fault:
             mark = fault.problem_mark or fault.context_mark
-            problem = (fault.problem or fault.context or "not YAML").replace("\ue000", "${").replace("\ue001", "}")
+            problem = _unmarked(fault.problem or fault.context or "not YAML")
             line = mark.line + 1 if mark is not None else 1
-            raise ConfigurationError(f"{self.config}:{line}: {problem}; check the indentation and quotes there") from None
+            column = mark.column + 1 if mark is not None else 1
+            remedy = f"{problem}; check the indentation and quotes there"
+            raise self.unreadable(f"{self.config}:{line}: {remedy}", remedy, (line, column)) from None
         except yaml.YAMLError as fault:
             raise ConfigurationError(f"{self.config}: not YAML: {' '.join(str(fault).split())}") from None
         except RecursionError:
             raise ConfigurationError(f"{self.config}: nested too deeply; settings have at most five levels") from None
         if not isinstance(value, dict):
-            raise ConfigurationError(f"{self.config}:1: the file has to be a mapping like `server: {{port: 4000}}`")
+            message = "the file has to be a mapping like `server: {port: 4000}`"
+            raise self.unreadable(f"{self.config}:1: {message}", message, (1, 1))
         return value
+
+    def unreadable(self, text: str, message: str, mark: Mark) -> SettingsInvalid:
+        return SettingsInvalid([Fault(text, message, origin=f"file {self.config.name}:{mark[0]}", mark=mark)])
+
+    def put(self, place: Place, node: yaml.Node) -> None:
+        self.places[place] = self.origin(node)
+        self.marks[place] = (node.start_mark.line + 1, node.start_mark.column + 1)
 
     def origin(self, node: yaml.Node) -> str:
         return f"file {self.config.name}:{node.start_mark.line + 1}"
@@ -82,7 +96,7 @@ class _Reader:
         return _text(self.replaced(value, node, place)) if isinstance(value, str) else value
 
     def entry(self, node: yaml.Node, place: Place) -> Any:
-        self.places[place] = self.origin(node)
+        self.put(place, node)
         return self.value(node, place)
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
@@ -91,11 +105,17 @@ class _Reader:
         found: dict[str, Any] = {}
         for key, inner in node.value:
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
-            name = _text(name.replace("\ue000", "${").replace("\ue001", "}"))
+            name = _text(_unmarked(name))
             if name in found and key in written and self.places.get((*place, name)) != self.origin(key):
                 earlier = self.places[*place, name]
-                self.layers.faults.append(f"{'.'.join((*place, name))} is set twice ({earlier} and {self.origin(key)}); keep one")
-            self.places[*place, name] = self.origin(key)
+                path = dotted((*place, name))
+                text, message = (
+                    f"{path} is set twice ({earlier} and {self.origin(key)}); keep one",
+                    f"{path} is set twice; keep one",
+                )
+                mark = (key.start_mark.line + 1, key.start_mark.column + 1)
+                self.layers.faults.append(Fault(text, message, path, self.origin(key), mark))
+            self.put((*place, name), key)
             value = self.value(inner, (*place, name))
             if value is None and not isinstance(inner, yaml.MappingNode) and len(place) == 0:
                 continue  # an empty section means its defaults
@@ -114,14 +134,20 @@ class _Reader:
                 self.fault(node, place, f"the environment variable {name} is not set; export it or write ${{{name}:-default}}")
             return default
 
-        return MARKED.sub(value_of, text)
+        return MARKED.sub(value_of, text.replace(ESCAPED, ""))
 
     def fault(self, node: yaml.Node, place: Place, message: str) -> None:
-        self.layers.faults.append(f"{'.'.join(place)} ({self.origin(node)}): {message}")
+        path, origin = dotted(place), self.origin(node)
+        mark = (node.start_mark.line + 1, node.start_mark.column + 1)
+        self.layers.faults.append(Fault(f"{path} ({origin}): {message}", f"{path}: {message}", path, origin, mark))
 
 
 def _mark(match: re.Match[str]) -> str:
-    return match[0][1:] if match[1] else f"\ue000{match[2]}\ue001"
+    return ESCAPED + match[0][1:] if match[1] else f"{OPENED}{match[2]}{CLOSED}"
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(OPENED, "${").replace(CLOSED, "}").replace(ESCAPED, "")
 
 
 def _text(value: str) -> str:

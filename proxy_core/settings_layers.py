@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,37 @@ from proxy_core.errors import ConfigurationError
 from proxy_core.settings_tree import Place
 
 DEFAULT = "default"
+FILE = "file "
+"""What the origin of a setting begins with that the configuration file has set."""
+
+Mark = tuple[int, int]
+"""Line and column in the file, from 1."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with the settings."""
+
+    text: str
+    """The whole line: what is wrong, where that was set, what would be right."""
+    message: str
+    """The same without where it was set."""
+    path: str = ""
+    """The setting, dotted; empty where it is about all of them."""
+    origin: str = ""
+    """Where it was set; empty where nobody did."""
+    mark: Mark | None = None
+    """Where that is in the file."""
+    near: str = ""
+    """The name that was most likely meant."""
+
+
+class SettingsInvalid(ConfigurationError):
+    """Settings are wrong; the message has a line for each fault."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(dict.fromkeys(one.text for one in faults)))
 
 
 @dataclass
@@ -18,7 +50,9 @@ class Layers:
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[Place, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    marks: dict[Place, Mark] = field(default_factory=dict)
+    """Where each setting of the file stands in it."""
 
     def put(self, place: Place, value: Any, origin: str) -> None:
         """Set one value; what was below or beside it in an earlier layer stays unless it is this very place."""
@@ -49,11 +83,38 @@ class Layers:
 
     def origin(self, place: Place) -> str:
         """Origin of a place, or of the nearest part of the tree around it that somebody set."""
-        for length in range(len(place), 0, -1):
-            if (known := self.origins.get(place[:length])) is not None:
-                return known
-        return DEFAULT
+        return found_origin(self.origins, self.marks, place)[0]
+
+    def fault(self, place: Place, before: str, after: str, near: str = "") -> None:
+        """Note what is wrong with a setting; where it was set stands between the two parts of the sentence."""
+        self.faults.append(fault_at(self.origins, self.marks, place, before, after, near))
+
+    def complain(self, text: str) -> None:
+        """Note what is wrong without a setting of its own."""
+        self.faults.append(Fault(text, text))
 
     def raise_faults(self) -> None:
+        """Raises SettingsInvalid where anything is wrong."""
         if self.faults:
-            raise ConfigurationError("\n".join(dict.fromkeys(self.faults)))
+            raise SettingsInvalid(self.faults)
+
+
+def found_origin(origins: Mapping[Place, str], marks: Mapping[Place, Mark], place: Place) -> tuple[str, Mark | None]:
+    """Origin and mark of a place, or of the nearest part of the tree around it that somebody set."""
+    for length in range(len(place), 0, -1):
+        if (known := origins.get(place[:length])) is not None:
+            return known, marks.get(place[:length]) if known.startswith(FILE) else None
+    return DEFAULT, None
+
+
+def fault_at(
+    origins: Mapping[Place, str], marks: Mapping[Place, Mark], place: Place, before: str, after: str, near: str = ""
+) -> Fault:
+    """A fault of one setting, placed."""
+    origin, mark = found_origin(origins, marks, place)
+    return Fault(f"{before} ({origin}){after}", f"{before}{after}", dotted(place), origin, mark, near)
+
+
+def dotted(place: Place) -> str:
+    """A place as it is written, `policies[2].mode`."""
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in place).removeprefix(".")

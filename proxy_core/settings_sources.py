@@ -18,12 +18,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from proxy_core.data_folder import data_dir, data_dir_path
-from proxy_core.errors import ConfigurationError
 from proxy_core.settings import Settings
 from proxy_core.settings_environment import apply_prefixed, apply_shared, with_dotenv
-from proxy_core.settings_layers import DEFAULT, Layers
+from proxy_core.settings_layers import DEFAULT, Fault, Layers, Mark, SettingsInvalid, fault_at, found_origin
 from proxy_core.settings_shown import shown
-from proxy_core.settings_tree import Place, known_places, near_setting, nearest
+from proxy_core.settings_tree import Place, known_names, known_places, near_setting, nearest
 from proxy_core.settings_upstreams import complete_upstreams, own_address, put_one_upstream, refuse_loops
 
 OPTIONS = {
@@ -53,17 +52,32 @@ class LoadedSettings:
     warnings: tuple[str, ...] = ()
     places: Mapping[Place, str] = field(default_factory=dict)
     """Origins by place in the tree, also inside lists: `("policies", "2", "mode")`."""
+    marks: Mapping[Place, Mark] = field(default_factory=dict)
+    """Where in the file those stand that it has set."""
 
     def origin_of(self, dotted: str) -> str:
         """Origin of a place such as `policies[2].params.threshold`, or of the nearest part of the tree around it."""
-        place = tuple(part for part in _PLACE_PARTS.split(dotted) if part)
-        return next((self.places[place[:end]] for end in range(len(place), 0, -1) if place[:end] in self.places), DEFAULT)
+        return found_origin(self.places, self.marks, _place_of(dotted))[0]
 
     def placed(self, faults: str) -> str:
         """Fault lines that begin with a place, such as `policies[2].use: …`, with where it was set."""
-        return "\n".join(
-            _FAULT_PLACE.sub(lambda found: f"{found[1]} ({self.origin_of(found[1])}):", line) for line in faults.splitlines()
-        )
+        return "\n".join(one.text for one in self.faults_in(faults))
+
+    def faults_in(self, lines: str) -> list[Fault]:
+        """The same as faults, one a line."""
+        found = []
+        for line in lines.splitlines():
+            named = _FAULT_PLACE.match(line)
+            if named is None:
+                found.append(Fault(line, line))
+            else:
+                rest = line[named.end(1) :]
+                found.append(fault_at(self.places, self.marks, _place_of(named[1]), named[1], rest))
+        return found
+
+
+def _place_of(dotted: str) -> Place:
+    return tuple(part for part in _PLACE_PARTS.split(dotted) if part)
 
 
 def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str], dotenv: Path | None) -> LoadedSettings:
@@ -91,7 +105,7 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     refuse_loops(settings, layers)
     _refuse_unknown_upstreams(settings, layers)
     layers.raise_faults()
-    return LoadedSettings(settings, _origins_of(settings, layers), tuple(layers.warnings), layers.origins)
+    return LoadedSettings(settings, _origins_of(settings, layers), tuple(layers.warnings), layers.origins, layers.marks)
 
 
 def _apply_options(overrides: Mapping[str, object], layers: Layers) -> None:
@@ -103,7 +117,7 @@ def _apply_options(overrides: Mapping[str, object], layers: Layers) -> None:
         return
     if api is None:
         option = "--base-url" if url is not None else "--api-key"
-        layers.faults.append(f"{option} needs --type openai, anthropic or ollama: the API that the upstream speaks")
+        layers.complain(f"{option} needs --type openai, anthropic or ollama: the API that the upstream speaks")
         return
     origins = ("command line --base-url", "command line --type", "command line --api-key")
     put_one_upstream(layers, url, str(api), key, origins)
@@ -130,22 +144,24 @@ def _validated(layers: Layers) -> Settings:
     except ValidationError as fault:
         for error in fault.errors(include_url=False):
             place = tuple(str(part) for part in error["loc"])
-            dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])[1:]
-            origin = layers.origin(place)
-            layers.faults.append(_fault_line(place, dotted, error["type"], error["msg"], error.get("input"), origin))
-        raise ConfigurationError("\n".join(layers.faults)) from None
+            path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])[1:]
+            layers.fault(place, *_words(place, path, error["type"], error["msg"], error.get("input")))
+        raise SettingsInvalid(layers.faults) from None
 
 
-def _fault_line(place: Place, dotted: str, kind: str, message: str, value: Any, origin: str) -> str:
+def _words(place: Place, path: str, kind: str, message: str, value: Any) -> tuple[str, str, str]:
+    """What is wrong, in the words before and after where it was set, and the name that was meant."""
     if kind == "extra_forbidden":
-        return f"unknown setting {dotted} ({origin}); {near_setting(place)}"
+        near = near_setting(place)
+        hint = f"did you mean {near}?" if near else f"known here: {', '.join(known_names(place))}"
+        return f"unknown setting {path}", f"; {hint}", near
     if kind == "missing":
-        return f"{dotted} is missing ({origin}); give it a value"
+        return f"{path} is missing", "; give it a value", ""
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if place[-1] in SECRET_LEAVES or isinstance(value, dict) or len(shown := repr(value)) > 60 or shown in message.split():
-        return f"{dotted} ({origin}): {message}"
-    return f"{dotted} ({origin}): {message}, not {shown}"
+        return path, f": {message}", ""
+    return path, f": {message}, not {shown}", ""
 
 
 def _origins_of(settings: Settings, layers: Layers) -> dict[str, str]:
@@ -171,7 +187,7 @@ def _refuse_unknown_upstreams(settings: Settings, layers: Layers) -> None:
     for place, name in unknown_upstreams(settings):
         near = nearest(name, [*settings.upstreams, "local", "public"])
         hint = f"did you mean {near}?" if near else f"there are {', '.join(settings.upstreams)}"
-        layers.faults.append(f"{'.'.join(place)} ({layers.origin(place)}): no upstream is called {name!r}; {hint}")
+        layers.fault(place, ".".join(place), f": no upstream is called {name!r}; {hint}", near or "")
 
 
 def working_dotenv() -> Path | None:

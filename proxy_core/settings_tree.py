@@ -63,13 +63,15 @@ def nearest(word: str, known: list[str]) -> str | None:
 
 
 def near_setting(place: Place) -> str:
-    siblings = sorted({known[len(place) - 1] for known in _known_beside(place)})
-    if (near := nearest(place[-1], siblings)) is not None:
-        return f"did you mean {near}?"
-    elsewhere = [".".join(known) for known in known_places() if known[-1] == place[-1]]
-    if elsewhere:
-        return f"did you mean {elsewhere[0]}?"
-    return f"known here: {', '.join(siblings)}"
+    """The setting that a wrong name was most likely meant to be: of the same section, or dotted from the top; or empty."""
+    if (near := nearest(place[-1], known_names(place))) is not None:
+        return near
+    return next((".".join(known) for known in known_places() if known[-1] == place[-1]), "")
+
+
+def known_names(place: Place) -> list[str]:
+    """What could stand where the last part of `place` stands."""
+    return sorted({known[len(place) - 1] for known in _known_beside(place)})
 
 
 def _known_beside(place: Place) -> list[Place]:

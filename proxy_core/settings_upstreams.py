@@ -27,7 +27,7 @@ def upstream_for(api: str, layers: Layers) -> str | None:
 def put_one_upstream(layers: Layers, url: object, api: str, key: object, origins: tuple[str, ...]) -> None:
     api = api.strip().lower()
     if api not in default_upstreams():
-        layers.faults.append(f"{api!r} is no API that luthien speaks ({origins[1]}); use openai, anthropic or ollama")
+        layers.complain(f"{api!r} is no API that luthien speaks ({origins[1]}); use openai, anthropic or ollama")
         return
     place = ("upstreams", api)
     layers.put(("upstreams",), {}, origins[1])
@@ -85,7 +85,5 @@ def refuse_loops(settings: Settings, layers: Layers) -> None:
     for name, upstream in settings.upstreams.items():
         if own[1] and is_own(upstream.base_url, own):
             place = ("upstreams", name, "base_url")
-            layers.faults.append(
-                f"{'.'.join(place)} ({layers.origin(place)}): {upstream.base_url} is luthien's own address; "
-                "give the provider's, or move luthien with --port"
-            )
+            remedy = "give the provider's, or move luthien with --port"
+            layers.fault(place, ".".join(place), f": {upstream.base_url} is luthien's own address; {remedy}")
