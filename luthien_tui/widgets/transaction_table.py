@@ -7,7 +7,6 @@ transaction while the list moves. While it follows, the newest row is the last l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from rich.style import Style
 from textual.cache import LRUCache
@@ -21,22 +20,10 @@ from luthien_tui import figures, glyphs
 from luthien_tui.text import cell
 from luthien_tui.textual_compat import grow, jump
 from luthien_tui.waiting import Waiting
+from luthien_tui.widgets.columns import Column, Placed, arrange, head
 from luthien_tui.widgets.paint import Painter, Piece, fit
 from proxy_core.control.rows import TransactionRow
 from proxy_core.control.view import TransactionList
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its least width, how much of the spare room it takes, and from which table width on it shows."""
-
-    name: str
-    title: str
-    width: int
-    piece: Callable[[TransactionRow, float], Piece]
-    share: int = 0
-    from_width: int = 0
-    right: bool = False
 
 
 def _verdict(row: TransactionRow, now: float) -> Piece:
@@ -66,7 +53,7 @@ def _status(row: TransactionRow, now: float) -> Piece:
     return str(row.status), glyphs.status_tone(row.status)
 
 
-COLUMNS: tuple[Column, ...] = (
+COLUMNS: tuple[Column[TransactionRow], ...] = (
     Column("time", "time", 8, lambda row, now: (figures.clock(row.started_at), "quiet")),
     Column("session", "session", 12, lambda row, now: _name(row.session_id), share=2),
     Column("agent", "agent", 10, lambda row, now: _name(row.agent, "quiet"), share=2, from_width=108),
@@ -81,27 +68,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("total", "total  ", 8, _total, right=True),
     Column("preview", "last message", 24, lambda row, now: _name(row.preview, "quiet"), share=20, from_width=150),
 )
-GAP = 1
 MARK = "▶"
-MOST_EXTRA = 14
-"""Cells beyond its least width that a column takes at most."""
 EXPENDABLE = ("cost", "time", "session", "total")
 """Columns that go first where the width does not hold them all."""
 
 
-def layout(width: int) -> list[tuple[Column, int]]:
-    """The columns that fit `width` cells, with their widths; the mark before them takes one more cell."""
-    columns = [column for column in COLUMNS if width >= column.from_width]
-    for name in EXPENDABLE:
-        if sum(column.width + GAP for column in columns) > width:
-            columns = [column for column in columns if column.name != name]
-    spare = max(0, width - 1 - sum(column.width + GAP for column in columns) + GAP)
-    shares = sum(column.share for column in columns)
-    extras = {column.name: spare * column.share // shares if shares else 0 for column in columns}
-    last = "preview" if "preview" in extras else "model"
-    extras = {name: extra if name == last else min(extra, MOST_EXTRA) for name, extra in extras.items()}
-    extras[last] += spare - sum(extras.values())
-    return [(column, column.width + extras[column.name]) for column in columns]
+def layout(width: int) -> Placed[TransactionRow]:
+    """The columns that fit `width` cells, with their widths."""
+    return arrange(COLUMNS, width, expendable=EXPENDABLE, widest=("preview", "model"))
 
 
 class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=False):
@@ -416,8 +390,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
 
     def _head(self, width: int) -> Strip:
         base = self.rich_style + self.tone("head")
-        titles = " ".join(fit(column.title, column_width, right=column.right) for column, column_width in self._columns)
-        return self.paint([(f" {titles}", "head")], width, base)
+        return self.paint([(head(self._columns), "head")], width, base)
 
     def _fit_columns(self) -> None:
         if self._layout_width != self.line_width:
