@@ -23,7 +23,8 @@ class Reading(Struct):
 
     usage: Usage | None = None
     stop_reason: str = ""
-    tool_calls: int = 0
+    tools: tuple[str, ...] = ()
+    """The tool of each call, in order."""
     model: str = ""
     response_id: str = ""
     error: str = ""
@@ -83,7 +84,7 @@ def reading_of(answer: Answer) -> Reading:
     return Reading(
         usage=answer.usage,
         stop_reason=answer.stop_reason or "",
-        tool_calls=len([True for block in answer.blocks if isinstance(block, ToolCallBlock)]),
+        tools=tuple([block.name for block in answer.blocks if isinstance(block, ToolCallBlock)]),
         model=answer.model or "",
         response_id=answer.response_id or "",
         error=f"{error.type}: {error.message}" if error else "",

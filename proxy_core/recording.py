@@ -191,6 +191,7 @@ class Recorder:
             answer_error=reading.error,
             stop_reason=row.stop_reason,
             tool_calls=row.tool_calls,
+            tools=reading.tools,
             secrets=running.secrets,
             estimated=row.estimated,
         )
@@ -224,7 +225,7 @@ class Recorder:
             row.cached_tokens = usage.cached_input_tokens
             row.reasoning_tokens = usage.reasoning_tokens
         row.stop_reason = shared(reading.stop_reason)
-        row.tool_calls = reading.tool_calls
+        row.tool_calls = len(reading.tools)
         if not row.model:
             row.model = reading.model
         if running.arrivals:

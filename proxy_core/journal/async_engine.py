@@ -18,7 +18,6 @@ _PACKAGE = "sqlalchemy.ext.asyncio"
 if TYPE_CHECKING or _PACKAGE in sys.modules:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 else:
-
     _stand_in = ModuleType(_PACKAGE)
     _stand_in.__path__ = list(find_spec(_PACKAGE).submodule_search_locations)
     sys.modules[_PACKAGE] = _stand_in

@@ -131,6 +131,8 @@ class Outcome(Struct, kw_only=True):
     """Why it went there; empty where the intent already says it."""
     estimated: bool = False
     """Whether the token counts were estimated, because the upstream gave none."""
+    tools: tuple[str, ...] = ()
+    """The tool of each call that the answer asks for, in order."""
 
 
 class LateVerdicts(Struct, kw_only=True):

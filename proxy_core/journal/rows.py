@@ -30,12 +30,14 @@ PIECE_FROM_BYTES = 64
 """Smaller parts of a body stay in it: a row of their own would be larger than they are."""
 KNOWN_HASHES = 50_000
 HASH_BYTES = 16
+MAX_TOOLS = 50
+"""Tools that are counted of one answer."""
 
 HOLD_FACTS = ("on_timeout", "operation", "target", "key", "session_id", "agent", "model", "tool", "call_id")
 
 _ADDED: dict[str, tuple[int, Row]] = {
     "transactions": (23, ("", "", "", "", "", "", "", 0)),
-    "outcomes": (26, (None, "", "", 0)),
+    "outcomes": (26, (None, "", "", 0, "")),
 }
 """Tables that have grown: how many columns a row of the first version has, and what the later ones are without a value."""
 
@@ -213,6 +215,7 @@ class RowBuilder:
             outcome.upstream,
             outcome.reason,
             int(outcome.estimated),
+            self._tools(outcome.tools, outcome.secrets) if outcome.tools else "",
         )
 
     def _sent(self, sent: Sent, messages: list[Row]) -> Row:
@@ -323,6 +326,15 @@ class RowBuilder:
     def _tags(self, tags: Sequence[tuple[str, str]], secrets: Sequence[bytes]) -> str:
         kept = {self._name(name, secrets): self._name(value, secrets) for name, value in tags}
         return _encode_json(kept).decode("utf-8")
+
+    def _tools(self, names: Sequence[str], secrets: Sequence[bytes]) -> str:
+        """How often each tool was called; of more than 50 tools those that came first."""
+        counts: dict[str, int] = {}
+        for name in names:
+            kept = self._name(name, secrets)[:200]
+            if kept in counts or len(counts) < MAX_TOOLS:
+                counts[kept] = counts.get(kept, 0) + 1
+        return _encode_json(counts).decode("utf-8")
 
     def _keep(self, secrets: Sequence[bytes]) -> Callable[[str], str]:
         """What is stored of a text that a policy or an operator wrote and that may quote the traffic."""

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
 )
 
 HEAD_REVISION = "0004"
@@ -73,6 +74,14 @@ transactions = Table(
 Index("transactions_by_id", transactions.c.transaction_id, unique=True)
 Index("transactions_by_session", transactions.c.session_id, transactions.c.seq)
 Index("transactions_by_agent", transactions.c.agent, transactions.c.seq)
+_has_parent = transactions.c.parent_session != literal_column("''")
+Index(
+    "transactions_by_parent",
+    transactions.c.parent_session,
+    transactions.c.session_id,
+    sqlite_where=_has_parent,
+    postgresql_where=_has_parent,
+)
 
 outcomes = Table(
     "outcomes",
@@ -108,6 +117,7 @@ outcomes = Table(
     Column("upstream", String(64), nullable=False, server_default=""),
     Column("reason", String(64), nullable=False, server_default=""),
     Column("estimated", SmallInteger, nullable=False, server_default="0"),
+    Column("tools", Text, nullable=False, server_default=""),
 )
 Index("outcomes_by_id", outcomes.c.transaction_id)
 

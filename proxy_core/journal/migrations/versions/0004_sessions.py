@@ -18,5 +18,14 @@ def upgrade() -> None:
     op.add_column("transactions", sa.Column("link", sa.String(length=16), nullable=False, server_default=""))
     op.add_column("transactions", sa.Column("side", sa.SmallInteger(), nullable=False, server_default="0"))
     op.add_column("outcomes", sa.Column("estimated", sa.SmallInteger(), nullable=False, server_default="0"))
+    op.add_column("outcomes", sa.Column("tools", sa.Text(), nullable=False, server_default=""))
     op.create_index("transactions_by_session", "transactions", ["session_id", "seq"])
     op.create_index("transactions_by_agent", "transactions", ["agent", "seq"])
+    has_parent = sa.text("parent_session <> ''")  # for most rows this index holds nothing
+    op.create_index(
+        "transactions_by_parent",
+        "transactions",
+        ["parent_session", "session_id"],
+        sqlite_where=has_parent,
+        postgresql_where=has_parent,
+    )
