@@ -21,11 +21,12 @@ from proxy_core.routing.reasons import Reason
 from proxy_core.routing.retries import FAILURES, RetryBudget, full_jitter, may_send_again, retry_after_s
 from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamResponse
-from proxy_core.routing.upstreams import Choice, Upstream
+from proxy_core.routing.upstreams import Choice, Upstream, speaks
 from proxy_core.running import Running
 from proxy_core.settings import RetrySettings
 from proxy_core.verdicts import Stage, Verdict
 from proxy_core.wire.dialects import Endpoint
+from proxy_core.wire.glance import glance
 
 Once = Callable[[], Awaitable[UpstreamResponse]]
 
@@ -197,15 +198,14 @@ class Attempts:
         kept = reason.partition(",")[0] in _KEPT_LOCAL
 
         def may(upstream: Upstream) -> bool:
-            if upstream.local or not chosen.local:
-                return True
-            if kept:
-                return False
-            try:
-                self._router.check(upstream, endpoint.operation, body)
-            except RouteRefused:
-                return False
-            return True
+            if chosen.local and not upstream.local:
+                if kept:
+                    return False
+                try:
+                    self._router.check(upstream, endpoint.operation, body)
+                except RouteRefused:
+                    return False
+            return speaks(upstream.api, endpoint) or self._router.fits(upstream, endpoint, body, glance(body).model)
 
         return may
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict
 
 from proxy_core.attempts import Attempts
@@ -55,6 +56,7 @@ from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
 from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
 from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
+from proxy_core.sessions.identity import person_of, redacted_tags
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
@@ -307,6 +309,11 @@ class Gateway:
         row.session_id = belonging.session_id
         row.agent = shared(belonging.agent)
         row.parent_session, row.link, row.side = belonging.parent_session, belonging.link, belonging.side
+        person = person_of(headers, running.headers, running.glance.marks)
+        running.tags = person.tags
+        row.user, row.workflow = without_secrets(running, person.user), shared(endpoint.workflow)
+        if person.tags:
+            row.tags = redacted_tags(person.tags, partial(without_secrets, running))
         refused: RouteRefused | None = None
         if self._router.idle:
             choice = self._upstreams.choose(endpoint)
@@ -337,7 +344,9 @@ class Gateway:
         """Where the request goes as it came. Where it may go nowhere, its usual upstream, and the refusal: policies may
         yet take out what keeps it. Raises UnknownUpstream."""
         try:
-            choice = self._router.choose(endpoint, headers=running.headers, body=running.body, model=running.glance.model)
+            choice = self._router.choose(
+                endpoint, headers=running.headers, body=running.body, model=running.glance.model, tags=running.tags
+            )
         except RouteRefused as refused:
             return Choice(self._upstreams.choose(endpoint).upstream, refused.reasons), refused
         running.row.upstream = choice.upstream.name
@@ -538,7 +547,8 @@ class Gateway:
         if upstream is None or endpoint is None:
             raise NotFound("no upstream was chosen")
         translated: Translated | None = None
-        if not self._router.idle and not speaks(upstream.api, endpoint):
+        running.translated = None
+        if not speaks(upstream.api, endpoint):
             translated = self._router.translation(upstream, endpoint, body)
             if translated is None:
                 raise BadRequest(f"this request cannot be said in the API of upstream '{upstream.name}'")

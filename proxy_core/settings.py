@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Api = Literal["openai", "anthropic", "ollama"]
-RESERVED_UPSTREAM_NAMES = frozenset({"v1", "api", "health", "livez", "readyz", "metrics", "config"})
+RESERVED_UPSTREAM_NAMES = frozenset({"v1", "api", "agent-workflow", "health", "livez", "readyz", "metrics", "config"})
 
 
 class Section(BaseModel):
@@ -77,6 +77,8 @@ class UpstreamSettings(Section):
     priority: int | None = Field(default=None, ge=0, le=1_000)
     """Makes it stand in for other upstreams that take the same requests: the lowest number comes first, and the first upstream of
     an API has 0 where it sets none. One without takes only what is meant for it."""
+    stands_in_for: list[Api] = Field(default_factory=list)
+    """APIs other than its own whose requests it takes where none of their own upstreams can; they are translated."""
     weight: float = Field(default=1, gt=0, le=1_000)
     """Its share of the sessions among those with the same priority; a session stays with one upstream."""
     max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
@@ -327,6 +329,16 @@ class HoldSettings(Section):
     """What becomes of waiting holds when luthien stops."""
 
 
+class InterceptorSettings(Section):
+    type: str
+    """What it does: `printer`, `message_logger`, `event_recorder`, `http_recorder`, `trace`, `live_trace`, or one of an installed
+    package."""
+    enabled: bool = True
+    """Whether it runs."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Its own keys; docs/interceptors.md has them with their defaults."""
+
+
 class UiSettings(Section):
     theme: str = "luthien"
     """Colour theme; any of Textual's built-in names is understood too."""
@@ -372,6 +384,8 @@ class Settings(Section):
     """Client keys by name: for policies and limits that tell clients apart, and to let clients in where `server.auth` asks for
     keys. `luthien keys create` makes more of them, which stand in the store."""
     limits: LimitsSettings = LimitsSettings()
+    interceptors: list[InterceptorSettings] = Field(default_factory=list)
+    """What watches transactions beside the journal: prints, logs, records or sends them on. They never touch the traffic."""
     ui: UiSettings = UiSettings()
     logging: LogSettings = LogSettings()
     data_dir: str | None = None

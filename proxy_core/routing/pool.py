@@ -1,8 +1,9 @@
 """Several upstreams that stand in for each other: which takes a request, and whether it has room.
 
 Members are ordered by priority, then by session (rendezvous hashing over weights, so a session stays with one and only its own
-sessions move when one goes). Those that do badly come last, but where nobody else is left they are tried all the same. What a
-path, a policy or a tag names goes there or nowhere. Room is given in the order in which it was asked for.
+sessions move when one goes); those of another API come after all of its own. Those that do badly come last, but where nobody
+else is left they are tried all the same. What a path, a policy or a tag names goes there or nowhere. Room is given in the order
+in which it was asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from hashlib import blake2b
 
 from msgspec import Struct
@@ -180,11 +181,12 @@ class Pool:
         self._upstreams = upstreams
         self._chance = chance
         self.members = {name: Member(upstream, rules, clock=clock, chance=chance) for name, upstream in upstreams.by_name.items()}
-        self.pooled = any(upstream.priority is not None for upstream in upstreams.by_name.values())
+        self.pooled = any(one.priority is not None or one.stands_in_for for one in upstreams.by_name.values())
         """Whether any upstream stands in for another; else each request goes where it is routed."""
         self.turns = self.pooled or any(len(upstream.keys) > 1 for upstream in upstreams.by_name.values())
         """Whether a request that failed may go elsewhere, or with another key."""
         self._order: dict[tuple[Dialect, Dialect], tuple[Member, ...]] = {}
+        self._foreign: dict[tuple[Dialect, Dialect], tuple[Member, ...]] = {}
 
     def set_state(self, name: str, state: OperatorState) -> None:
         """Drain or freeze an upstream, or take it back. Raises KeyError."""
@@ -196,12 +198,18 @@ class Pool:
 
     def pick(self, choice: Choice, endpoint: Endpoint, session_id: str, may: May) -> Choice:
         """The upstream that takes a request which the rules send to `choice`; `may` tells where it may go as well."""
-        ranked = self._ranked(choice.upstream, choice.reason, endpoint, session_id, may)
+        ranked: list[Member] = []
+        best: Member | None = None
+        for one in self._ranked(choice.upstream, choice.reason, endpoint, session_id, may):
+            ranked.append(one)
+            if _willing(one) and one.health.ready and one.has_room:
+                best = one
+                break
         if not ranked:
             return choice
-        usable = [one for one in ranked if _willing(one) and one.health.ready]
-        best = next((one for one in usable if one.has_room), None)
-        best = best or (usable[0] if usable else next((one for one in ranked if _willing(one)), ranked[0]))
+        if best is None:
+            willing = [one for one in ranked if _willing(one)]
+            best = next((one for one in willing if one.health.ready), willing[0] if willing else ranked[0])
         if best is ranked[0]:
             return Choice(best.upstream, choice.reason)
         first = ranked[0].health
@@ -217,19 +225,32 @@ class Pool:
                 return one.upstream
         return None
 
-    def _ranked(self, chosen: Upstream, reason: str, endpoint: Endpoint, session_id: str, may: May) -> list[Member]:
-        """Those that may take the request, best first; empty where nobody stands in for the chosen one."""
-        first, *_ = reason.split(",")
-        members = self._members(endpoint)
+    def _ranked(self, chosen: Upstream, reason: str, endpoint: Endpoint, session_id: str, may: May) -> Iterator[Member]:
+        """Those that may take the request, best first; none where nobody stands in for the chosen one."""
+        first = reason.partition(",")[0]
         mine = self.members[chosen.name]
-        if not self.pooled or first not in MOVES or mine not in members:
-            return []
-        ordered = [one for one in self._by_session(members, session_id) if one is mine or may(one.upstream)]
-        if first != Reason.DEFAULT:
-            ordered.sort(key=lambda one: one is not mine)
-        return ordered
+        if not self.pooled or first not in MOVES:
+            return
+        members, foreign = self._members(endpoint), self._stand_ins(endpoint)
+        groups: tuple[tuple[Member, ...], ...]
+        if mine in members:
+            groups = (members, foreign)
+        elif mine in foreign:
+            groups = ((mine,), tuple(one for one in foreign if one.upstream.api is chosen.api), members, foreign)
+        else:
+            return
+        seen: set[str] = set()
+        for group in groups:
+            ordered = self._by_session(group, session_id)
+            if first != Reason.DEFAULT and mine in group:
+                ordered.sort(key=lambda one: one is not mine)
+            for one in ordered:
+                if one.upstream.name not in seen and (one is mine or may(one.upstream)):
+                    yield one
+                seen.add(one.upstream.name)
 
     def _members(self, endpoint: Endpoint) -> tuple[Member, ...]:
+        """Those that stand in for each other and take the request as it is."""
         known = self._order.get((endpoint.api, endpoint.dialect))
         if known is None:
             usual = self._upstreams.usual(endpoint.api)
@@ -239,6 +260,17 @@ class Pool:
                 if speaks(one.upstream.api, endpoint) and (one.upstream.priority is not None or one.upstream is usual)
             )
             self._order[endpoint.api, endpoint.dialect] = known
+        return known
+
+    def _stand_ins(self, endpoint: Endpoint) -> tuple[Member, ...]:
+        """Those of other APIs that take what none of these can."""
+        known = self._foreign.get((endpoint.api, endpoint.dialect))
+        if known is None:
+            members = self._members(endpoint)
+            known = tuple(
+                one for one in self.members.values() if endpoint.api in one.upstream.stands_in_for and one not in members
+            )
+            self._foreign[endpoint.api, endpoint.dialect] = known
         return known
 
     def _by_session(self, members: tuple[Member, ...], session_id: str) -> list[Member]:

@@ -94,10 +94,16 @@ class Router:
         while True:
             decision = decide(question, rules)
             chosen = self._upstreams.by_name.get(decision.upstream)
-            if chosen is None or speaks(chosen.api, endpoint) or self.translation(chosen, endpoint, body) is not None:
+            if chosen is None or self.fits(chosen, endpoint, body, question.model):
                 return decision
             rest = tuple(replace(one, takes=False) if one.name == chosen.name else one for one in question.upstreams)
             question = replace(question, upstreams=rest)
+
+    def fits(self, upstream: Upstream, endpoint: Endpoint, body: bytes, model: str) -> bool:
+        """Whether the upstream takes this request: as it is, or translated with nothing lost that must be kept."""
+        if speaks(upstream.api, endpoint):
+            return True
+        return self.translation(upstream, endpoint, self.with_model(upstream, endpoint, body, model)) is not None
 
     def translation(self, upstream: Upstream, endpoint: Endpoint, body: bytes) -> Translated | None:
         """The request in the upstream's own dialect; None where something of it cannot be carried and may not be left out."""

@@ -37,6 +37,8 @@ class Upstream(Struct, frozen=True):
     """Keys that take turns with `api_key`."""
     priority: int | None = None
     """Place among upstreams that stand in for each other, lowest first; None where it stands in for none."""
+    stands_in_for: tuple[Dialect, ...] = ()
+    """APIs other than its own whose requests it takes, translated, where none of their own upstreams can."""
     weight: float = 1.0
     max_concurrency: int | None = None
     queue: int = 0
@@ -106,6 +108,7 @@ def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
         models=one.models,
         default_model=one.default_model,
         priority=one.priority,
+        stands_in_for=tuple(Dialect(api) for api in one.stands_in_for if api != one.api),
         weight=one.weight,
         max_concurrency=one.max_concurrency,
         queue=one.queue,

@@ -166,12 +166,12 @@ async def test_a_compressed_body_is_looked_into_and_an_unreadable_one_stays_loca
 async def test_models_are_called_as_the_upstream_calls_them(start: Any, local: FaultUpstream, asking: Asking) -> None:
     names = {"gpt-4o-mini": "llama3.2", "llama3.2": "llama3.2:3b", "claude-*": "none"}
     gateway = await start({"cost": {"max_prompt_length_for_local": 1_000}}, near={"models": names})
-    response = await gateway.ask("POST", asking.path, asking.bytes(user="ann"), asking.headers)
+    response = await gateway.ask("POST", asking.path, asking.bytes(mood="ann"), asking.headers)
     if asking is MESSAGES:
         assert response.header("x-luthien-reason") == "default,capability_missing"
         return
     assert response.header("x-luthien-reason") == "cost_prefer_local"
-    sent = json.loads(asking.bytes(user="ann"))
+    sent = json.loads(asking.bytes(mood="ann"))
     assert local.last.json() == {**sent, "model": names[sent["model"]]}
     detail = await gateway.detail()
     assert json.loads(detail.request_body) == sent
