@@ -17,7 +17,7 @@ from proxy_core.policies.chain import Chain, Chains, Shadows, worst
 from proxy_core.policy_services import PolicyServices
 from proxy_core.routing.reasons import Reason
 from proxy_core.running import RawHeaders, Running
-from proxy_core.sessions.identity import OUR_HEADER_PREFIXES, tags_of
+from proxy_core.sessions.identity import OUR_HEADER_PREFIXES
 from proxy_core.settings import ClientKeySettings
 from proxy_core.transaction import Route, SessionView, TransactionContext
 from proxy_core.verdicts import Verdict
@@ -192,7 +192,7 @@ class Enforcement:
             session=SessionView(row.session_id, predecessor),
             agent=row.agent,
             key=key,
-            tags=tags_of(running.headers),
+            tags=running.tags,
             timing=running.timing,
             clock=lambda: (now() - started) * 1e3,
         )

@@ -73,6 +73,7 @@ class Running:
         "start_message",
         "started",
         "started_ns",
+        "tags",
         "task",
         "timing",
         "translated",
@@ -105,6 +106,8 @@ class Running:
         self.glance = Glance()
         self.body = b""
         self.secrets: tuple[bytes, ...] = ()
+        self.tags: dict[str, str] = {}
+        """The client's tags as it sent them; those of the row are without secrets."""
         self.intended = False
         """Whether the intent is durable."""
         self.sent = False

@@ -11,6 +11,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Dialect(Enum):
@@ -59,6 +60,8 @@ class Endpoint(Struct, frozen=True):
     """The API that the upstream must speak; it differs from `dialect` for OpenAI paths behind an Ollama prefix."""
     upstream: str | None = None
     """The upstream named by the path's first segment; None lets `api` choose."""
+    workflow: str = ""
+    """From a path that begins with `/agent-workflow/{id}`: at most 200 printable characters."""
 
 
 class UnsafePath(ValueError):
@@ -102,6 +105,10 @@ def find_endpoint(path: str, anthropic_version: bool, upstreams: tuple[tuple[str
     `upstreams` are the configured names with the API each speaks. Raises UnsafePath.
     """
     check_path(path)
+    if path.startswith(_WORKFLOW):
+        name, _, rest = path[len(_WORKFLOW) :].partition("/")
+        inner = None if rest.startswith(_WORKFLOW[1:]) else find_endpoint("/" + rest, anthropic_version, upstreams)
+        return None if inner is None else replace(inner, workflow=_workflow(name))
     first, _, rest = path[1:].partition("/")
     for name, api in upstreams:
         if first == name:
@@ -116,6 +123,15 @@ def find_endpoint(path: str, anthropic_version: bool, upstreams: tuple[tuple[str
         dialect = Dialect.ANTHROPIC if anthropic else Dialect.OPENAI
         return _endpoint(dialect, dialect, path, None)
     return None
+
+
+_WORKFLOW = "/agent-workflow/"
+MAX_WORKFLOW_CHARS = 200
+
+
+def _workflow(segment: str) -> str:
+    name = unquote(segment)[:MAX_WORKFLOW_CHARS]
+    return "".join([one if one.isprintable() else "?" for one in name]).strip()
 
 
 _PREFIXES = {"openai": Dialect.OPENAI, "anthropic": Dialect.ANTHROPIC, "ollama": Dialect.OLLAMA}

@@ -11,6 +11,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 PREVIEW_CHARS = 120
+MARKS = (
+    "metadata",
+    "user",
+    "safety_identifier",
+    "previous_response_id",
+    "conversation",
+    "client_metadata",
+    "prompt_cache_key",
+)
 _ABSENT = Raw()
 _BRACKET, _QUOTE = b'["'
 
@@ -26,6 +35,7 @@ class _Body(Struct, kw_only=True):
     tools: Raw = _ABSENT
     metadata: Any = None
     user: Any = None
+    safety_identifier: Any = None
     previous_response_id: Any = None
     conversation: Any = None
     client_metadata: Any = None
@@ -45,7 +55,7 @@ class Glance(Struct, frozen=True):
     system: bytes = b""
     """What makes the agent: `system`, `instructions`, or the leading system message as raw JSON."""
     marks: dict[str, Any] = {}
-    """Fields that may name a session: metadata, user, previous_response_id, conversation, client_metadata, prompt_cache_key."""
+    """Fields that may name a session or a user: those of `MARKS` that are there."""
     problem: str = ""
     """Why the body could not be read; empty where it could."""
 
@@ -60,8 +70,7 @@ _decoder = msgspec.json.Decoder(_Body)
 _chat_decoder = msgspec.json.Decoder(_ChatBody)
 _items = msgspec.json.Decoder(list[Raw])
 _message = msgspec.json.Decoder(dict[str, Any])
-_MARKS = ("metadata", "user", "previous_response_id", "conversation", "client_metadata", "prompt_cache_key")
-_NO_MARKS = (None,) * len(_MARKS)
+_NO_MARKS = (None,) * len(MARKS)
 _NOTHING = Glance()
 
 
@@ -82,12 +91,13 @@ def glance(body: bytes) -> Glance:
     said = (
         read.metadata,
         read.user,
+        read.safety_identifier,
         read.previous_response_id,
         read.conversation,
         read.client_metadata,
         read.prompt_cache_key,
     )
-    marks = {} if said == _NO_MARKS else {name: value for name, value in zip(_MARKS, said, strict=True) if value is not None}
+    marks = {} if said == _NO_MARKS else {name: value for name, value in zip(MARKS, said, strict=True) if value is not None}
     alone = bytes(read.system) or bytes(read.instructions)
     return Glance(
         model=read.model if isinstance(read.model, str) else "",

@@ -59,6 +59,24 @@ def test_the_first_segment_names_an_upstream(path: str, upstream: str, api: Dial
     assert (endpoint.upstream, endpoint.api, endpoint.dialect, endpoint.path) == (upstream, api, dialect, api_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "workflow", "api_path", "upstream"),
+    [
+        ("/agent-workflow/nightly/v1/messages", "nightly", "/v1/messages", None),
+        ("/agent-workflow/a%20b%2Fc/openai/v1/chat/completions", "a b/c", "/v1/chat/completions", None),
+        ("/agent-workflow/w/anthropic/v1/messages", "w", "/v1/messages", None),
+        ("/agent-workflow/w/groq/v1/models", "w", "/v1/models", "groq"),
+        ("/agent-workflow/w/api/chat", "w", "/api/chat", None),
+        ("/agent-workflow/" + "w" * 300 + "/v1/files/a%2Fb", "w" * 200, "/v1/files/a%2Fb", None),
+        ("/agent-workflow/%E2%80%AEx%1B/v1/models", "?x?", "/v1/models", None),
+    ],
+)
+def test_a_workflow_stands_before_any_path(path: str, workflow: str, api_path: str, upstream: str | None) -> None:
+    endpoint = find_endpoint(path, False, UPSTREAMS)
+    assert endpoint is not None
+    assert (endpoint.workflow, endpoint.path, endpoint.upstream) == (workflow, api_path, upstream)
+
+
 def test_the_shared_models_list_follows_the_version_header() -> None:
     for path in ("/v1/models", "/v1/models/some-model"):
         endpoint = find_endpoint(path, True, ())
@@ -69,7 +87,20 @@ def test_the_shared_models_list_follows_the_version_header() -> None:
     assert chat.dialect is Dialect.OPENAI
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/api", "/v2/chat", "/metrics", "/groqq/v1/models"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1",
+        "/api",
+        "/v2/chat",
+        "/metrics",
+        "/groqq/v1/models",
+        "/agent-workflow/w",
+        "/agent-workflow/w/",
+        "/agent-workflow/a/agent-workflow/b/v1/models",
+    ],
+)
 def test_unknown_paths_have_no_endpoint(path: str) -> None:
     assert find_endpoint(path, False, UPSTREAMS) is None
 
@@ -97,6 +128,8 @@ def test_unknown_paths_have_no_endpoint(path: str) -> None:
         "/v1/\u017f",
         "/v1/\U0001f600",
         "/v1/" + "a" * MAX_PATH_CHARS,
+        "/agent-workflow//v1/models",
+        "/agent-workflow/../v1/models",
     ],
 )
 def test_paths_that_can_be_read_in_two_ways_are_refused(path: str) -> None:
