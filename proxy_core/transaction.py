@@ -32,6 +32,13 @@ class SessionView(Struct, frozen=True):
 
     session_id: str = ""
     predecessor: str = ""
+    """The expired session that it continues."""
+    parent: str = ""
+    """The session whose agent started this one's."""
+    link: str = ""
+    """How the session was told: `header`, `mark`, `response`, `prefix`, `inferred`, `new` or `none`."""
+    side: bool = False
+    """Whether this request stands beside the conversation: a title, a summary, a memory."""
 
 
 class Route(Struct, frozen=True):
@@ -164,6 +171,8 @@ class TransactionContext:
         session: SessionView = SessionView(),  # noqa: B008 - immutable
         agent: str = "",
         key: str = "",
+        user: str = "",
+        workflow: str = "",
         tags: dict[str, str] | None = None,
         timing: dict[str, float] | None = None,
         clock: Callable[[], float] = lambda: 0.0,
@@ -180,7 +189,11 @@ class TransactionContext:
         self.agent = agent
         self.key = key
         """Name of the client's key where it is configured, else a short fingerprint; never the key."""
-        self.tags = tags or {}
+        self.user = user
+        """Whom the request is made for, as the client says."""
+        self.workflow = workflow
+        """From a path that begins with `/agent-workflow/{id}`."""
+        self.tags = dict(tags) if tags else {}
         self.route = route
         self.services = services
         self.verdicts: list[Verdict] = []

@@ -39,6 +39,8 @@ class FilterField:
     example: str
     text: Callable[[Any], str] | None = None
     """Of the kind `search` a value need only stand somewhere in it."""
+    texts: Callable[[Any], Iterable[str]] | None = None
+    """Several texts; one of them that fits is enough."""
     number: Callable[[Any], float | None] | None = None
     of_part: bool = False
     """Whether it is read from a part of what the filter is about, such as one of its verdicts."""
@@ -218,10 +220,13 @@ def _compile(field: FilterField, sign: str, value: str, column: int, words: Mapp
         if sign != ":" or value.lower() not in words:
             raise FilterError(f"'is' takes {', '.join(words)}, after a colon", column)
         return source, words[value.lower()]
-    if field.text is not None:
+    if field.text is not None or field.texts is not None:
         if sign not in (":", "=", "!="):
             raise FilterError(f"'{field.name}' is text: use {field.name}:{value}", column - len(sign))
-        test = _search(field.text, value, wild=True) if field.kind == "search" else _match_text(field.text, value)
+        if field.text is None:
+            test = _some(field.texts or (lambda whole: ()), _match_text(str, value))
+        else:
+            test = _search(field.text, value, wild=True) if field.kind == "search" else _match_text(field.text, value)
         return source, (lambda row: not test(row)) if sign == "!=" else test
     assert field.number is not None  # noqa: S101 - a field has one of the two
     get = field.number

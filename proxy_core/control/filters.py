@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from proxy_core.control import filter_language
@@ -35,6 +35,15 @@ FIELDS: dict[str, FilterField] = {}
 """Every field of a row by name, in the order of the documentation."""
 
 
+_YES = {True: "yes", False: "no"}
+
+
+def _names_of(tags: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in tags:
+        yield name
+        yield f"{name}:{value}"
+
+
 def _text(name: str, meaning: str, example: str, get: Callable[[TransactionRow], str]) -> None:
     FIELDS[name] = FilterField(name, "text", meaning, example, text=get)
 
@@ -49,6 +58,14 @@ _text("state", "where it is: receiving, waiting, held, streaming, done", "state:
 _text("model", "model as the client named it", "model:claude*", lambda row: row.model)
 _text("session", "session id", "session:refactor*", lambda row: row.session_id)
 _text("agent", "agent", "agent:codex", lambda row: row.agent)
+_text("user", "whom it was made for, as the client says", "user:alice*", lambda row: row.user)
+FIELDS["tag"] = FilterField(
+    "tag", "text", "a tag by its name, or by name and value", "tag:env:prod*", texts=lambda row: _names_of(row.tags)
+)
+_text("workflow", "id from a path that begins with /agent-workflow", "workflow:nightly", lambda row: row.workflow)
+_text("parent", "session that started this one's agent", "parent:s-7*", lambda row: row.parent_session)
+_text("link", "how the session was told: header, mark, response, prefix, inferred, new", "link:inferred", lambda row: row.link)
+_text("side", "whether it stands beside the conversation (titles, memory): yes, no", "side:no", lambda row: _YES[row.side])
 _text("upstream", "upstream that answered", "upstream:openai", lambda row: row.upstream)
 _text("via", "the same as upstream", "via:local", lambda row: row.upstream)
 _text("dialect", "API family: openai, anthropic, ollama", "dialect:anthropic", lambda row: row.dialect)
@@ -69,10 +86,13 @@ _number("in", "count", "input tokens", "in>8k", lambda row: row.input_tokens)
 _number("out", "count", "output tokens", "out=0", lambda row: row.output_tokens)
 _number("tokens", "count", "input and output tokens", "tokens>100k", lambda row: row.tokens)
 _number("cached", "count", "cached input tokens", "cached>0", lambda row: row.cached_tokens)
+_text("estimated", "whether its tokens are an estimate: yes, no", "estimated:yes", lambda row: _YES[row.estimated])
 _number("bytes", "bytes", "response bytes so far", "bytes>1M", lambda row: row.response_bytes)
 _number("chunks", "count", "response chunks so far", "chunks>10", lambda row: row.chunks)
 _number("tools", "count", "tool calls in the answer", "tools>0", lambda row: row.tool_calls)
-FIELDS["is"] = FilterField("is", "is", "running, held, stream, error (failed in any way), done, tool", "is:running")
+FIELDS["is"] = FilterField(
+    "is", "is", "running, held, stream, error (failed in any way), done, tool, side, estimated", "is:running"
+)
 
 _IS: dict[str, Test] = {
     "running": lambda row: row.state != "done",
@@ -81,12 +101,16 @@ _IS: dict[str, Test] = {
     "stream": lambda row: row.stream,
     "error": lambda row: row.outcome in ("error", "truncated", "refused"),
     "tool": lambda row: row.tool_calls > 0,
+    "side": lambda row: row.side,
+    "estimated": lambda row: row.estimated,
 }
 
 
 def _searched(row: TransactionRow) -> str:
+    tags = "\n".join(_names_of(row.tags)) if row.tags else ""
     return (
-        f"{row.transaction_id}\n{row.session_id}\n{row.agent}\n{row.model}\n{row.upstream}\n{row.path}\n{row.error}\n{row.preview}"
+        f"{row.transaction_id}\n{row.session_id}\n{row.agent}\n{row.user}\n{row.workflow}\n{tags}\n"
+        f"{row.model}\n{row.upstream}\n{row.path}\n{row.error}\n{row.preview}"
     ).lower()
 
 

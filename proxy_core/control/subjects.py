@@ -64,6 +64,12 @@ class Subject:
             request_bytes=len(context.request_body),
             response_bytes=len(context.response_body),
             tool_calls=1 if self.stage is Stage.TOOL_CALL else 0,
+            user=context.user,
+            tags=tuple(context.tags.items()),
+            workflow=context.workflow,
+            parent_session=context.session.parent,
+            link=context.session.link,
+            side=context.session.side,
         )
         if self.stage is not Stage.RESPONSE or (answer := context.answer) is None:
             return row
@@ -154,13 +160,14 @@ def _with_escapes_undone(text: str) -> str:
 
 def _of_row(field: FilterField) -> FilterField:
     """The same field, asked of a subject's row."""
-    text, number = field.text, field.number
+    text, texts, number = field.text, field.texts, field.number
     return FilterField(
         field.name,
         field.kind,
         field.meaning,
         field.example,
         text=None if text is None else _through_row(text),
+        texts=None if texts is None else _through_row(texts),
         number=None if number is None else _through_row(number),
     )
 

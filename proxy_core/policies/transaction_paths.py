@@ -25,6 +25,8 @@ ROOTS = (
     "session",
     "agent",
     "key",
+    "user",
+    "workflow",
     "tags",
     "route",
     "data",
@@ -118,11 +120,15 @@ def _of_context(context: TransactionContext, root: str) -> Any:
         case "transaction_id":
             return context.transaction_id
         case "session":
-            return {"session_id": context.session.session_id, "predecessor": context.session.predecessor}
+            return msgspec.structs.asdict(context.session)
         case "agent":
             return context.agent
         case "key":
             return context.key
+        case "user":
+            return context.user
+        case "workflow":
+            return context.workflow
         case "tags":
             return context.tags
         case "route":
