@@ -147,18 +147,40 @@ def log(
     raise typer.Exit(run_log(given, filter_text, as_json=as_json, follow=follow, limit=limit, body=body))
 
 
+@app.command("generate-config")
+def generate_config(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write; - is stdout.")],
+    api: Annotated[
+        str | None, typer.Option("--type", metavar="API", help="With one upstream: openai, anthropic or ollama [all three].")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Its address.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a file of settings to begin with: valid, with every default and what it means in comments.
+
+    \b
+    Examples:
+      luthien generate-config luthien.yaml
+      luthien generate-config - --type anthropic
+    """
+    from luthien_tui.commands.generate import write_config
+
+    raise typer.Exit(write_config(path, api=api, base_url=base_url, force=force))
+
+
 @app.command("validate-config")
-def validate_config(path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to check.")]) -> None:
+def validate_config(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to check.")], as_json: AsJson = False
+) -> None:
     """Check a file of settings and its policies; every fault is one line with its place. Exits 2 if there is one.
 
     \b
     Example:
       luthien validate-config luthien.yaml
     """
-    from luthien_tui.commands.config import check_policies
+    from luthien_tui.commands.validate import validate
 
-    check_policies(Given(config=path).load())
-    print(f"{path} is valid")
+    raise typer.Exit(validate(path, as_json=as_json))
 
 
 @app.command()

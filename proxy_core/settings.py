@@ -249,6 +249,11 @@ class PolicySettings(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """Its parameters; `luthien policies list` shows them with their defaults."""
 
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _understands_off(cls, value: object) -> object:
+        return "off" if value is False else value  # what YAML makes of a bare `off`
+
 
 class Selector(Section):
     """Which transactions a chain is for: all that are given must hold; `*` stands for any text."""

@@ -16,7 +16,7 @@ import yaml
 
 from proxy_core.errors import ConfigurationError
 from proxy_core.settings_layers import Fault, Layers, Mark, SettingsInvalid, dotted
-from proxy_core.settings_tree import Place
+from proxy_core.settings_tree import Place, is_section
 
 VARIABLE = re.compile(r"(\$?)\$\{([^{}\n]*)\}")
 OPENED, CLOSED, ESCAPED = "\ue002\ue000", "\ue001", "\ue003"
@@ -117,7 +117,7 @@ class _Reader:
                 self.layers.faults.append(Fault(text, message, path, self.origin(key), mark))
             self.put((*place, name), key)
             value = self.value(inner, (*place, name))
-            if value is None and not isinstance(inner, yaml.MappingNode) and len(place) == 0:
+            if value is None and not isinstance(inner, yaml.MappingNode) and (not place or is_section((*place, name))):
                 continue  # an empty section means its defaults
             found[name] = value
         return found

@@ -42,6 +42,16 @@ def kind_at(place: Place) -> str | None:
     return None
 
 
+def is_section(place: Place) -> bool:
+    """Whether settings stand below this place, and no names that the user chooses."""
+    return any(
+        len(known) > len(place)
+        and all(a in ("*", b) for a, b in zip(known, place, strict=False))
+        and "*" not in known[len(place) - 1 : len(place) + 1]
+        for known in known_places()
+    )
+
+
 def list_around(place: Place) -> Place | None:
     """The list that is at `place` or around it."""
     model: type[BaseModel] | None = Settings

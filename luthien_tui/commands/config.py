@@ -13,7 +13,7 @@ from msgspec import Struct
 from proxy_core.errors import ConfigurationError, StoreError
 from proxy_core.logs import escaped
 from proxy_core.settings import PolicySettings, Settings
-from proxy_core.settings_layers import DEFAULT
+from proxy_core.settings_layers import DEFAULT, SettingsInvalid
 from proxy_core.settings_sources import LoadedSettings, data_dir_path, shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def check_policies(loaded: LoadedSettings) -> None:
     try:
         build_chains(loaded.settings)
     except ConfigurationError as fault:
-        raise ConfigurationError(loaded.placed(str(fault))) from fault
+        raise SettingsInvalid(loaded.faults_in(str(fault))) from fault
 
 
 def flat(tree: dict[str, Any], around: str = "") -> dict[str, Any]:

@@ -301,6 +301,15 @@ def test_faults_inside_lists_name_the_entry_and_its_line(tmp_path: Path) -> None
     ]
 
 
+def test_a_bare_off_is_a_mode_and_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
+    text = "policies: [{use: noop, mode: off}]\nrouting:\n  cost:\n  default_provider: local\nupstreams: {openai: {timeouts: }}\n"
+    settings = loaded(tmp_path, text).settings
+    assert settings.policies[0].mode == "off"
+    assert (settings.routing.cost.chars_per_token, settings.routing.default_provider) == (4, "local")
+    assert settings.upstreams["openai"].timeouts is None
+    assert faults(tmp_path, "upstreams:\n  openai:\n")[0].startswith("upstreams.openai (file config.yaml:2): input should be")
+
+
 def test_a_list_can_come_from_the_environment_as_json(tmp_path: Path) -> None:
     found = loaded(tmp_path, environ={"LUTHIEN_POLICIES": '[{"use": "noop"}]'})
     assert [policy.use for policy in found.settings.policies] == ["noop"]
