@@ -105,10 +105,14 @@ class Gateway:
         loop: asyncio.AbstractEventLoop,
         keys: KeyCheck | None = None,
         limiter: Limiter | None = None,
+        new_id: Callable[[int], str] = new_ulid,
     ) -> None:
-        """Without `keys` every client passes with its own credential; without `limiter` nothing is limited."""
+        """Without `keys` every client passes with its own credential; without `limiter` nothing is limited.
+
+        `new_id` names a transaction that begins at a Unix time in ms."""
         self._loop = loop
         self._now = loop.time
+        self._new_id = new_id
         self._server = settings.server
         self._capture_limit = settings.journal.max_body_bytes
         self._upstreams = upstreams
@@ -256,7 +260,7 @@ class Gateway:
         started_ns = time.time_ns()
         started = self._now()
         row = TransactionRow(
-            transaction_id=new_ulid(started_ns // 1_000_000),
+            transaction_id=self._new_id(started_ns // 1_000_000),
             started_at=started_ns / 1e9,
             started_monotonic=started,
             method=shared(scope["method"]),

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from proxy_core import logs
 from proxy_core.api.server import ControlServer
@@ -71,13 +72,22 @@ class GatewayRuntime:
         demo: bool = False,
         load: Callable[[], LoadedSettings] | None = None,
         config: Path | None = None,
+        transport: UpstreamTransport | None = None,
+        front: Callable[[ASGIApp], ASGIApp] | None = None,
+        new_id: Callable[[int], str] = new_ulid,
     ) -> None:
-        """`load` reads all sources of settings anew; without it they stay as they are. `config` is the file to watch."""
+        """`load` reads all sources of settings anew; without it they stay as they are. `config` is the file to watch.
+
+        For a replay: `transport` stands in for the one to the network, `front` wraps the data plane, `new_id` names
+        transactions."""
         self._settings = settings
         self._load = load
         self._config = config
         self._data_dir = data_dir
         self._demo = demo
+        self._given_transport = transport
+        self._front = front
+        self._new_id = new_id
         self._started_at = time.time()
         self._ended = asyncio.Event()
         self._ending = False
@@ -166,7 +176,7 @@ class GatewayRuntime:
             max_sessions=settings.sessions.max_sessions,
             clock=loop.time,
         )
-        self._transport = UpstreamTransport(max_connections=settings.routing.max_connections)
+        self._transport = self._given_transport or UpstreamTransport(max_connections=settings.routing.max_connections)
         self._upstreams = Upstreams(settings)
         self._router = Router(settings, self._upstreams)
         self._holds = HoldQueue(
@@ -197,6 +207,7 @@ class GatewayRuntime:
             loop=loop,
             keys=self._keys,
             limiter=limiter,
+            new_id=self._new_id,
         )
         self._routes = RouteBook(
             settings,
@@ -249,6 +260,8 @@ class GatewayRuntime:
             settings=settings,
         )
         app = data_plane(gateway=self._gateway, mesh=mesh, metrics=self._metrics, state=self._state, settings=settings)
+        if self._front is not None:
+            app = self._front(app)
         protocol = type("Ingress", (IngressProtocol,), {"settings": settings.server})
         self._server = EmbeddedServer(
             uvicorn.Config(
