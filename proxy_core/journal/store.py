@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from proxy_core.errors import StoreError
 from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
-from proxy_core.journal.control_reads import ControlReads
 from proxy_core.journal.said import read_verdicts
 from proxy_core.journal.schema import (
     HEAD_REVISION,
@@ -31,6 +30,7 @@ from proxy_core.journal.schema import (
     transactions,
     upstream_answers,
 )
+from proxy_core.journal.usage_reads import UsageReads
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 
@@ -144,7 +144,7 @@ class Remembered(Struct, frozen=True):
     started_ns: int
 
 
-class JournalStore(ControlReads):
+class JournalStore(UsageReads):
     """Reads one store. Make it with `open`, or over the engine of a running gateway."""
 
     @classmethod

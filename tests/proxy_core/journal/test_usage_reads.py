@@ -1,0 +1,98 @@
+"""Sums of what was used, over real stores: each group once, what is unknown apart, nothing counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy_core.journal.journal import Journal
+from proxy_core.journal.usage_reads import GROUPS, UsageSum
+from proxy_core.settings import JournalSettings
+from tests.proxy_core.journal.made import STARTED_NS, chat_body, intent, outcome
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.fixture
+async def journal(tmp_path: Path, database_url: str | None) -> AsyncIterator[Journal]:
+    opened = await Journal.open(JournalSettings(database_url=database_url), tmp_path)
+    yield opened
+    await opened.close()
+
+
+async def record(journal: Journal, *, asked: dict[str, Any], ended: dict[str, Any] | None = None) -> str:
+    one = intent(journal, chat_body("x"), **asked)
+    await journal.append(one)
+    if ended is not None:
+        await journal.append(outcome(one.transaction_id, **ended))
+    return one.transaction_id
+
+
+PRICED = {"input_tokens": 100, "output_tokens": 10, "cached_tokens": 40, "reasoning_tokens": 3, "cost_usd": 0.25}
+
+
+async def filled(journal: Journal) -> None:
+    today, tomorrow = {"started_ns": STARTED_NS}, {"started_ns": STARTED_NS + DAY_NS}
+    alice = {"session_id": "s-1", "agent": "codex", "key": "ci", "user": "alice", "workflow": "nightly"}
+    await record(journal, asked=alice | today, ended=PRICED)
+    await record(journal, asked=alice | tomorrow, ended=PRICED | {"cache_write_tokens": 5, "upstream": "local", "reason": "x"})
+    await record(journal, asked=alice | tomorrow | {"model": ""}, ended={"input_tokens": 7, "estimated": True, "model": "own"})
+    await record(journal, asked={"session_id": "s-2"} | tomorrow, ended={"outcome": "error", "status": 500})
+    await record(journal, asked={"session_id": "s-2"} | tomorrow)
+    counted = {"operation": "count_tokens", "session_id": "s-2"}
+    await record(journal, asked=counted | tomorrow, ended={"input_tokens": 9_000, "cost_usd": 0.0})
+
+
+def short(one: UsageSum) -> tuple[Any, ...]:
+    return (one.group, one.requests, one.errors, one.input_tokens, one.output_tokens, one.cost_usd, one.unpriced, one.estimated)
+
+
+async def test_one_sum_of_everything(journal: Journal) -> None:
+    assert await journal.store.usage() == []
+    await filled(journal)
+    (one,) = await journal.store.usage()
+    assert short(one) == ((), 6, 1, 207, 20, 0.5, 1, 1)
+    assert (one.cached_tokens, one.cache_write_tokens, one.reasoning_tokens) == (80, 5, 6)
+    assert (one.first_at, one.last_at) == (STARTED_NS / 1e9, (STARTED_NS + DAY_NS) / 1e9)
+
+
+async def test_groups(journal: Journal) -> None:
+    await filled(journal)
+    by = {name: [short(one) for one in await journal.store.usage(name)] for name in GROUPS}
+    assert by["session"] == [(("s-1",), 3, 0, 207, 20, 0.5, 1, 1), (("s-2",), 3, 1, None, None, 0.0, 0, 0)]
+    assert by["agent"] == [(("codex",), 3, 0, 207, 20, 0.5, 1, 1), (("",), 3, 1, None, None, 0.0, 0, 0)]
+    assert [one[0][0] for one in by["model"]] == ["gpt-5.4", "own"]
+    assert by["model"][1] == (("own",), 1, 0, 7, None, None, 1, 1)
+    assert [one[:2] for one in by["upstream"]] == [(("openai",), 5), (("local",), 1)]
+    assert [one[:2] for one in by["day"]] == [(("2026-11-19",), 5), (("2026-11-18",), 1)]
+    assert [one[0][0] for one in by["key"]] == ["ci", ""]
+    assert [one[0][0] for one in by["user"]] == ["alice", ""]
+    assert [one[0][0] for one in by["workflow"]] == ["nightly", ""]
+
+
+async def test_several_groups_a_part_and_a_limit(journal: Journal) -> None:
+    await filled(journal)
+    usage = journal.store.usage
+    found = [one.group for one in await usage(("day", "session"), where={"agent": "codex"})]
+    assert found == [("2026-11-19", "s-1"), ("2026-11-18", "s-1")]
+    middle = (STARTED_NS + DAY_NS // 2) / 1e9
+    assert [short(one)[:4] for one in await usage(until=middle)] == [((), 1, 0, 100)]
+    assert [one.requests for one in await usage(since=middle)] == [5]
+    assert [one.requests for one in await usage(where={"day": "2026-11-19", "user": "alice"})] == [2]
+    assert len(await usage("session", limit=1)) == 1
+
+
+async def test_the_newest_outcome_counts_once(journal: Journal) -> None:
+    transaction_id = await record(journal, asked={}, ended=PRICED)
+    await journal.append(outcome(transaction_id, **(PRICED | {"cost_usd": 1.0})))
+    (one,) = await journal.store.usage()
+    assert (one.requests, one.cost_usd, one.input_tokens) == (1, 1.0, 100)
+
+
+@pytest.mark.parametrize(("group_by", "where"), [("colour", {}), ("model", {"day": "yesterday"}), ("model", {"x": "y"})])
+async def test_what_is_no_group(journal: Journal, group_by: Any, where: Any) -> None:
+    with pytest.raises(ValueError, match=r"usage is summed by|does not match"):
+        await journal.store.usage(group_by, where=where)
