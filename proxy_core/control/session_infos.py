@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from proxy_core.control.rows import TransactionRow
+from proxy_core.totals import Totals as Totals
 from proxy_core.verdicts import Verdict
 
 SessionStatus = Literal["active", "inactive", "completed"]
@@ -27,41 +28,6 @@ class Count(Struct, frozen=True):
 
     name: str
     count: int
-
-
-class Totals(Struct, kw_only=True):
-    """What a number of requests came to."""
-
-    requests: int = 0
-    """All of them: turns, retries, side requests, refused ones, and those that run."""
-    running: int = 0
-    input_tokens: int = 0
-    """Cached ones included."""
-    output_tokens: int = 0
-    """Reasoning included."""
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    estimated: int = 0
-    """Requests whose token counts are estimated, because the upstream told none."""
-    cost_usd: float | None = None
-    """Of the requests whose price is known; None where it is of none."""
-    unpriced: int = 0
-    """Answered requests that `cost_usd` leaves out: their price or their tokens are unknown."""
-    tool_calls: int = 0
-    """Calls that answers asked for."""
-    errors: int = 0
-    """Requests that failed in any way: refused, error, truncated, lost."""
-    cancelled: int = 0
-    """Requests whose client left."""
-    flagged: int = 0
-    modified: int = 0
-    """Requests that a policy changed; where several verdicts stand, the worst one counts."""
-    held: int = 0
-    denied: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
 
 
 class SessionInfo(Struct, kw_only=True):

@@ -1,0 +1,160 @@
+"""Reading the journal for one session's story, and for how a day goes.
+
+Bodies of many requests of a session are put together at once: what they share is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, and_, func, select
+
+from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
+from proxy_core.journal.request_sums import FAILED, MINUTE_NS, joined
+from proxy_core.journal.said import read_verdicts
+from proxy_core.journal.schema import late_verdicts, outcomes, transactions
+from proxy_core.journal.session_totals import SessionTotals
+from proxy_core.journal.store import listed, row_of
+from proxy_core.transaction_row import TransactionRow
+from proxy_core.verdicts import Verdict
+from proxy_core.wire.encodings import UnreadableEncoding, decoded
+
+_PART = 500
+"""Ids in one query."""
+
+
+class RecordedTurn(Struct, kw_only=True):
+    """One request of a session, with its bodies."""
+
+    number: int
+    """From 1, in order of arrival."""
+    row: TransactionRow
+    request_body: bytes = b""
+    response_body: bytes = b""
+    """Without its content encoding where that can be undone."""
+    response_type: str = ""
+    """Its content type."""
+    bodies_kept: bool = True
+    ended_ns: int | None = None
+    """When the outcome was there, in Unix nanoseconds; None where there is none."""
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class SessionReads(SessionTotals):
+    """Reads one store by session, by agent and by time."""
+
+    async def turn_count(self, session_id: str) -> int:
+        """How many requests the session has."""
+        query = select(func.count()).select_from(transactions).where(transactions.c.session_id == session_id)
+        return int((await self._all(query))[0][0])
+
+    async def turns(self, session_id: str, first: int, count: int) -> list[RecordedTurn]:
+        """The session's requests from number `first` on, at most `count`, with their bodies, in order."""
+        numbered = select(transactions.c.seq).where(transactions.c.session_id == session_id).order_by(transactions.c.seq)
+        chosen = [one.seq for one in await self._all(numbered.limit(count).offset(first - 1))]
+        query = (
+            listed()
+            .add_columns(
+                transactions.c.body.label("request_body"),
+                outcomes.c.body.label("response_body"),
+                outcomes.c.headers.label("response_headers"),
+                outcomes.c.finished_ns,
+                outcomes.c.verdicts,
+            )
+            .order_by(transactions.c.seq)
+        )
+        found = [
+            one
+            for start in range(0, len(chosen), _PART)
+            for one in await self._all(query.where(transactions.c.seq.in_(chosen[start : start + _PART])))
+        ]
+        bodies = await self._bodies([one.request_body for one in found])
+        late = await self._late([one.transaction_id for one in found])
+        turns: list[RecordedTurn] = []
+        for place, (one, body) in enumerate(zip(found, bodies, strict=True)):
+            ended = one.outcome is not None
+            headers: dict[str, str] = dict(msgspec.json.decode(one.response_headers)) if ended else {}
+            turns.append(
+                RecordedTurn(
+                    number=first + place,
+                    row=row_of(one),
+                    request_body=body,
+                    response_body=_readable(one.response_body, headers.get("content-encoding", "")) if ended else b"",
+                    response_type=headers.get("content-type", ""),
+                    bodies_kept=one.request_body[:1] != ABSENT,
+                    ended_ns=one.finished_ns,
+                    verdicts=(read_verdicts(one.verdicts) if ended else ()) + late.get(one.transaction_id, ()),
+                )
+            )
+        return turns
+
+    async def latest_request(self, agent: str) -> tuple[TransactionRow, bytes] | None:
+        """The latest request of an agent, with its body."""
+        query = listed().add_columns(transactions.c.body).where(transactions.c.agent == agent)
+        for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(1)):
+            return row_of(one), (await self._bodies([one.body]))[0]
+        return None
+
+    async def first_since(self, transaction_id: str) -> int:
+        """Number of the first transaction whose id is not before this one; beyond the newest where there is none."""
+        query = select(transactions.c.seq).where(transactions.c.transaction_id >= transaction_id)
+        found = await self._all(query.order_by(transactions.c.transaction_id).limit(1))
+        if found:
+            return int(found[0].seq)
+        return int((await self._all(select(func.max(transactions.c.seq))))[0][0] or 0) + 1
+
+    async def per_minute(self, since_seq: int, since_ns: int) -> dict[int, int]:
+        """Requests in each minute since 1970 that has any."""
+        minute = (transactions.c.started_ns // MINUTE_NS).label("minute")
+        query = select(minute, func.count().label("requests")).where(_since(since_seq, since_ns)).group_by(minute)
+        return {one.minute: one.requests for one in await self._all(query)}
+
+    async def total_times(self, since_seq: int, since_ns: int, limit: int) -> list[float]:
+        """Total times in ms of the latest requests that went well, sorted."""
+        query = joined(outcomes.c.total_ms).where(
+            _since(since_seq, since_ns), outcomes.c.total_ms.is_not(None), outcomes.c.outcome == "ok"
+        )
+        return sorted(one.total_ms for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(limit)))
+
+    async def failures(self, since_seq: int, since_ns: int) -> list[tuple[str, int | None, int]]:
+        """Outcome, status and number of what failed."""
+        query = joined(outcomes.c.outcome, outcomes.c.status, func.count().label("times"))
+        query = query.where(_since(since_seq, since_ns), outcomes.c.outcome.in_(FAILED))
+        query = query.group_by(outcomes.c.outcome, outcomes.c.status)
+        return [(one.outcome, one.status, one.times) for one in await self._all(query)]
+
+    async def failed_rows(self, since_seq: int, since_ns: int, limit: int) -> list[TransactionRow]:
+        """The latest of what failed, the newest first."""
+        query = listed().where(_since(since_seq, since_ns), outcomes.c.outcome.in_(FAILED))
+        return [row_of(one) for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(limit))]
+
+    async def _bodies(self, stored: Sequence[bytes]) -> list[bytes]:
+        recipes = [recipe_of(one) for one in stored]
+        pieces, _ = await self.pieces(digest for recipe in recipes if recipe is not None for digest in recipe[2])
+        return [unpack(one) if recipe is None else assemble(*recipe, pieces) for one, recipe in zip(stored, recipes, strict=True)]
+
+    async def _late(self, transaction_ids: Sequence[str]) -> dict[str, tuple[Verdict, ...]]:
+        found: dict[str, tuple[Verdict, ...]] = {}
+        for start in range(0, len(transaction_ids), _PART):
+            part = transaction_ids[start : start + _PART]
+            query = select(late_verdicts).where(late_verdicts.c.transaction_id.in_(part)).order_by(late_verdicts.c.seq)
+            for one in await self._all(query):
+                found[one.transaction_id] = found.get(one.transaction_id, ()) + read_verdicts(one.verdicts)
+        return found
+
+
+def _since(seq: int, ns: int) -> ColumnElement[bool]:
+    """The number narrows the search, the time is what counts: numbers are given in order of writing."""
+    return and_(transactions.c.seq >= seq, transactions.c.started_ns >= ns)
+
+
+def _readable(stored: bytes, encoding: str) -> bytes:
+    body = unpack(stored)
+    if not encoding or not body:
+        return body
+    try:
+        return decoded(body, encoding)
+    except UnreadableEncoding:
+        return body

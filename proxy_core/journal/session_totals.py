@@ -1,0 +1,403 @@
+"""What sessions and agents came to, counted by the store in a few queries for a whole list.
+
+What has ended is counted once: sums are remembered for the sessions that were asked for lately and for every agent, and only
+requests that are new or had no outcome yet are read again. Reading never waits for the writer. Use it on one loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, and_, case, distinct, exists, func, literal_column, or_, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
+from proxy_core.journal.schema import outcomes, transactions
+from proxy_core.journal.store import JournalStore, latest_outcome, read_tags
+from proxy_core.totals import Totals
+
+SHOWN_NAMES = 20
+KEPT_SESSIONS = 5_000
+MAX_GROUPS = 20_000
+LOST_AFTER_NS = 24 * 3_600_000_000_000
+"""A request that has had no outcome for so long gets none any more."""
+MAX_WAITING = 1_000
+"""Requests without an outcome that are looked at again."""
+COMMIT_S = 60.0
+"""Where several gateways write, a number may appear so long after a higher one."""
+_PART = 100
+"""Sessions in one query."""
+
+
+class SessionFacts(Struct, kw_only=True):
+    """What the journal knows of one session."""
+
+    id: str
+    last_seq: int
+    """Number of its latest request."""
+    started_ns: int
+    last_ns: int
+    turns: int = 0
+    """Requests that are neither side requests nor refused."""
+    totals: Totals
+    agent: str = ""
+    user: str = ""
+    workflow: str = ""
+    tags: dict[str, str] = {}
+    parent: str = ""
+    predecessor: str = ""
+    link: str = ""
+    models: tuple[str, ...] = ()
+    """The latest first."""
+    upstreams: tuple[str, ...] = ()
+    """The latest first."""
+    tools: dict[str, int] = {}
+    children: int = 0
+    preview: str = ""
+
+
+class Group(Struct, kw_only=True):
+    """Requests that have something in common; what they were not grouped by is empty."""
+
+    agent: str = ""
+    session_id: str = ""
+    model: str = ""
+    workflow: str = ""
+    day: int = 0
+    """Days since 1970, in UTC."""
+    first_ns: int
+    last_ns: int
+    totals: Totals
+
+
+class _Settled(Struct):
+    """A session's sums up to a request."""
+
+    seq: int = 0
+    waiting: tuple[int, ...] = ()
+    """Requests up to there that had no outcome and are not in the sums."""
+    facts: SessionFacts | None = None
+
+
+class SessionTotals(JournalStore):
+    """Counts one store by session and by agent."""
+
+    def __init__(self, engine: AsyncEngine, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        super().__init__(engine)
+        self._wall_ns = wall_ns
+        self._newest: deque[tuple[float, int]] = deque([(0.0, 0)])
+        self._sessions: OrderedDict[str, _Settled] = OrderedDict()
+        self._agents: dict[tuple[str, str, str], Group] = {}
+        self._agents_seq = 0
+        self._agents_waiting: tuple[int, ...] = ()
+        self._begun: Counter[str] = Counter()
+        self._begun_seq = 0
+
+    async def latest_sessions(self, limit: int, *, before: int | None = None, agent: str = "") -> list[tuple[int, str]]:
+        """Number of the latest request and name of each session, the latest first; those whose latest is before `before`."""
+        later = transactions.alias("later")
+        has_later = exists().where(and_(later.c.session_id == transactions.c.session_id, later.c.seq > transactions.c.seq))
+        query = select(transactions.c.seq, transactions.c.session_id).where(transactions.c.session_id != "", ~has_later)
+        if before is not None:
+            query = query.where(transactions.c.seq < before)
+        if agent:
+            query = query.where(transactions.c.agent == agent)
+        found = await self._all(query.order_by(transactions.c.seq.desc()).limit(limit))
+        return [(one.seq, one.session_id) for one in found]
+
+    async def session_facts(self, session_ids: Sequence[str]) -> dict[str, SessionFacts]:
+        """What is known of these sessions; unknown ones are left out."""
+        settled = await self._settle()
+        found: dict[str, SessionFacts] = {}
+        for start in range(0, len(session_ids), _PART):
+            part = session_ids[start : start + _PART]
+            known = {name: self._sessions.get(name) or _Settled() for name in part}
+            news = or_(*(and_(_SESSION.in_([name]), _beyond(one.seq, one.waiting)) for name, one in known.items()))
+            await self._count(known, news, settled, found)
+            await self._add_latest(found)
+        return found
+
+    async def _count(
+        self, known: Mapping[str, _Settled], news: ColumnElement[bool], settled: int, found: dict[str, SessionFacts]
+    ) -> None:
+        fresh: dict[str, SessionFacts] = {}
+        sure: dict[str, SessionFacts] = {}
+        flag = self._is_settled(settled)
+        some_wait = False
+        for one in await self._all(_by_session(news, flag)):
+            _take(sure if one.is_settled else fresh, one)
+            some_wait = some_wait or (one.running > 0 and not one.is_settled)
+        called = select(_SESSION, flag, outcomes.c.tools, func.count().label("times"))
+        called = called.select_from(transactions.join(outcomes, latest_outcome())).where(news, outcomes.c.tools != "")
+        for one in await self._all(called.group_by(_SESSION, flag, outcomes.c.tools)):
+            facts = (sure if one.is_settled else fresh).get(one.session_id)
+            if facts is not None:
+                _add_tools(facts.tools, one.tools, one.times)
+        waiting: dict[str, list[int]] = {}
+        for name, seq in await self._waiting(news, settled) if some_wait else ():
+            waiting.setdefault(name, []).append(seq)
+        for name, old in known.items():
+            new = _Settled(settled, tuple(waiting.get(name, ())), _together(sure.get(name), old.facts))
+            if new.facts is not None:
+                self._sessions[name] = new
+                self._sessions.move_to_end(name)
+                if len(self._sessions) > KEPT_SESSIONS:
+                    self._sessions.popitem(last=False)
+            whole = _together(fresh.get(name), new.facts)
+            if whole is not None:
+                found[name] = whole
+
+    async def _add_latest(self, found: Mapping[str, SessionFacts]) -> None:
+        """What the latest request of each says, and how many sub-sessions it has."""
+        columns = (_SESSION, transactions.c.preview, transactions.c.link, transactions.c.agent)
+        latest = [facts.last_seq for facts in found.values()]
+        for one in await self._all(select(*columns).where(transactions.c.seq.in_(latest))):
+            facts = found[one.session_id]
+            facts.preview, facts.link, facts.agent = one.preview, one.link, one.agent or facts.agent
+        count = func.count(distinct(_SESSION)).label("children")
+        query = select(_PARENT, count).where(_HAS_PARENT, _PARENT.in_(list(found))).group_by(_PARENT)
+        for one in await self._all(query):
+            found[one.parent_session].children = one.children
+
+    async def children(self, session_id: str, limit: int) -> list[str]:
+        """Sessions that this one started, in order of their beginning."""
+        query = select(_SESSION).where(_HAS_PARENT, _PARENT.in_([session_id]), _SESSION.not_in([session_id]))
+        query = query.group_by(_SESSION).order_by(func.min(transactions.c.seq)).limit(limit)
+        return [one.session_id for one in await self._all(query)]
+
+    async def used_tags(self) -> dict[str, dict[str, int]]:
+        """Tags of the latest 20,000 tagged requests: how many have each value of each name."""
+        inner = select(transactions.c.tags).where(transactions.c.tags != "").order_by(transactions.c.seq.desc()).limit(20_000)
+        latest = inner.subquery()
+        counts: dict[str, dict[str, int]] = {}
+        for one in await self._all(select(latest.c.tags, func.count().label("times")).group_by(latest.c.tags)):
+            for name, value in read_tags(one.tags):
+                values = counts.setdefault(name, {})
+                values[value] = values.get(value, 0) + one.times
+        return counts
+
+    async def agents(self) -> list[Group]:
+        """Requests by agent, model and workflow."""
+        settled = await self._settle()
+        groups = {key: msgspec.structs.replace(one, totals=msgspec.structs.replace(one.totals))
+                  for key, one in self._agents.items()}  # fmt: skip
+        sure: list[Group] = []
+        by = ("agent", "model", "workflow")
+        news = _beyond(self._agents_seq, self._agents_waiting)
+        for one, is_settled in await self._groups(by, news, self._is_settled(settled)):
+            _merge(groups, one)
+            if is_settled:
+                sure.append(one)
+        waiting = await self._waiting(news, settled)
+        for one in sure:
+            _merge(self._agents, one)
+        self._agents_seq, self._agents_waiting = settled, tuple(seq for _, seq in waiting)
+        return list(groups.values())
+
+    async def sessions_by_agent(self) -> dict[str, int]:
+        """How many sessions each agent has begun."""
+        earlier = transactions.alias("earlier")
+        has_earlier = exists().where(and_(earlier.c.session_id == _SESSION, earlier.c.seq < transactions.c.seq))
+        settled = await self._settle()
+        is_settled = case((transactions.c.seq <= literal_column(str(settled)), 1), else_=0).label("is_settled")
+        query = select(transactions.c.agent, is_settled, func.count().label("sessions"))
+        query = query.where(_SESSION != "", transactions.c.seq > self._begun_seq, ~has_earlier)
+        counts = Counter(self._begun)
+        for one in await self._all(query.group_by(transactions.c.agent, is_settled)):
+            counts[one.agent] += one.sessions
+            if one.is_settled:
+                self._begun[one.agent] += one.sessions
+        self._begun_seq = settled
+        return dict(counts)
+
+    async def groups(self, by: Sequence[str], *, since_seq: int = 0, since_ns: int = 0, agent: str | None = None) -> list[Group]:
+        """Requests counted by `agent`, `session_id`, `model`, `workflow`, `day` or several of them; the latest seen first."""
+        meant = [transactions.c.seq >= since_seq]
+        if since_ns:
+            meant.append(transactions.c.started_ns >= since_ns)
+        if agent is not None:
+            meant.append(transactions.c.agent == agent)
+        return [one for one, _ in await self._groups(by, and_(*meant), self._is_settled(0))]
+
+    async def tools_called(self, *, agent: str | None = None, since_seq: int = 0) -> dict[str, int]:
+        """How often answers called each tool."""
+        called = select(outcomes.c.tools, func.count().label("times"))
+        called = called.select_from(transactions.join(outcomes, latest_outcome()))
+        called = called.where(outcomes.c.tools != "", transactions.c.seq >= since_seq)
+        if agent is not None:
+            called = called.where(transactions.c.agent == agent)
+        counts: dict[str, int] = {}
+        for one in await self._all(called.group_by(outcomes.c.tools)):
+            _add_tools(counts, one.tools, one.times)
+        return counts
+
+    async def _groups(self, by: Sequence[str], meant: ColumnElement[bool], flag: Any) -> list[tuple[Group, bool]]:
+        keys = [_KEYS[name].label(name) for name in by]
+        first, last = func.min(transactions.c.started_ns).label("first_ns"), func.max(transactions.c.started_ns).label("last_ns")
+        query = joined(flag, *keys, first, last, *SUMS).where(meant)
+        query = query.group_by(flag, *(_KEYS[name] for name in by)).order_by(func.max(transactions.c.seq).desc())
+        return [
+            (
+                Group(first_ns=one.first_ns, last_ns=one.last_ns, totals=totals_of(one), **{n: getattr(one, n) for n in by}),
+                bool(one.is_settled),
+            )
+            for one in await self._all(query.limit(MAX_GROUPS))
+        ]
+
+    async def _waiting(self, meant: ColumnElement[bool], settled: int) -> list[tuple[str, int]]:
+        """Session and number of the latest requests up to `settled` that may still get an outcome."""
+        query = joined(_SESSION, transactions.c.seq).where(
+            meant,
+            transactions.c.seq <= settled,
+            transactions.c.started_ns > self._wall_ns() - LOST_AFTER_NS,
+            outcomes.c.seq.is_(None),
+        )
+        found = await self._all(query.order_by(transactions.c.seq.desc()).limit(MAX_WAITING))
+        return [(one.session_id, one.seq) for one in found]
+
+    async def _settle(self) -> int:
+        """Number of the request up to which no other can appear any more."""
+        newest = int((await self._all(select(func.max(transactions.c.seq))))[0][0] or 0)
+        if self._engine.dialect.name == "sqlite":
+            return newest
+        now = self._wall_ns() / 1e9
+        if newest > self._newest[-1][1]:
+            self._newest.append((now, newest))
+        while len(self._newest) > 1 and self._newest[1][0] <= now - COMMIT_S:
+            self._newest.popleft()
+        return self._newest[0][1]
+
+    def _is_settled(self, settled: int) -> Any:
+        """1 of a request that will not change any more."""
+        lost_ns = self._wall_ns() - LOST_AFTER_NS
+        return case(
+            (
+                and_(
+                    transactions.c.seq <= literal_column(str(settled)),
+                    or_(outcomes.c.seq.is_not(None), transactions.c.started_ns <= literal_column(str(lost_ns))),
+                ),
+                1,
+            ),
+            else_=0,
+        ).label("is_settled")
+
+
+_SESSION = transactions.c.session_id
+_PARENT = transactions.c.parent_session
+_HAS_PARENT = literal_column("''") != _PARENT
+_KEYS: dict[str, ColumnElement[Any]] = {
+    "agent": transactions.c.agent,
+    "session_id": _SESSION,
+    "workflow": transactions.c.workflow,
+    "model": MODEL,
+    "day": transactions.c.started_ns // literal_column(str(DAY_NS)),
+}
+
+
+def _beyond(seq: int, waiting: Sequence[int]) -> ColumnElement[bool]:
+    """Requests after a number, and these."""
+    later = transactions.c.seq > seq
+    return or_(later, transactions.c.seq.in_(waiting)) if waiting else later
+
+
+def _by_session(meant: ColumnElement[bool], flag: Any) -> Select[Any]:
+    """One row for each session, model, upstream and set of tags, of settled requests and of others; the latest first."""
+    refused = func.coalesce(outcomes.c.outcome, "") == "refused"
+    return (
+        joined(
+            _SESSION,
+            flag,
+            MODEL.label("model"),
+            UPSTREAM.label("upstream"),
+            transactions.c.tags,
+            func.max(transactions.c.seq).label("last_seq"),
+            func.min(transactions.c.started_ns).label("first_ns"),
+            func.max(transactions.c.started_ns).label("last_ns"),
+            func.max(transactions.c.user_name).label("user"),
+            func.max(transactions.c.workflow).label("workflow"),
+            func.max(_PARENT).label("parent"),
+            func.max(transactions.c.predecessor).label("predecessor"),
+            count_if(and_(transactions.c.side == 0, ~refused)).label("turns"),
+            *SUMS,
+        )
+        .where(meant)
+        .group_by(_SESSION, flag, MODEL, UPSTREAM, transactions.c.tags)
+        .order_by(func.max(transactions.c.seq).desc())
+    )
+
+
+def _take(found: dict[str, SessionFacts], one: Any) -> None:
+    """Add one row of `_by_session`; the latest rows come first."""
+    more = SessionFacts(
+        id=one.session_id,
+        last_seq=one.last_seq,
+        started_ns=one.first_ns,
+        last_ns=one.last_ns,
+        turns=int(one.turns),
+        totals=totals_of(one),
+        user=one.user,
+        workflow=one.workflow,
+        tags=dict(read_tags(one.tags)) if one.tags else {},
+        parent=one.parent,
+        predecessor=one.predecessor,
+        models=(one.model,) if one.model else (),
+        upstreams=(one.upstream,) if one.upstream else (),
+    )
+    whole = _together(found.get(one.session_id), more)
+    assert whole is not None  # noqa: S101 - one of the two is there
+    found[one.session_id] = whole
+
+
+def _together(later: SessionFacts | None, earlier: SessionFacts | None) -> SessionFacts | None:
+    """What two parts of a session come to; neither is changed."""
+    if later is None or earlier is None:
+        only = later or earlier
+        if only is None:
+            return None
+        return msgspec.structs.replace(only, totals=msgspec.structs.replace(only.totals), tools=dict(only.tools))
+    totals = msgspec.structs.replace(later.totals)
+    totals.add(earlier.totals)
+    tools = dict(later.tools)
+    for name, count in earlier.tools.items():
+        tools[name] = tools.get(name, 0) + count
+    return SessionFacts(
+        id=later.id,
+        last_seq=max(later.last_seq, earlier.last_seq),
+        started_ns=min(later.started_ns, earlier.started_ns),
+        last_ns=max(later.last_ns, earlier.last_ns),
+        turns=later.turns + earlier.turns,
+        totals=totals,
+        user=later.user or earlier.user,
+        workflow=later.workflow or earlier.workflow,
+        tags={**earlier.tags, **later.tags},
+        parent=later.parent or earlier.parent,
+        predecessor=later.predecessor or earlier.predecessor,
+        models=_names((*later.models, *earlier.models)),
+        upstreams=_names((*later.upstreams, *earlier.upstreams)),
+        tools=tools,
+    )
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))[:SHOWN_NAMES]
+
+
+def _merge(groups: dict[tuple[str, str, str], Group], more: Group) -> None:
+    key = (more.agent, more.model, more.workflow)
+    known = groups.get(key)
+    if known is None:
+        if len(groups) < MAX_GROUPS:
+            groups[key] = msgspec.structs.replace(more, totals=msgspec.structs.replace(more.totals))
+        return
+    known.first_ns, known.last_ns = min(known.first_ns, more.first_ns), max(known.last_ns, more.last_ns)
+    known.totals.add(more.totals)
+
+
+def _add_tools(counts: dict[str, int], stored: str, times: int) -> None:
+    for name, count in msgspec.json.decode(stored, type=dict[str, int]).items():
+        counts[name] = counts.get(name, 0) + count * times
