@@ -168,8 +168,10 @@ def _proxy_of_environment(url: URL) -> str | None:
 class UpstreamTransport(httpx.AsyncBaseTransport):
     """Sends requests to upstreams over one pool of connections."""
 
-    def __init__(self, *, max_connections: int = 1_000) -> None:
+    def __init__(self, *, max_connections: int = 1_000, only_to: str | None = None) -> None:
+        """`only_to` is an address, `http://HOST:PORT`, that every upstream is reached at: then nothing goes anywhere else."""
         self._max_connections = max_connections
+        self._only_to = only_to
         self._connector: _Pool | None = None
         self._recipes: dict[str, _Recipe] = {}
 
@@ -207,21 +209,24 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         loop = asyncio.get_running_loop()
         if self._connector is None:
             self._connector = _Pool(limit=self._max_connections, keepalive_timeout=POOL_IDLE_S, ttl_dns_cache=60, loop=loop)
-        url = URL(upstream.base_url + "/", encoded=True)
-        proxy = URL(upstream.proxy or await asyncio.to_thread(_proxy_of_environment, url) or "") or None
+        elsewhere = self._only_to
+        url = URL((elsewhere or upstream.base_url) + "/", encoded=True)
+        proxy: URL | None = None
+        if elsewhere is None:
+            proxy = URL(upstream.proxy or await asyncio.to_thread(_proxy_of_environment, url) or "") or None
         credential: bytes | None = None
         if proxy is not None and proxy.user:
             credential = aiohttp.encode_basic_auth(proxy.user, proxy.password or "").encode("ascii")
             proxy = proxy.with_user(None)
         context: ssl.SSLContext | bool = True
-        if upstream.ca_file:
+        if upstream.ca_file and elsewhere is None:
             try:
                 context = await asyncio.to_thread(ssl.create_default_context, cafile=upstream.ca_file)
             except (OSError, ssl.SSLError) as error:
                 raise UpstreamTLSError(
                     f"the ca_file of upstream '{upstream.name}' cannot be read: {error}; give a PEM file"
                 ) from error
-        if not upstream.allow_private and proxy is None and url.host is not None and url.port is not None:
+        if not upstream.allow_private and proxy is None and elsewhere is None and url.host is not None and url.port is not None:
             self._connector.public_only.add((url.host, url.port))
         absolute = proxy is not None and url.scheme == "http"
         tunnel = {"Proxy-Authorization": credential.decode("ascii")} if credential and not absolute else None
@@ -231,7 +236,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             key=request.connection_key,
             request=request,
             timeout=aiohttp.ClientTimeout(connect=upstream.timeouts.connect_s, ceil_threshold=1e9),
-            prefix=upstream.base_url if absolute else upstream.path_prefix,
+            prefix=upstream.base_url if absolute else upstream.path_prefix if elsewhere is None else "",
             proxy_credential=credential if absolute else None,
         )
         self._recipes[upstream.name] = recipe
