@@ -151,7 +151,8 @@ class _Session:
             code = await self._closed()
             return ExitCode.CRASH if crashed else code
         if crashed:
-            logs.configure(self.launch.settings.logging.level, self.launch.ring, stderr=True, file=self.launch.log_file)
+            said = self.launch.settings.logging
+            logs.configure(said.level, self.launch.ring, stderr=True, file=self.launch.log_file, form=logs.form_of(said))
             say(f"luthien: the screen ended; the gateway goes on at http://{self.runtime.address} (ctrl+c stops it)")
         log.warning("going on without a screen")
         return await self._serve_headless()

@@ -59,13 +59,13 @@ def _is_terminal(stream: object) -> bool:
 def start_logs(loaded: LoadedSettings, folder: Path, *, screen: bool) -> tuple[logs.LogRing, Path]:
     """Ring and file; stderr too where no screen is painted on it. Raises StoreError where the file cannot be opened."""
     ring = logs.LogRing()
-    file = folder / "logs" / "luthien.log"
-    level = loaded.settings.logging.level
-    said = level if loaded.origins.get("logging.level", "default") != "default" else "WARNING"
+    said = loaded.settings.logging
+    file = Path(said.file).expanduser().absolute() if said.file else folder / "logs" / "luthien.log"
+    stderr_level = said.level if loaded.origins.get("logging.level", "default") != "default" else "WARNING"
     try:
-        logs.configure(level, ring, stderr=not screen, file=file, stderr_level=said)
+        logs.configure(said.level, ring, stderr=not screen, file=file, stderr_level=stderr_level, form=logs.form_of(said))
     except OSError as fault:
-        fix = "make it writable, or choose another folder with --data-dir"
+        fix = "choose another with logging.file" if said.file else "make it writable, or choose another folder with --data-dir"
         raise StoreError(f"cannot write the log file {file}: {fault.strerror or fault}; {fix}") from fault
     for warning in loaded.warnings:
         log.warning("%s", warning)

@@ -7,6 +7,7 @@ replaced before a handler sees it. Nothing here waits for a reader; the ring for
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import logging.handlers
 import os
@@ -17,14 +18,15 @@ import traceback
 from collections import deque
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from msgspec import Struct
 
+if TYPE_CHECKING:
+    from proxy_core.settings import LogSettings
+
 OWN_LOGGERS = ("proxy_core", "luthien_tui", "luthien")
 MAX_MESSAGE = 4_000
-FILE_BYTES = 5_000_000
-FILE_COPIES = 3
 
 _SECRETS = re.compile(
     r"""(?ix)
@@ -45,6 +47,17 @@ _ESCAPES |= {
 }
 
 
+class Form(Struct, frozen=True):
+    """How messages are written down."""
+
+    as_json: bool = False
+    """On stderr and in the file: an object a line, or text."""
+    max_bytes: int = 5_000_000
+    """Size at which a new file is begun; 0 for never."""
+    copies: int = 3
+    """Older files that are kept."""
+
+
 class LogLine(Struct, frozen=True):
     """One message as it may be shown."""
 
@@ -55,6 +68,11 @@ class LogLine(Struct, frozen=True):
     level: str
     logger: str
     message: str
+
+
+def form_of(settings: LogSettings) -> Form:
+    """The form that is configured."""
+    return Form(as_json=settings.format == "json", max_bytes=settings.max_file_size, copies=settings.backup_count)
 
 
 def redact(text: str) -> str:
@@ -134,6 +152,22 @@ class WithTrace(OneLine):
         return "\n".join([line, *(f"    | {escaped(redact(part))}" for part in trace.splitlines())])
 
 
+class JsonLine(logging.Formatter):
+    """`{"time": "2026-11-21T14:02:11.123Z", "level": …, "logger": …, "message": …}`, perhaps with `trace`; all ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        found = {
+            "time": f"{moment}.{int(record.created % 1 * 1000):03d}Z",
+            "level": record.levelname,
+            "logger": escaped(record.name),
+            "message": message_of(record),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            found["trace"] = redact("".join(traceback.format_exception(record.exc_info[1])))
+        return json.dumps(found)
+
+
 def _clock(seconds: float) -> str:
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}.{int(seconds % 1 * 1000):03d}"
 
@@ -141,9 +175,14 @@ def _clock(seconds: float) -> str:
 class PrivateFile(logging.handlers.RotatingFileHandler):
     """A rotating log file that its owner alone can read."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, form: Form) -> None:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        super().__init__(file, maxBytes=FILE_BYTES, backupCount=FILE_COPIES, encoding="utf-8", delay=False)
+        super().__init__(file, maxBytes=form.max_bytes, backupCount=form.copies, encoding="utf-8", delay=False)
+
+    def doRollover(self) -> None:  # noqa: N802 - logging's name
+        if not self.backupCount:
+            os.truncate(self.baseFilename, 0)  # else it would grow without end
+        super().doRollover()
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -162,12 +201,19 @@ class StderrHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
+def stderr_is_ours() -> bool:
+    """Whether lines may be written to stderr now: logging does so, and no screen is painted on it."""
+    return any(isinstance(handler, StderrHandler) for handler in logging.getLogger().handlers)
+
+
 def is_worth_saying(record: logging.LogRecord) -> bool:
     """False for the report of a cancellation: servers log one as an error, and it is how a forced end looks from inside."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
-def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, stderr_level: str = "WARNING") -> None:
+def configure(
+    level: str, ring: LogRing, *, stderr: bool, file: Path | None, stderr_level: str = "WARNING", form: Form | None = None
+) -> None:
     """Replace the handlers of the root logger: `ring` always, stderr and a rotating file where asked.
 
     `level` holds for luthien's own loggers; of libraries, warnings and worse are kept. stderr gets `stderr_level` and worse;
@@ -175,13 +221,14 @@ def configure(level: str, ring: LogRing, *, stderr: bool, file: Path | None, std
     where the file cannot be opened.
     """
     handlers: list[logging.Handler] = [ring]
+    form = form or Form()
     if file is not None:
-        written = PrivateFile(file)
-        written.setFormatter(WithTrace())
+        written = PrivateFile(file, form)
+        written.setFormatter(JsonLine() if form.as_json else WithTrace())
         handlers.append(written)
     if stderr:
         shown = StderrHandler()
-        shown.setFormatter(OneLine())
+        shown.setFormatter(JsonLine() if form.as_json else OneLine())
         shown.setLevel(stderr_level)
         handlers.append(shown)
     logging.lastResort = logging.lastResort if stderr else None

@@ -358,6 +358,14 @@ class UiSettings(Section):
 class LogSettings(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe of luthien's own messages that are kept."""
+    format: Literal["text", "json"] = "text"
+    """How they are written to the file, and to stderr where there is no screen."""
+    file: str | None = None
+    """File that they are written to; by default `logs/luthien.log` in the data folder. Its owner alone can read it."""
+    max_file_size: int = Field(default=5_000_000, ge=0)
+    """Bytes after which a new file is begun; 0 for never."""
+    backup_count: int = Field(default=3, ge=0, le=1_000)
+    """Older files that are kept, as `luthien.log.1` and so on."""
 
     @field_validator("level", mode="before")
     @classmethod
@@ -365,6 +373,11 @@ class LogSettings(Section):
         word = value.strip().upper() if isinstance(value, str) else value
         others = {"WARN": "WARNING", "TRACE": "DEBUG", "CRITICAL": "ERROR", "FATAL": "ERROR"}
         return others.get(word, word) if isinstance(word, str) else word
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _understands_detailed(cls, value: object) -> object:
+        return "text" if value == "detailed" else value  # another program's word; text is as detailed as that
 
 
 class Settings(Section):

@@ -39,8 +39,8 @@ class SettingsInvalid(ConfigurationError):
     """Settings are wrong; the message has a line for each fault."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(dict.fromkeys(one.text for one in faults)))
+        self.faults = tuple({one.text: one for one in reversed(faults)}.values())[::-1]
+        super().__init__("\n".join(one.text for one in self.faults))
 
 
 @dataclass
@@ -53,6 +53,8 @@ class Layers:
     faults: list[Fault] = field(default_factory=list)
     marks: dict[Place, Mark] = field(default_factory=dict)
     """Where each setting of the file stands in it."""
+    written: dict[Place, str] = field(default_factory=dict)
+    """What those are called in the file that stand elsewhere there."""
 
     def put(self, place: Place, value: Any, origin: str) -> None:
         """Set one value; what was below or beside it in an earlier layer stays unless it is this very place."""
@@ -72,6 +74,22 @@ class Layers:
         if isinstance(value, dict):
             for name, inner in value.items():
                 self._mark((*place, str(name)), inner, origin)
+
+    def move(self, old: Place, new: Place) -> None:
+        """Put a value elsewhere; it is still told of by the place where it was written."""
+        origin, mark = found_origin(self.origins, self.marks, old)
+        value = self.get(old)
+        self.drop(old)
+        self.put(new, value, origin)
+        self.written[new] = dotted(old)
+        if mark is not None:
+            self.marks[new] = mark
+
+    def drop(self, place: Place) -> None:
+        """Forget a value."""
+        around = self.get(place[:-1]) if len(place) > 1 else self.tree
+        if isinstance(around, dict):
+            around.pop(place[-1], None)
 
     def get(self, place: Place) -> Any:
         node: Any = self.tree

@@ -91,8 +91,10 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     variables = with_dotenv(environ, dotenv, layers)
     if config is not None:
         from proxy_core.settings_file import read_file
+        from proxy_core.settings_perimeter import understand
 
         read_file(config, {name: value for name, (value, _) in variables.items()}, layers)
+        understand(layers)
     layers.raise_faults()
     apply_prefixed(variables, layers)
     own = own_address(layers, overrides)
@@ -145,6 +147,7 @@ def _validated(layers: Layers) -> Settings:
         for error in fault.errors(include_url=False):
             place = tuple(str(part) for part in error["loc"])
             path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])[1:]
+            path = layers.written.get(place, path)
             layers.fault(place, *_words(place, path, error["type"], error["msg"], error.get("input")))
         raise SettingsInvalid(layers.faults) from None
 

@@ -53,7 +53,12 @@ ui: {on_close: headless}
 ```
 
 `${NAME}` anywhere in a value is replaced by the environment; `${NAME:-text}` gives a default, `$${` is the text itself. An
-upstream may leave out `api` where its name says it, and `base_url` where its API has a usual one.
+upstream may leave out `api` where its name says it, and `base_url` where its API has a usual one. `luthien generate-config FILE`
+writes a file with every default.
+
+Files of Cylestio Gateway load as they are: `llm` (`base_url`, `type`, `api_key`, `timeout`, `max_retries`) is the one upstream,
+`session` (`max_sessions`, `session_ttl_seconds`) the section `sessions`, and `live_trace` more of that interceptor's `config`. What
+stands in such a section and in luthien's own too is refused.
 """
 
 ENVIRONMENT_INTRO = """## Environment

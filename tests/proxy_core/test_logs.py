@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -92,15 +94,34 @@ def test_traces_are_in_the_file_alone_and_cannot_forge_a_line(ring: logs.LogRing
     assert all(line.startswith("    | ") for line in rest)
 
 
-def test_files_are_private_and_rotate(ring: logs.LogRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "FILE_BYTES", 2_000)
+@pytest.mark.parametrize("copies", [3, 0])
+def test_files_are_private_and_rotate(ring: logs.LogRing, tmp_path: Path, copies: int) -> None:
     file = tmp_path / "logs" / "luthien.log"
-    logs.configure("INFO", ring, stderr=False, file=file)
+    logs.configure("INFO", ring, stderr=False, file=file, form=logs.Form(max_bytes=2_000, copies=copies))
     for number in range(200):
         logging.getLogger("luthien").info("line %s", number)
-    copies = list(file.parent.iterdir())
-    assert len(copies) == 1 + logs.FILE_COPIES
-    assert {copy.stat().st_mode & 0o777 for copy in copies} == {0o600}
+    files = list(file.parent.iterdir())
+    assert len(files) == 1 + copies
+    assert {one.stat().st_mode & 0o777 for one in files} == {0o600}
+    assert max(one.stat().st_size for one in files) <= 2_000
+    assert "line 199" in file.read_text()
+
+
+def test_messages_as_json_are_one_object_a_line(ring: logs.LogRing, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "luthien.log"
+    logs.configure("INFO", ring, stderr=True, file=file, stderr_level="INFO", form=logs.Form(as_json=True))
+    try:
+        raise ValueError(f"Authorization: Bearer {SEEN}")
+    except ValueError:
+        logging.getLogger("luthien").exception("it failed\n%s", "é\x1b")
+    for text in (file.read_text(), capsys.readouterr().err):
+        assert text.isascii()
+        found = json.loads(text)
+        assert (found["level"], found["logger"]) == ("ERROR", "luthien")
+        assert found["message"].startswith("it failed\\né\\e | ValueError: Authorization: [redacted]")
+        assert found["trace"].startswith("Traceback")
+        assert SEEN not in text
+        assert datetime.fromisoformat(found["time"]).tzinfo is not None
 
 
 def test_the_ring_is_bounded_and_numbered() -> None:
