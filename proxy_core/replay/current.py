@@ -1,0 +1,83 @@
+"""Which recorded transaction the gateway is working on: known to its task and those that it starts, and to nothing else.
+
+The replaying client names the transaction in a header that is taken off before the gateway sees the request, so that policies,
+sessions and records have what was recorded, and nothing beside it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from proxy_core.ids import new_ulid
+from proxy_core.replay.exchanges import Exchange
+
+HEADER = b"x-luthien-replay"
+
+
+@dataclass
+class Current:
+    """A recorded transaction while it is replayed."""
+
+    number: int
+    exchange: Exchange
+    transaction_id: str = ""
+    """The name that the gateway gave it: the recorded one where it is free."""
+    started: float = 0.0
+    """The loop's clock when the request was sent."""
+    sends: int = 0
+    """Times that the client's request, as the policies left it, went upstream."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be done as it was recorded, for people; each once."""
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+_current: ContextVar[Current | None] = ContextVar("replayed_transaction", default=None)
+
+
+class Names:
+    """The transactions under way, by the name in the header and by that of the gateway."""
+
+    def __init__(self) -> None:
+        self.by_number: dict[bytes, Current] = {}
+        self.by_id: dict[str, Current] = {}
+        self._taken: set[str] = set()
+
+    def front(self, app: ASGIApp) -> ASGIApp:
+        """The data plane with each request tied to its recording."""
+
+        async def known(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                headers = scope["headers"]
+                number = next((value for name, value in headers if name == HEADER), b"")
+                _current.set(self.by_number.get(number))
+                scope["headers"] = [one for one in headers if one[0] != HEADER]
+            await app(scope, receive, send)
+
+        return known
+
+    def new_id(self, unix_ms: int) -> str:
+        """The recorded transaction's own id, so that what is made of ids is the same again; a new one where it is taken."""
+        current = _current.get()
+        wanted = current.exchange.transaction_id if current is not None else ""
+        if current is None or current.transaction_id or not _is_id(wanted) or wanted in self._taken:
+            wanted = new_ulid(unix_ms)
+        self._taken.add(wanted)
+        if current is not None and not current.transaction_id:
+            current.transaction_id = wanted
+            self.by_id[wanted] = current
+        return wanted
+
+
+def current() -> Current | None:
+    """What the running task replays."""
+    return _current.get()
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 26 and text.isascii() and text.isalnum()

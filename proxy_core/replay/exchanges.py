@@ -1,0 +1,145 @@
+"""One recorded transaction, whatever kind of recording it comes from: what was asked, what the upstream said, what came of it.
+
+Only what was recorded stands here; what a recording does not say is None or empty.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from proxy_core.interceptors.recording_format import Facts
+
+RawHeaders = list[tuple[bytes, bytes]]
+STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+MAX_PIECES = 20_000
+"""Pieces that a stream without recorded timing is cut into at most."""
+
+
+class Answered(Struct, kw_only=True):
+    """An answer with its body."""
+
+    status: int
+    headers: RawHeaders = []
+    """Names in lower case."""
+    body: bytes = b""
+    chunks: list[tuple[int, float]] = []
+    """Pieces of the body as they came, as far as that was recorded: offset of the end, ms since the first byte of the request."""
+    duration_ms: float | None = None
+    """From the first byte of the request to the end."""
+    complete: bool = True
+    """False where it broke off, or only its beginning was recorded."""
+
+    def header(self, wanted: bytes) -> bytes:
+        """The first value of a header (lower case); empty where it is absent."""
+        return next((value for name, value in self.headers if name == wanted), b"")
+
+    @property
+    def is_stream(self) -> bool:
+        return self.header(b"content-type").startswith(STREAM_TYPES)
+
+
+class Exchange(Struct, kw_only=True):
+    """One recorded transaction."""
+
+    where: str
+    """File and line, or another way to find it."""
+    kind: str
+    """`luthien`, `cylestio`, `har` or `journal`."""
+    transaction_id: str = ""
+    """Empty where the recording has none."""
+    method: str
+    target: bytes
+    """Raw path and query."""
+    headers: RawHeaders
+    """Names in lower case."""
+    body: bytes
+    started_at: float | None = None
+    """Unix time in seconds."""
+    session_id: str = ""
+    provider: str = ""
+    model: str = ""
+    stream: bool = False
+    upstream: Answered | None = None
+    """What the upstream said; None where none was asked or none answered."""
+    fault: str = ""
+    """What luthien told the client because the upstream did not answer; empty where it did."""
+    fault_status: int = 0
+    """The status that the client got then."""
+    fault_code: str = ""
+    """And the code, where the dialect has room for one."""
+    client: Answered | None = None
+    """What the client was given."""
+    facts: Facts | None = None
+    """What luthien recorded of it; None in recordings of other programs."""
+    redacted: tuple[str, ...] = ()
+    """Parts that something was taken out of."""
+    cut: bool = False
+    """Whether a body is not whole in the recording."""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def name(self) -> str:
+        """How people find it again."""
+        return self.transaction_id or self.where
+
+
+class Problem(Struct, frozen=True):
+    """Something in a recording that could not be used."""
+
+    where: str
+    """File, or file and line."""
+    message: str
+
+
+class Recording(Struct, kw_only=True):
+    """What was found in files of recordings."""
+
+    exchanges: list[Exchange] = []
+    """In the order in which they began."""
+    problems: list[Problem] = []
+    guessed: int = 0
+    """Answers that could be tied to their request only by order, because nothing in the recording says more."""
+    unanswered: int = 0
+    """Requests without a recorded end."""
+    others: int = 0
+    """Entries that are no requests of an API that luthien knows, and were left out."""
+
+
+def pieces_of(answer: Answered) -> list[tuple[int, float | None]]:
+    """Where the pieces of a body end, and when each is due, in ms since the first byte of the request.
+
+    As recorded; what has no recorded pieces is cut between the events of a stream, spread over the time that is left.
+    """
+    length = len(answer.body)
+    pieces: list[tuple[int, float | None]] = [(end, at) for end, at in _sound(answer.chunks, length)]
+    done, at = pieces[-1] if pieces else (0, None)
+    if done >= length:
+        return pieces
+    ends = [length]
+    if answer.is_stream:
+        pattern = _EVENT_END if answer.header(b"content-type").startswith(STREAM_TYPES[0]) else re.compile(b"\n")
+        found = [match.end() for match in pattern.finditer(answer.body, done)][:MAX_PIECES]
+        ends = found if found and found[-1] == length else [*found, length]
+    if answer.duration_ms is None:
+        return pieces + [(end, None) for end in ends]
+    begin = at if at is not None else answer.duration_ms / 2 if len(ends) > 1 else answer.duration_ms
+    step = max(0.0, answer.duration_ms - begin) / max(1, len(ends) - 1 if at is None else len(ends))
+    first = 0 if at is None else 1
+    return pieces + [(end, begin + step * (number + first)) for number, end in enumerate(ends)]
+
+
+def _sound(chunks: list[tuple[int, float]], length: int) -> list[tuple[int, float]]:
+    """The recorded pieces that fit the body: growing, and within it."""
+    kept: list[tuple[int, float]] = []
+    last = 0
+    for end, at in chunks:
+        if last < end <= length:
+            kept.append((end, at))
+            last = end
+    return kept

@@ -1,0 +1,162 @@
+"""Stands in for every upstream of an offline replay: answers each request with what was recorded of it, to the byte.
+
+It is an HTTP server on a free port of this machine, and the transport reaches nothing else. An answer comes in the recorded
+pieces, at the recorded times where a speed is given; one that broke off breaks off again. What policies ask beside the request
+was not recorded and is not answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Callable
+
+from proxy_core.errors import UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamTLSError, UpstreamUnreachable
+from proxy_core.replay.current import HEADER, Current, current
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, pieces_of
+from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
+from proxy_core.routing.upstreams import Upstream
+from proxy_core.wire.glance import glance
+
+MAX_HEAD_BYTES = 1024 * 1024
+_FRAMING = (b"content-length", b"transfer-encoding", b"connection", b"keep-alive")
+_PLAIN = frozenset((b"content-type", b"accept-encoding", b"anthropic-version", b"authorization", b"x-api-key", b"api-key"))
+"""Headers that requests of policies have too."""
+_FAULTS: dict[str, type[UpstreamError]] = {
+    one.face.openai_code: one for one in (UpstreamError, UpstreamUnreachable, UpstreamTLSError, UpstreamInvalid, UpstreamTimeout)
+}
+NOT_RECORDED = "a policy asked a model beside the request; that was not recorded, so it got no answer"
+NO_ANSWER = "the request reaches the upstream now, and the recording has no answer to it"
+
+
+class Loopback:
+    """The server. `async with Loopback(find) as server`; `find` tells what a request that names a number is answered with."""
+
+    def __init__(self, find: Callable[[bytes], Current | None], *, speed: float | None = None) -> None:
+        self._find = find
+        self._speed = speed
+        self.url = ""
+
+    async def __aenter__(self) -> Loopback:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
+        self._connections: set[asyncio.StreamWriter] = set()
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for writer in self._connections:
+            writer.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.split(b"\r\n")
+                headers = dict(line.partition(b": ")[::2] for line in lines[1:-2])
+                await reader.readexactly(int(headers.get(b"content-length", b"0")))
+                found = self._find(headers.get(HEADER, b""))
+                if found is None or found.exchange.upstream is None:
+                    return
+                if not await self._answer(writer, lines[0].startswith(b"HEAD "), found, found.exchange.upstream):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, is_head: bool, replayed: Current, answer: Answered) -> bool:
+        """Send the answer; False where the connection is to be cut then."""
+        bodiless = is_head or answer.status in (204, 304)
+        chunked = not answer.header(b"content-length") and not bodiless
+        broken = not answer.complete and not replayed.exchange.cut
+        writer.write(_head(answer, chunked=chunked, bodiless=bodiless, broken=broken))
+        if bodiless:
+            await writer.drain()
+            return True
+        start = 0
+        for end, at_ms in pieces_of(answer):
+            await self._wait(replayed, at_ms)
+            piece = answer.body[start:end]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            await writer.drain()
+            start = end
+            # The gateway, on the same loop, reads this piece before the next is written.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if broken:
+            return False
+        if chunked:
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+        return True
+
+    async def _wait(self, replayed: Current, at_ms: float | None) -> None:
+        if self._speed is None or at_ms is None:
+            return
+        due = replayed.started + at_ms / 1e3 / self._speed
+        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+
+
+def _head(answer: Answered, *, chunked: bool, bodiless: bool, broken: bool) -> bytes:
+    try:
+        phrase = http.HTTPStatus(answer.status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    headers: RawHeaders = [one for one in answer.headers if one[0] not in _FRAMING and _is_clean(one)]
+    if chunked:
+        headers.append((b"transfer-encoding", b"chunked"))
+    elif broken or bodiless:
+        if answer.header(b"content-length"):
+            headers.append((b"content-length", answer.header(b"content-length")))
+    else:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    lines = [f"HTTP/1.1 {answer.status} {phrase}".encode("ascii"), *map(b": ".join, headers), b"", b""]
+    return b"\r\n".join(lines)
+
+
+def _is_clean(header: tuple[bytes, bytes]) -> bool:
+    """Whether a header of a recording can stand in a head without changing what follows."""
+    name, value = header
+    return bool(name) and not any(byte < 0x21 or byte in b'":' or byte > 0x7E for byte in name) and not set(value) & {0, 10, 13}
+
+
+class ReplayTransport(UpstreamTransport):
+    """The gateway's way to the loopback, and to nothing else."""
+
+    def __init__(self, loopback: Loopback) -> None:
+        super().__init__(only_to=loopback.url)
+
+    async def send(self, upstream: Upstream, method: str, target: bytes, headers: RawHeaders, body: bytes) -> UpstreamResponse:
+        """The recorded answer, or the recorded failure. Raises UpstreamError."""
+        replayed = current()
+        if replayed is None:
+            raise UpstreamUnreachable("this request is not in the recording")
+        exchange = replayed.exchange
+        if not _is_clients(headers, target, body, exchange):
+            replayed.note(NOT_RECORDED)
+            raise UpstreamUnreachable(NOT_RECORDED)
+        replayed.sends += 1
+        if exchange.fault:
+            fault = _FAULTS.get(exchange.fault_code)
+            raise (fault or (UpstreamTimeout if exchange.fault_status == 504 else UpstreamUnreachable))(exchange.fault)
+        if exchange.upstream is None:
+            replayed.note(NO_ANSWER)
+            raise UpstreamUnreachable(NO_ANSWER)
+        return await super().send(upstream, method, target, [*headers, (HEADER, b"%d" % replayed.number)], body)
+
+
+def _is_clients(sent: RawHeaders, target: bytes, body: bytes, exchange: Exchange) -> bool:
+    """Whether a request is the client's, as policies left it, and not one that a policy made: those have none of its headers."""
+    own = {name for name, _ in exchange.headers if name not in _PLAIN}
+    if own & {name for name, _ in sent}:
+        return True
+    if (b"accept-encoding", b"identity") not in sent:
+        return True
+    if b"user-agent" in own:
+        return False
+    path = target.partition(b"?")[0].decode("latin-1")
+    return exchange.path.endswith(path) and glance(body).model == glance(exchange.body).model

@@ -1,0 +1,264 @@
+"""Finds recordings in files and folders and reads them: luthien's and Cylestio's JSON lines, and HAR.
+
+What kind a file is, its content tells. What cannot be read is a Problem with file and line, and reading goes on behind it; only
+a path that does not exist is an error. Files may be gzipped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from proxy_core.errors import ConfigurationError
+from proxy_core.interceptors.recording_format import (
+    Body,
+    Error,
+    Facts,
+    Request,
+    Response,
+    UnreadableRecord,
+    bytes_of,
+    pairs_of,
+    read_record,
+)
+from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording
+from proxy_core.replay.har import exchanges_of_har
+from proxy_core.replay.pairing import Line, Pair, Pairing
+from proxy_core.wire.encodings import UnreadableEncoding, decoded
+
+NAMES = ("*.jsonl", "*.har", "*.jsonl.gz", "*.har.gz")
+"""What is looked for in folders."""
+MAX_PROBLEMS = 1_000
+_CUT_BY_CYLESTIO = b"[TRUNCATED - size exceeds"
+_NUMBERS = re.compile(r"(\d+)")
+
+
+def read_recordings(paths: Sequence[Path], *, limit: int | None = None) -> Recording:
+    """Everything that the files and folders hold, the first `limit` transactions of it. Raises ConfigurationError."""
+    found = Recording(exchanges=[], problems=[])
+    for path in paths:
+        pairing = Pairing()
+        for file in _files(path):
+            _read_file(file, pairing, found)
+        for pair in pairing.pairs:
+            _take_pair(pair, found)
+        found.guessed += pairing.guessed
+    found.exchanges.sort(key=lambda one: one.started_at or 0.0)
+    if limit is not None:
+        del found.exchanges[limit:]
+    found.unanswered = sum(1 for one in found.exchanges if one.client is None and one.upstream is None and not one.fault)
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted({file for name in NAMES for file in path.rglob(name) if file.is_file()}, key=_in_order)
+        if not files:
+            raise ConfigurationError(f"there is no recording in {path}: no file is named {', '.join(NAMES)}")
+        return files
+    if not path.exists():
+        raise ConfigurationError(f"there is no recording at {path}")
+    return [path]
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Numbers in names by their value: `recording_2` before `recording_10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBERS.split(str(path))]
+
+
+def _read_file(file: Path, pairing: Pairing, found: Recording) -> None:
+    try:
+        with _opened(file) as opened:
+            if _is_har(opened):
+                opened.seek(0)
+                exchanges_of_har(opened.read(), str(file), found)
+                return
+            opened.seek(0)
+            for where, record in _records(opened, file, found):
+                if wrong := pairing.take(Line(where, record)):
+                    _problem(found, where, wrong)
+    except (OSError, EOFError, zlib.error) as error:
+        _problem(found, str(file), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def _opened(file: Path) -> IO[bytes]:
+    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
+
+
+def _is_har(opened: IO[bytes]) -> bool:
+    """A HAR is one object with `log`; a line of ours or Cylestio's has its `type` first."""
+    head = opened.read(4_096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return re.match(rb'\{\s*"log"\s*:', head) is not None
+
+
+def _records(opened: IO[bytes], file: Path, found: Recording) -> Iterator[tuple[str, Request | Response | Error]]:
+    for number, line in enumerate(opened, 1):
+        if not line.strip():
+            continue
+        where = f"{file}:{number}"
+        try:
+            yield where, read_record(line)
+        except UnreadableRecord as error:
+            _problem(found, where, f"this line is no record: {error}")
+
+
+def _problem(found: Recording, where: str, message: str) -> None:
+    if len(found.problems) < MAX_PROBLEMS:
+        found.problems.append(Problem(where, message))
+
+
+# --- records as exchanges ---
+
+
+def _take_pair(pair: Pair, found: Recording) -> None:
+    asked = pair.asked.record
+    if not isinstance(asked, Request):
+        return
+    try:
+        exchange = _exchange(asked, pair.asked.where)
+    except UnreadableRecord as error:
+        _problem(found, pair.asked.where, str(error))
+        return
+    ended = pair.ended
+    if ended is not None:
+        try:
+            if isinstance(ended.record, Response):
+                _add_response(exchange, ended.record)
+            elif isinstance(ended.record, Error):
+                _add_error(exchange, ended.record)
+        except UnreadableRecord as error:
+            _problem(found, ended.where, str(error))
+            return
+    found.exchanges.append(exchange)
+
+
+def _exchange(asked: Request, where: str) -> Exchange:
+    path, query = asked.path, asked.query
+    if not path:
+        parts = urlsplit(asked.url)
+        path, query = parts.path, parts.query
+    if not path.startswith("/"):
+        raise UnreadableRecord("the request has no path")
+    if not asked.format:
+        path = quote(path, safe="/%:@!$&'()*+,;=~-._")  # Cylestio writes it decoded
+    target = path.encode("latin-1", "replace") + (b"?" + query.encode("latin-1", "replace") if query else b"")
+    if any(byte <= 0x20 or byte == 0x7F for byte in target):
+        raise UnreadableRecord("the path or query of the request holds spaces or control characters")
+    body = bytes_of(asked.body)
+    return Exchange(
+        where=where,
+        kind="luthien" if asked.format else "cylestio",
+        transaction_id=asked.transaction_id,
+        method=asked.method,
+        target=target,
+        headers=pairs_of(asked.headers, asked.header_list),
+        body=body,
+        started_at=asked.start_time,
+        session_id=asked.session_id or "",
+        provider=asked.provider or "",
+        model=asked.model or "",
+        stream=bool(asked.is_streaming),
+        redacted=_redacted(asked),
+        cut=_is_cut(asked.body, body),
+    )
+
+
+def _redacted(record: Request | Response) -> tuple[str, ...]:
+    named = list(record.redacted)
+    if record.body is not None and record.body.redacted and "body" not in named:
+        named.append("body")
+    if not record.format and any(value == "[REDACTED]" for value in record.headers.values()):
+        named.append("headers")
+    return tuple(named)
+
+
+def _is_cut(body: Body | None, content: bytes) -> bool:
+    return (body is not None and body.truncated) or content.startswith(_CUT_BY_CYLESTIO)
+
+
+def _add_response(exchange: Exchange, record: Response) -> None:
+    body = bytes_of(record.body)
+    headers = pairs_of(record.headers, record.header_list)
+    cut = _is_cut(record.body, body)
+    client = Answered(
+        status=record.status_code, headers=readable(headers, body), body=body, duration_ms=record.duration_ms, complete=not cut
+    )
+    exchange.client = client
+    exchange.facts = record.facts
+    exchange.cut = exchange.cut or cut
+    exchange.redacted = tuple(dict.fromkeys((*exchange.redacted, *_redacted(record))))
+    if not record.format:
+        exchange.upstream = client
+        return
+    said = record.upstream
+    if said is not None:
+        own = said.body is not None
+        said_body = bytes_of(said.body) if own else body
+        exchange.upstream = Answered(
+            status=said.status_code or record.status_code,
+            headers=readable(pairs_of(said.headers, said.header_list) or headers, said_body),
+            body=said_body,
+            chunks=list(record.chunks),
+            duration_ms=record.duration_ms,
+            complete=said.complete,
+        )
+        exchange.cut = exchange.cut or _is_cut(said.body, said_body)
+    elif record.facts is not None:
+        explain_without_upstream(exchange, record.facts)
+
+
+def _add_error(exchange: Exchange, record: Error) -> None:
+    exchange.facts = record.facts
+    if record.facts is not None and record.facts.outcome != "error":
+        return
+    exchange.fault = record.error_message or record.error_type or "the upstream did not answer"
+    exchange.fault_code = record.error_type
+    exchange.fault_status = 504 if "timeout" in record.error_type.lower() else 502
+
+
+def explain_without_upstream(exchange: Exchange, facts: Facts) -> None:
+    """What stands behind an answer that came from no upstream, as far as luthien itself recorded: a failure of the upstream's.
+
+    An answer that a policy got itself stands for the upstream's."""
+    client = exchange.client
+    if client is None:
+        return
+    if facts.outcome == "error" and client.status >= 500:
+        exchange.fault_status = client.status
+        exchange.fault_code, message = error_words(client.body)
+        exchange.fault = message or facts.error or "the upstream did not answer"
+    elif facts.outcome == "ok" and facts.upstream:
+        exchange.upstream = client
+
+
+def error_words(body: bytes) -> tuple[str, str]:
+    """Code and message of an error body, whatever its dialect; empty where it has none."""
+    try:
+        error = msgspec.json.decode(body).get("error")
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+        return "", ""
+    if isinstance(error, str):
+        return "", error
+    if not isinstance(error, dict):
+        return "", ""
+    code, message = error.get("code"), error.get("message")
+    return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
+
+
+def readable(headers: RawHeaders, body: bytes) -> RawHeaders:
+    """The headers of a body as it was recorded: without a content encoding that the recorder has undone."""
+    encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
+    if not encoding or not body:
+        return headers
+    try:
+        decoded(body, encoding.decode("latin-1"), 1)
+    except UnreadableEncoding:
+        return [one for one in headers if one[0] != b"content-encoding"]
+    return headers

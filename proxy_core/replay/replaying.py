@@ -1,0 +1,350 @@
+"""Sends recorded requests through a gateway of their own and says what came out differently.
+
+The gateway is a real one, with the policies and rules of the configuration: sockets, chain, codecs and journal are those of
+every day. Offline, a loopback stands in for all upstreams, and nothing leaves the machine; live, requests go to one upstream.
+Limits, keys and the health of upstreams depend on the hour and on what went before, so they are left out, and what they had
+refused is not replayed. What waits for a person is decided as it was recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+
+from msgspec import Struct
+
+from proxy_core.control.plane import ControlConflict, ControlNotFound, HoldInfo
+from proxy_core.credentials import is_credential
+from proxy_core.detectors.secrets import is_secret_header
+from proxy_core.errors import UpstreamError
+from proxy_core.interceptors.recording_format import Facts, RecordedVerdict
+from proxy_core.replay.comparing import Difference, Outcome, compare, recorded
+from proxy_core.replay.current import HEADER, Current, Names
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders
+from proxy_core.replay.loopback import Loopback, ReplayTransport
+from proxy_core.routing.reasons import Reason
+from proxy_core.routing.transport import UpstreamTransport
+from proxy_core.routing.upstreams import Upstream
+from proxy_core.runtime import GatewayRuntime
+from proxy_core.settings import LimitsSettings, Settings, Timeouts
+from proxy_core.tasks import spawn
+from proxy_core.transaction_row import TransactionRow
+from proxy_core.wire.dialects import Dialect
+from proxy_core.wire.headers import HOP_BY_HOP, response_headers
+
+HOLD_POLL_S = 0.01
+PLACEHOLDER = b"taken-out-of-the-recording"
+"""Stands where a recording has no credential any more."""
+_NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect", HEADER}
+_LIMITS = frozenset(
+    {
+        Reason.KEY_MISSING,
+        Reason.KEY_UNKNOWN,
+        Reason.KEY_REVOKED,
+        Reason.KEY_NOT_ACCEPTED,
+        Reason.UPSTREAM_KEY_MISSING,
+        Reason.MODEL_NOT_ALLOWED,
+        Reason.RATE_LIMITED,
+        Reason.BUDGET_EXHAUSTED,
+        Reason.PRICE_UNKNOWN,
+        Reason.BUDGET_UNAVAILABLE,
+        Reason.UPSTREAM_BUSY,
+    }
+)
+_HOLD_ENDS: dict[str, str] = {
+    Reason.APPROVED: "approve",
+    Reason.APPROVED_EDITED: "approve",
+    Reason.DENIED_BY_OPERATOR: "deny",
+    Reason.HOLD_EXPIRED: "deny",
+    Reason.HOLD_CAP_REACHED: "deny",
+    Reason.HOLD_SHUTDOWN: "deny",
+}
+
+
+class Replayed(Struct, kw_only=True):
+    """One transaction after its replay."""
+
+    exchange: Exchange
+    outcome: Outcome | None
+    """None where it was not sent."""
+    transaction_id: str = ""
+    differences: list[Difference] = []
+    notes: list[str] = []
+    """What could not be done as it was recorded, for people."""
+    skipped: str = ""
+    """Why it was not sent; empty where it was."""
+
+
+class Pace(Struct, frozen=True):
+    """When requests are sent."""
+
+    delay_s: float = 0.0
+    """Pause after each answer."""
+    speed: float | None = None
+    """Times as fast as recorded, overlapping as they did, streams at their recorded pace; None: one after another, at once."""
+
+
+class Replay:
+    """A gateway for replaying. `async with Replay(settings, data_dir) as replay: async for one in replay.run(exchanges)`."""
+
+    def __init__(
+        self, settings: Settings, data_dir: Path, *, pace: Pace | None = None, target: Callable[[Exchange], bytes] | None = None
+    ) -> None:
+        """Offline, unless `target` says where a request goes live: a raw path and query of the gateway.
+
+        The settings are those of `offline_settings` or `live_settings`."""
+        self._settings = settings
+        self._data_dir = data_dir
+        self._pace = pace or Pace()
+        self._target = target
+        self._names = Names()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Replay:
+        transport: UpstreamTransport | None = None
+        if self._target is None:
+            loopback = await self._stack.enter_async_context(Loopback(self._names.by_number.get, speed=self._pace.speed))
+            transport = ReplayTransport(loopback)
+        runtime = self._runtime = GatewayRuntime(
+            self._settings,
+            data_dir=self._data_dir,
+            transport=transport,
+            front=self._names.front,
+            new_id=self._names.new_id,
+        )
+        try:
+            await runtime.start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._client = UpstreamTransport(only_to=f"http://{runtime.address}")
+        self._gateway = Upstream(
+            name="gateway",
+            api=Dialect.OPENAI,
+            base_url=f"http://{runtime.address}",
+            path_prefix="",
+            host_header=runtime.address.encode("ascii"),
+            timeouts=Timeouts(first_byte_s=86_400, idle_s=86_400, total_s=86_400),
+        )
+        self._deciding = spawn(self._decide_holds(), name="decide holds")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._deciding.cancel()
+        await self._client.aclose()
+        self._runtime.begin_shutdown()
+        if kind is not None:
+            self._runtime.begin_shutdown()
+        await self._runtime.wait_closed()
+        await self._stack.aclose()
+
+    async def run(self, exchanges: Sequence[Exchange]) -> AsyncIterator[Replayed]:
+        """Replay in order; what ended first comes first."""
+        if self._pace.speed is not None:
+            async for one in self._as_recorded(exchanges, self._pace.speed):
+                yield one
+            return
+        for number, exchange in enumerate(exchanges, 1):
+            yield await self._one(number, exchange)
+            if self._pace.delay_s and number < len(exchanges):
+                await asyncio.sleep(self._pace.delay_s)
+
+    async def _as_recorded(self, exchanges: Sequence[Exchange], speed: float) -> AsyncIterator[Replayed]:
+        """Each at its recorded time."""
+        loop = asyncio.get_running_loop()
+        begun, first = loop.time(), next((one.started_at for one in exchanges if one.started_at is not None), 0.0)
+        done: asyncio.Queue[asyncio.Task[Replayed]] = asyncio.Queue()
+
+        async def start_all() -> None:
+            for number, exchange in enumerate(exchanges, 1):
+                if exchange.started_at is not None:
+                    await asyncio.sleep(max(0.0, begun + (exchange.started_at - first) / speed - loop.time()))
+                task = spawn(self._one(number, exchange), name="replay one")
+                tasks.add(task)
+                task.add_done_callback(done.put_nowait)
+                if self._pace.delay_s:
+                    await asyncio.sleep(self._pace.delay_s)
+
+        tasks: set[asyncio.Task[Replayed]] = set()
+        starting = spawn(start_all(), name="start replays")
+        try:
+            for _ in exchanges:
+                yield (await done.get()).result()
+        finally:
+            for task in (starting, *tasks):
+                task.cancel()
+
+    async def _one(self, number: int, exchange: Exchange) -> Replayed:
+        if why := why_not(exchange):
+            return Replayed(exchange=exchange, outcome=None, skipped=why)
+        name = b"%d" % number
+        replayed = Current(number, exchange, started=asyncio.get_running_loop().time())
+        self._names.by_number[name] = replayed
+        try:
+            answer = await self._ask(replayed, name)
+            outcome = await self._outcome(replayed, answer)
+        finally:
+            del self._names.by_number[name]
+            self._names.by_id.pop(replayed.transaction_id, None)
+        live = self._target is not None
+        return Replayed(
+            exchange=exchange,
+            outcome=outcome,
+            transaction_id=replayed.transaction_id,
+            differences=compare(exchange, outcome, live=live),
+            notes=replayed.notes,
+        )
+
+    async def _ask(self, replayed: Current, name: bytes) -> Answered | None:
+        """The client's side of one transaction; None where the connection ended before any answer."""
+        exchange, loop = replayed.exchange, asyncio.get_running_loop()
+        target = exchange.target if self._target is None else self._target(exchange)
+        headers = [*client_headers(exchange, live=self._target is not None), (HEADER, name)]
+        try:
+            response = await self._client.send(self._gateway, exchange.method, target, headers, exchange.body)
+        except UpstreamError:
+            return None
+        body = bytearray()
+        chunks: list[tuple[int, float]] = []
+        complete = True
+        try:
+            while chunk := await response.read():
+                body += chunk
+                chunks.append((len(body), round((loop.time() - replayed.started) * 1e3, 3)))
+        except UpstreamError:
+            complete = False
+        finally:
+            response.close()
+        return Answered(
+            status=response.status,
+            headers=response_headers(response.headers),
+            body=bytes(body),
+            chunks=chunks,
+            duration_ms=(loop.time() - replayed.started) * 1e3,
+            complete=complete,
+        )
+
+    async def _outcome(self, replayed: Current, answer: Answered | None) -> Outcome:
+        """The answer, and what the gateway's journal says of it."""
+        found = await self._runtime.plane.detail(replayed.transaction_id) if replayed.transaction_id else None
+        if found is None:
+            return Outcome(answer=answer, facts=Facts())
+        return Outcome(answer=answer, facts=facts_of(found.row, recorded(found.verdicts)), operation=found.row.operation)
+
+    # --- what waits for a person ---
+
+    async def _decide_holds(self) -> None:
+        """Decide what waits as it was decided in the recording."""
+        plane = self._runtime.plane
+        while True:
+            for hold in plane.holds():
+                decision, message = self._decision(hold)
+                with suppress(ControlConflict, ControlNotFound):
+                    await plane.decide_hold(hold.id, decision=decision, shown=hold.shown, reason=message, who="replay")
+            await asyncio.sleep(HOLD_POLL_S)
+
+    def _decision(self, hold: HoldInfo) -> tuple[str, str]:
+        replayed = self._names.by_id.get(hold.transaction_id)
+        if replayed is None:
+            return "deny", ""
+        facts = replayed.exchange.facts
+        ends = [one for one in (facts.verdicts if facts is not None else []) if one.policy == hold.policy]
+        for verdict in ends:
+            if (decision := _HOLD_ENDS.get(verdict.reason)) is not None:
+                if verdict.reason == Reason.APPROVED_EDITED:
+                    replayed.note("a person edited what was held; the recording has no edit, so it was approved as it is")
+                return decision, verdict.message if decision == "deny" else ""
+        if self._target is not None:
+            replayed.note("it was held and the recording has no decision, so it was denied")
+            return "deny", ""
+        replayed.note("it was held and the recording has no decision, so it was approved")
+        return "approve", ""
+
+
+def why_not(exchange: Exchange) -> str:
+    """Why a transaction is not replayed; empty where it is."""
+    if exchange.cut and _cut_request(exchange):
+        return "the recording has only the beginning of the request"
+    facts = exchange.facts
+    if facts is None or facts.outcome != "refused" or any(one.action == "deny" for one in facts.verdicts):
+        return ""
+    status = exchange.client.status if exchange.client is not None else 0
+    if any(code in _LIMITS for code in facts.reason.split(",")):
+        return "it was refused by keys or limits, which are not replayed"
+    if status in (401, 402, 429, 503):
+        return "the gateway refused it because of its state then"
+    if facts.error.endswith("ended this transaction"):
+        return "an operator ended it"
+    return ""
+
+
+def _cut_request(exchange: Exchange) -> bool:
+    announced = next((value for name, value in exchange.headers if name == b"content-length"), b"")
+    return announced.isdigit() and int(announced) > len(exchange.body) and "body" not in exchange.redacted
+
+
+def client_headers(exchange: Exchange, *, live: bool) -> RawHeaders:
+    """The recorded headers as they are sent again. A credential that was taken out is no credential: live it is left away, so
+    that the upstream's own key takes its place; offline something stands for it."""
+    headers: RawHeaders = []
+    for name, value in exchange.headers:
+        if name in _NOT_SENT or set(value) & {0, 10, 13} or not name or any(byte < 0x21 or byte in b'":' for byte in name):
+            continue
+        if b"[redacted]" in value.lower() and (is_credential(name) or is_secret_header(name.decode("latin-1"))):
+            if live:
+                continue
+            value = b"Bearer " + PLACEHOLDER if value[:7].lower() == b"bearer " else PLACEHOLDER
+        headers.append((name, value))
+    return headers
+
+
+def facts_of(row: TransactionRow, verdicts: list[RecordedVerdict]) -> Facts:
+    """What the journal has of a transaction, as a recording says it."""
+    return Facts(
+        outcome=row.outcome,
+        verdict=row.verdict,
+        verdicts=verdicts,
+        session_id=row.session_id,
+        agent=row.agent,
+        upstream=row.upstream,
+        reason=row.reason,
+        model=row.model,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cached_tokens=row.cached_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        estimated=row.estimated,
+        cost_usd=row.cost_usd,
+        stop_reason=row.stop_reason,
+        tool_calls=row.tool_calls,
+        error=row.error,
+    )
+
+
+def offline_settings(settings: Settings, *, keep: bool = False) -> Settings:
+    """The settings for a gateway that only replays; with `keep` its journal stays the configured one."""
+    routing = settings.routing
+    calm = routing.model_copy(
+        update={
+            "retries": routing.retries.model_copy(update={"max_attempts": 1}),
+            "breaker": routing.breaker.model_copy(update={"failures": 1_000, "min_requests": 100_000}),
+        }
+    )
+    journal = settings.journal
+    if not keep:
+        journal = journal.model_copy(update={"database_url": None, "capture": "metadata", "on_trouble": "block"})
+    return settings.model_copy(
+        update={
+            "server": settings.server.model_copy(update={"host": "127.0.0.1", "port": 0, "auth": "passthrough", "drain_s": 5.0}),
+            "control": settings.control.model_copy(update={"enabled": False}),
+            "upstreams": {name: one.model_copy(update={"max_concurrency": None}) for name, one in settings.upstreams.items()},
+            "routing": calm,
+            "limits": LimitsSettings(),
+            "journal": journal,
+        }
+    )
