@@ -135,6 +135,8 @@ def gateway_with(settings: Settings, loop: asyncio.AbstractEventLoop) -> Gateway
             upstreams=upstreams,
             router=router,
             transport=transport,
+            errands=gateway.errands,
+            admissions=gateway.admissions,
             prices=prices,
             holds=holds,
             feed=feed,

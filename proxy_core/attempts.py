@@ -1,7 +1,8 @@
 """The attempts of one transaction: room at an upstream, its failure, and what else may take the request.
 
 A request is sent again only while nothing has gone to the client, only where a second attempt does nothing twice, and only
-within the budget of all attempts. What an upstream does is told to its health. A request that must stay local never leaves.
+within the budget of all attempts and the limits of who takes it. What an upstream does is told to its health. A request that must
+stay local never leaves.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from proxy_core.errors import RouteRefused, UpstreamError
+from proxy_core.admissions import Admissions
+from proxy_core.errors import AdmissionRefused, RouteRefused, UpstreamError
 from proxy_core.recording import Recorder
 from proxy_core.routing.pool import May, Pool, Seat, with_reason
 from proxy_core.routing.reasons import Reason
@@ -33,7 +35,8 @@ Once = Callable[[], Awaitable[UpstreamResponse]]
 _REST_S = 5.0
 """For how long an upstream or a key is left alone that has reached its limit and does not say for how long."""
 _MAX_REST_S = 300.0
-_REFUSED_KEY_REST_S = 300.0
+MAX_KEY_REST_S = 300.0
+"""For how long a key is left alone that was refused."""
 _KEPT_LOCAL = frozenset({Reason.SENSITIVE_KEYWORD_MATCH, Reason.CONTENT_UNREADABLE, Reason.OPERATOR_OVERRIDE})
 
 
@@ -51,6 +54,7 @@ class Attempts:
         pool: Pool,
         router: Router,
         recorder: Recorder,
+        admissions: Admissions,
         settings: RetrySettings,
         loop: asyncio.AbstractEventLoop,
         chance: Callable[[], float] = random.random,
@@ -59,6 +63,7 @@ class Attempts:
         self._members = pool.members
         self._router = router
         self._recorder = recorder
+        self._admissions = admissions
         self._settings = settings
         self._statuses = frozenset(settings.statuses)
         self._retries = settings.max_attempts > 1 and (pool.turns or settings.same_upstream)
@@ -66,7 +71,7 @@ class Attempts:
         self._chance = chance
         self.failed: Counter[tuple[str, ...]] = Counter()
         """Failed attempts after which a request was sent again, by upstream and outcome."""
-        self._budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=loop.time)
+        self.budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=loop.time)
 
     def pick(self, running: Running, endpoint: Endpoint, choice: Choice, body: bytes) -> Choice:
         """The upstream that takes a request which the rules send to `choice`."""
@@ -75,13 +80,33 @@ class Attempts:
         may = self._may(choice.upstream, choice.reason, endpoint, body)
         return self._pool.pick(choice, endpoint, running.row.session_id, may)
 
+    async def admit(self, running: Running, endpoint: Endpoint, choice: Choice, body: bytes) -> Choice:
+        """The upstream that the limits let the request go to: the chosen one, or another where that one has reached a limit of
+        its own. Raises AdmissionRefused."""
+        tried: set[str] = set()
+        first: AdmissionRefused | None = None
+        while True:
+            try:
+                await self._admissions.admit(running, choice.upstream, body)
+                return choice
+            except AdmissionRefused as refused:
+                first = first or refused
+                tried.add(choice.upstream.name)
+                other: Upstream | None = None
+                if refused.scope.startswith("upstream:"):
+                    may = self._may(choice.upstream, choice.reason, endpoint, body)
+                    other = self._pool.another(tried, choice, endpoint, running.row.session_id, may)
+                if other is None:
+                    raise first from None
+                choice = Choice(other, with_reason(choice.reason, Reason(refused.reason)))
+
     async def send(self, running: Running, upstream: Upstream, endpoint: Endpoint, body: bytes, once: Once) -> UpstreamResponse:
         """`once` sends to `running.upstream`, with the key of `running.seat`. Raises UpstreamError, UpstreamBusy, UpstreamFrozen.
 
         `body` is what is sent, as the rules read it.
         """
         if self._retries:
-            self._budget.request()
+            self.budget.request()
         number = 0
         while True:
             number += 1
@@ -96,17 +121,19 @@ class Attempts:
                 if not isinstance(error, UpstreamError):
                     raise
                 seat.health.failed(_short(error))
-                following = self._following(running, upstream, endpoint, body, number, seat, error=error)
+                following = await self._following(running, upstream, endpoint, body, number, seat, error=error)
                 if following is None:
                     raise
                 why = _short(error)
             else:
+                now = self._now()
                 if response.status < 400:
-                    now = self._now()
                     seat.health.answered(now, (now - started) * 1e3)
                     return response
-                rest_s = self._tell_health(running, seat, response, (self._now() - started) * 1e3)
-                following = self._following(running, upstream, endpoint, body, number, seat, response=response, rest_s=rest_s)
+                rest_s = tell_health(seat, response, now, (now - started) * 1e3, ours=_ours(running, seat))
+                following = await self._following(
+                    running, upstream, endpoint, body, number, seat, response=response, rest_s=rest_s
+                )
                 if following is None:
                     return response
                 why = f"status {response.status}"
@@ -121,24 +148,7 @@ class Attempts:
                 row = running.row
                 row.upstream, row.reason = upstream.name, with_reason(row.reason, Reason.FALLBACK_AFTER_FAILURE)
 
-    def _tell_health(self, running: Running, seat: Seat, response: UpstreamResponse, ms: float) -> float | None:
-        """Note an answer that is an error; returns how long the upstream asks to wait, None where it says nothing."""
-        status = response.status
-        asked = retry_after_s(response.headers, unix_time=time.time()) if status in (429, 503, 529) else None
-        if status in FAILURES:
-            seat.health.failed(f"status {status}")
-        elif status != 429:
-            seat.health.answered(self._now(), ms)
-        if status == 429 or asked is not None:
-            rest_s = min(_REST_S if asked is None else asked, _MAX_REST_S)
-            if status != 429:
-                seat.health.rest(rest_s)
-            elif _ours(running, seat) and not seat.key_refused(rest_s):
-                # Its limit is that of our keys; a limit of a client's own key is no other client's matter.
-                seat.health.rest(rest_s)
-        return asked
-
-    def _following(
+    async def _following(
         self,
         running: Running,
         upstream: Upstream,
@@ -154,21 +164,21 @@ class Attempts:
         """What is tried after a failure; None where the client is told of it."""
         settings = self._settings
         status = response.status if response is not None else None
-        if not self._retries or number >= settings.max_attempts or running.sent:
+        if not self._retries or number >= settings.max_attempts or running.sent or not self.budget.left:
             return None
         following: _Next | None = None
         if status == 401:
-            following = _Next(upstream) if _ours(running, seat) and seat.key_refused(_REFUSED_KEY_REST_S) else None
+            following = _Next(upstream) if _ours(running, seat) and seat.key_refused(MAX_KEY_REST_S) else None
         elif status is None or status in self._statuses:
             unsent = error is not None and error.unsent
             again = may_send_again(
                 status, unsent=unsent, method=running.method, operation=endpoint.operation, unsafe=settings.unsafe
             )
             if again:
-                following = self._elsewhere(running, upstream, endpoint, body, number, seat, status, rest_s)
-        return following if following is not None and self._budget.take() else None
+                following = await self._elsewhere(running, upstream, endpoint, body, number, seat, status, rest_s)
+        return following if following is not None and self.budget.take() else None
 
-    def _elsewhere(
+    async def _elsewhere(
         self,
         running: Running,
         upstream: Upstream,
@@ -184,14 +194,26 @@ class Attempts:
         row = running.row
         may = self._may(upstream, row.reason, endpoint, body)
         tried = {upstream.name, *running.tried}
-        other = self._pool.another(tried, Choice(upstream, row.reason), endpoint, row.session_id, may)
-        if other is not None:
-            return _Next(other)
+        while True:
+            other = self._pool.another(tried, Choice(upstream, row.reason), endpoint, row.session_id, may)
+            if other is None:
+                break
+            if await self._admitted(running, other, body):
+                return _Next(other)
+            tried.add(other.name)
         wait_s = self._settings.max_wait_s
         if not self._settings.same_upstream or (rest_s is not None and rest_s > wait_s):
             return None
         pause_s = full_jitter(number, base_s=self._settings.backoff_s, cap_s=wait_s, chance=self._chance)
-        return _Next(upstream, max(rest_s or 0.0, pause_s))
+        return _Next(upstream, max(rest_s or 0.0, pause_s)) if await self._admitted(running, upstream, body) else None
+
+    async def _admitted(self, running: Running, upstream: Upstream, body: bytes) -> bool:
+        """Whether the limits let the request go there after its failure elsewhere."""
+        try:
+            await self._admissions.admit(running, upstream, body, attempted=True)
+        except AdmissionRefused:
+            return False
+        return True
 
     def _may(self, chosen: Upstream, reason: str, endpoint: Endpoint, body: bytes) -> May:
         """Where a request may go that the rules sent to `chosen`: what was kept local stays so, whatever fails."""
@@ -225,6 +247,25 @@ class Attempts:
             detail={"attempt": len(running.tried), "upstream": upstream.name, "outcome": why, "next": there},
         )
         self._recorder.late(running, [verdict])
+
+
+def tell_health(seat: Seat, response: UpstreamResponse, now: float, ms: float, *, ours: bool) -> float | None:
+    """Note an answer that is an error, which came after this time; returns how long the upstream asks to wait, None where it
+    says nothing. `ours`: the key that was sent is the upstream's, not the client's."""
+    status = response.status
+    asked = retry_after_s(response.headers, unix_time=time.time()) if status in (429, 503, 529) else None
+    if status in FAILURES:
+        seat.health.failed(f"status {status}")
+    elif status != 429:
+        seat.health.answered(now, ms)
+    if status == 429 or asked is not None:
+        rest_s = min(_REST_S if asked is None else asked, _MAX_REST_S)
+        if status != 429:
+            seat.health.rest(rest_s)
+        elif ours and not seat.key_refused(rest_s):
+            # Its limit is that of our keys; a limit of a client's own key is no other client's matter.
+            seat.health.rest(rest_s)
+    return asked
 
 
 def _ours(running: Running, seat: Seat) -> bool:

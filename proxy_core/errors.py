@@ -159,12 +159,15 @@ class JournalUnavailable(RequestRefused):
 
 
 class AdmissionRefused(RequestRefused):
-    """The client may not send this, or not now. `reason` is the code for the record, `headers` go with the answer."""
+    """The client may not send this, or not now. `reason` is the code for the record, `headers` go with the answer.
 
-    def __init__(self, reason: str, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    `scope` is whose limit it is: `key:NAME`, `agent:NAME`, `upstream:NAME`; empty for none of these."""
+
+    def __init__(self, reason: str, message: str, headers: Sequence[tuple[bytes, bytes]] = (), *, scope: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.headers = list(headers)
+        self.scope = scope
 
 
 class KeyRefused(AdmissionRefused):

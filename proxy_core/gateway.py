@@ -15,12 +15,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypedDict
 
+from proxy_core.admissions import Admissions
 from proxy_core.attempts import Attempts
 from proxy_core.control.feed import Feed
 from proxy_core.controlled_relay import ControlledRelay
 from proxy_core.credentials import add_credential, is_credential, require_credential
 from proxy_core.detectors.secrets import known_secrets
 from proxy_core.enforcement import ChainSource, Control, Enforcement, client_headers
+from proxy_core.errands import Errands
 from proxy_core.errors import (
     AdmissionRefused,
     BadRequest,
@@ -39,10 +41,11 @@ from proxy_core.errors import (
     UpstreamTimeout,
 )
 from proxy_core.ids import new_ulid
+from proxy_core.interceptors.dispatch import Interceptors
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.limits.client_keys import KeyCheck, refuse_luthien_key
-from proxy_core.limits.limiter import Asked, Limiter
+from proxy_core.limits.limiter import Limiter
 from proxy_core.policies.base import PolicyDenied
 from proxy_core.policy_services import ServicesFor
 from proxy_core.recording import Recorder, shared, used_by, without_secrets
@@ -106,6 +109,7 @@ class Gateway:
         keys: KeyCheck | None = None,
         limiter: Limiter | None = None,
         new_id: Callable[[int], str] = new_ulid,
+        interceptors: Interceptors | None = None,
     ) -> None:
         """Without `keys` every client passes with its own credential; without `limiter` nothing is limited.
 
@@ -121,7 +125,7 @@ class Gateway:
         self._keys = keys
         self._limiter = limiter
         self._sessions = sessions
-        self._recorder = Recorder(journal=journal, sessions=sessions, prices=prices, loop=loop)
+        self._recorder = Recorder(journal=journal, sessions=sessions, prices=prices, loop=loop, interceptors=interceptors)
         self._relay = Relay(recorder=self._recorder, feed=feed, own_headers=settings.server.response_headers, loop=loop)
         self._enforcement = Enforcement(source=policies, services=services, keys=settings.keys, digest=journal.digest, loop=loop)
         self._controlled = ControlledRelay(
@@ -133,9 +137,17 @@ class Gateway:
         self._feed = feed
         self._metrics = metrics
         self.pool = Pool(upstreams, settings.routing, clock=loop.time)
+        self.admissions = Admissions(limiter, router=router, key_name=self._enforcement.key_name)
+        retries = settings.routing.retries
         self._attempts = Attempts(
-            pool=self.pool, router=router, recorder=self._recorder, settings=settings.routing.retries, loop=loop
+            pool=self.pool,
+            router=router,
+            recorder=self._recorder,
+            admissions=self.admissions,
+            settings=retries,
+            loop=loop,
         )
+        self.errands = Errands(pool=self.pool, budget=self._attempts.budget, max_attempts=retries.max_attempts, loop=loop)
         metrics.watch_labelled(
             "luthien_retries",
             "Failed attempts after which a request was sent again.",
@@ -335,8 +347,14 @@ class Gateway:
             running.upstream = None
             row.verdict = "deny"
             raise refused
-        if self._limiter is not None and (self._limiter.active or running.client_key is not None):
-            running.admission = await self._limiter.admit(self._asked(running, choice.upstream))
+        if self.admissions.hold_for(running):
+            # What may go nowhere as it came is not moved by a limit either: policies may yet take out what keeps it.
+            given = Choice(choice.upstream, "") if refused is not None else choice
+            admitted = await self._attempts.admit(running, endpoint, given, running.body)
+            if admitted is not given:
+                running.upstream = admitted.upstream
+                row.upstream, row.reason = admitted.upstream.name, admitted.reason
+                control = running.control = self._enforcement.begin(running, endpoint, belonging.predecessor)
         if control is not None:
             control.late = lambda verdicts: self._recorder.late(running, verdicts)
         self._feed.publish("started", row)
@@ -355,21 +373,6 @@ class Gateway:
             return Choice(self._upstreams.choose(endpoint).upstream, refused.reasons), refused
         running.row.upstream = choice.upstream.name
         return choice, None
-
-    def _asked(self, running: Running, upstream: Upstream) -> Asked:
-        """What the limits are told of a request."""
-        key = running.client_key
-        read = running.operation in READ_OPERATIONS
-        return Asked(
-            key=self._enforcement.key_name(running),
-            own=key.limits if key is not None else None,
-            agent=running.row.agent,
-            upstream=upstream,
-            model=running.glance.model if read else glance(running.body).model,
-            operation=running.operation,
-            method=running.method,
-            body=running.body,
-        )
 
     async def _read_body(self, running: Running, receive: Receive) -> bytes:
         limit = self._server.max_body_bytes
@@ -468,6 +471,11 @@ class Gateway:
         endpoint, first = running.endpoint, self._take_route(running, control)
         if endpoint is None:
             raise NotFound("no upstream was chosen")
+        if self.admissions.hold_for(running):
+            given = Choice(first, running.row.reason)
+            admitted = await self._attempts.admit(running, endpoint, given, context.request_body)
+            first = running.upstream = admitted.upstream
+            running.row.upstream, running.row.reason = first.name, admitted.reason
         same_target = context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
 
         async def once() -> UpstreamResponse:

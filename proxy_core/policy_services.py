@@ -1,6 +1,7 @@
 """What policies may ask of the gateway in one transaction: requests of their own, holds, names of upstreams.
 
-A policy reaches configured upstreams only. What it spends counts as the transaction's.
+A policy reaches configured upstreams only, within the limits of the client and of the upstream, and takes the room and the keys
+that all requests take. What it spends counts as the transaction's.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from msgspec import Struct
 from proxy_core.control.hold_subject import subject_of
 from proxy_core.control.holds import HoldQueue
 from proxy_core.credentials import add_credential, is_credential
-from proxy_core.errors import UnknownUpstream, UpstreamInvalid
+from proxy_core.errors import UnknownUpstream, UpstreamError, UpstreamInvalid
+from proxy_core.limits.limiter import Used
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import Router
-from proxy_core.routing.transport import UpstreamTransport
+from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
 from proxy_core.routing.upstreams import Upstream, Upstreams, speaks
 from proxy_core.running import RawHeaders, Running
 from proxy_core.sessions.prices import PriceBook
@@ -31,7 +33,9 @@ from proxy_core.wire.glance import glance
 from proxy_core.wire.headers import response_headers, value_of
 
 if TYPE_CHECKING:
+    from proxy_core.admissions import Admissions
     from proxy_core.control.feed import Feed
+    from proxy_core.errands import Errands
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _DROPPED = (b"content-encoding", b"content-length", b"transfer-encoding")
@@ -54,6 +58,8 @@ class PolicyServices:
     """The services of one transaction."""
 
     __slots__ = (
+        "_admissions",
+        "_errands",
         "_feed",
         "_holds",
         "_pause",
@@ -76,6 +82,8 @@ class PolicyServices:
         upstreams: Upstreams,
         router: Router,
         transport: UpstreamTransport,
+        errands: Errands,
+        admissions: Admissions,
         prices: PriceBook,
         holds: HoldQueue,
         feed: Feed,
@@ -85,6 +93,8 @@ class PolicyServices:
         self._upstreams = upstreams
         self._router = router
         self._transport = transport
+        self._errands = errands
+        self._admissions = admissions
         self._prices = prices
         self._holds = holds
         self._feed = feed
@@ -104,30 +114,62 @@ class PolicyServices:
     async def send(
         self, context: TransactionContext, *, upstream: str | None = None, target: bytes | None = None, body: bytes | None = None
     ) -> WholeResponse:
-        """Send a request and read the whole answer. Raises UnknownUpstream, UpstreamError, RouteRefused."""
+        """Send a request and read the whole answer. Raises UnknownUpstream, UpstreamError, RouteRefused, AdmissionRefused."""
         chosen = self._named(upstream or context.route.upstream)
-        headers = self._headers(context, chosen, own_request=target is None)
         where = context.target if target is None else target
-        loop = asyncio.get_running_loop()
-        started = loop.time()
         payload = context.request_body if body is None else body
         endpoint = self._running.endpoint
         if target is None and endpoint is not None and not speaks(chosen.api, endpoint):
             raise UpstreamInvalid(f"upstream '{chosen.name}' speaks {chosen.api.value}; what policies send is not translated")
-        self._router.check(chosen, _operation(context, where), payload)
+        operation = _operation(context, where)
+        self._router.check(chosen, operation, payload)
         if target is None and endpoint is not None:
             payload = self._router.with_model(chosen, endpoint, payload, glance(payload).model)
-        response = await self._transport.send(chosen, context.method, where, headers, payload)
+        control = self._running.control
+        admission = await self._admissions.admit_call(
+            self._running,
+            chosen,
+            operation,
+            context.method,
+            payload,
+            instead=target is None and control is not None and control.chain.sender is not None,
+        )
+        used = Used(outcome="error", sent=False, tokens=None, usd=None, received_bytes=0, stream=False)
+        try:
+            return await self._sent(context, chosen, where, payload, used, own_request=target is None)
+        finally:
+            if admission is not None:
+                await admission.settle(used)
+
+    async def _sent(
+        self, context: TransactionContext, chosen: Upstream, where: bytes, payload: bytes, used: Used, *, own_request: bool
+    ) -> WholeResponse:
+        """The whole answer; what it has used is put into `used` as it becomes known."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        async def send(key: str | None) -> tuple[UpstreamResponse, bool]:
+            headers = self._headers(context, chosen, own_request=own_request)
+            ours = key is not None and add_credential(headers, chosen.api, key)
+            used.sent = True
+            return await self._transport.send(chosen, context.method, where, headers, payload), ours
+
+        errand = await self._errands.send(self._running, chosen, send)
+        used.outcome = "cancelled"
+        response = errand.response
         try:
             parts: list[bytes] = []
-            size = 0
             while chunk := await response.read():
                 parts.append(chunk)
-                size += len(chunk)
-                if size > MAX_WHOLE_BYTES:
+                used.received_bytes += len(chunk)
+                if used.received_bytes > MAX_WHOLE_BYTES:
                     raise UpstreamInvalid(f"upstream '{chosen.name}' gave more than {MAX_WHOLE_BYTES:,} bytes to a policy")
+        except UpstreamError as error:
+            errand.failed(error)
+            raise
         finally:
-            response.close()
+            errand.close()
+        used.outcome = "ok" if response.status < 400 else "error"
         received = response_headers(response.headers)
         raw = b"".join(parts)
         try:
@@ -135,7 +177,9 @@ class PolicyServices:
         except UnreadableEncoding as error:
             raise UpstreamInvalid(f"upstream '{chosen.name}' answered in a form that cannot be read: {error}") from error
         answer = self._read(context, where, whole, value_of(received, b"content-type"))
-        cost = await self._cost(chosen, answer)
+        if answer is not None and answer.usage is not None and answer.usage.input_tokens is not None:
+            used.tokens = answer.usage.input_tokens + (answer.usage.output_tokens or 0)
+        used.usd = cost = await self._cost(chosen, answer)
         self.calls.append(Call(chosen.name, cost))
         return WholeResponse(
             status=response.status,
@@ -221,8 +265,6 @@ class PolicyServices:
             if chosen.api is Dialect.ANTHROPIC:
                 headers.append((b"anthropic-version", b"2023-06-01"))
         headers.append((b"accept-encoding", b"identity"))
-        if chosen.api_key is not None:
-            add_credential(headers, chosen.api, chosen.api_key)
         return headers
 
     def _read(self, context: TransactionContext, target: bytes, body: bytes, content_type: str) -> Answer | None:

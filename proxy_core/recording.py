@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,6 +26,9 @@ from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.dialects import READ_OPERATIONS, Dialect
 
+if TYPE_CHECKING:
+    from proxy_core.interceptors.dispatch import Interceptors
+
 log = logging.getLogger(__name__)
 
 _PIECE_FROM_BYTES = 64
@@ -36,17 +39,27 @@ class Recorder:
     """Writes the records of one gateway's transactions."""
 
     def __init__(
-        self, *, journal: Journal, sessions: SessionDetector, prices: PriceBook, loop: asyncio.AbstractEventLoop
+        self,
+        *,
+        journal: Journal,
+        sessions: SessionDetector,
+        prices: PriceBook,
+        loop: asyncio.AbstractEventLoop,
+        interceptors: Interceptors | None = None,
     ) -> None:
         self._journal = journal
+        self._interceptors = interceptors
         self._sessions = sessions
         self._prices = prices
         self._now = loop.time
 
     async def intent(self, running: Running, scope: dict[str, Any], belonging: Belonging) -> None:
         """Return when the request is on record."""
-        await self._journal.append(self._intent(running, scope, belonging))
+        record = self._intent(running, scope, belonging)
+        await self._journal.append(record)
         running.intended = True
+        if self._interceptors is not None:
+            self._interceptors.begun(running, record, belonging.message_hashes)
 
     async def sent(self, running: Running, target: bytes) -> None:
         """Return when the form in which the request goes upstream is on record."""
@@ -101,7 +114,10 @@ class Recorder:
         row.total_ms = running.ms_at(now)
         if running.admission is not None:
             await running.admission.settle(used_by(running))
-        await self._journal.append(self._outcome(running, reading, now))
+        record = self._outcome(running, reading, now)
+        await self._journal.append(record)
+        if self._interceptors is not None:
+            self._interceptors.finished(running, record)
         running.mark("finished", self._now())
         self._sessions.answered(row.session_id, reading.response_id)
 
@@ -212,9 +228,13 @@ class Recorder:
         """What was refused before its intent leaves a record too; nothing of it was sent, so nobody waits for it."""
         running.intended = True
         try:
-            self._journal.append(self._intent(running, {}, Belonging(running.row.session_id, running.row.agent)))
+            record = self._intent(running, {}, Belonging(running.row.session_id, running.row.agent))
+            self._journal.append(record)
         except LuthienError as error:
             log.warning("a refused request is not in the journal: %s", error)
+            return
+        if self._interceptors is not None:
+            self._interceptors.begun(running, record, ())
 
     def _fill(self, running: Running, reading: Reading) -> None:
         row = running.row
@@ -240,6 +260,7 @@ class Recorder:
         upstream, usage = running.upstream, reading.usage
         if upstream is not None and upstream.api is not Dialect.OLLAMA and usage is not None and row.input_tokens is not None:
             row.cost_usd = self._prices.cost_usd(upstream.base_url, row.model or reading.model, usage)
+        running.answer_usd = row.cost_usd
         control = running.control
         if control is not None and control.services.calls:
             row.cost_usd = control.services.total_cost(row.cost_usd)
@@ -251,9 +272,9 @@ def used_by(running: Running) -> Used:
     tokens = None if row.input_tokens is None else row.input_tokens + (row.output_tokens or 0)
     return Used(
         outcome=row.outcome,
-        sent=row.overhead_ms is not None or (running.control is not None and bool(running.control.services.calls)),
+        sent=row.overhead_ms is not None,
         tokens=tokens,
-        usd=row.cost_usd,
+        usd=running.answer_usd,
         received_bytes=running.received,
         stream=row.stream,
     )

@@ -16,6 +16,7 @@ from proxy_core.wire.glance import Glance
 
 if TYPE_CHECKING:
     from proxy_core.enforcement import Control
+    from proxy_core.interceptors.records import Began
     from proxy_core.limits.client_keys import ClientKey
     from proxy_core.limits.limiter import Admission
     from proxy_core.policies.streaming import StreamPipeline
@@ -35,9 +36,12 @@ class Running:
     __slots__ = (
         "admission",
         "answer",
+        "answer_usd",
         "arrivals",
+        "began",
         "body",
         "capture_limit",
+        "chunks_timed",
         "client_gone",
         "client_key",
         "content_encoding",
@@ -119,6 +123,8 @@ class Running:
         """The key of luthien's own that the client came with; it is never sent on."""
         self.admission: Admission | None = None
         """What was taken and reserved of the client's limits; None where nothing limits it."""
+        self.answer_usd: float | None = None
+        """What the answer cost, without what policies asked beside it."""
         extensions = scope.get("extensions", {})
         self.cut_connection: Callable[[], None] = extensions.get("luthien.cut", _no_way_to_cut)
         """Closes the client's connection in the middle of an answer."""
@@ -165,7 +171,10 @@ class Running:
         self.received = 0
         """Bytes of the response body so far; `response` keeps at most `capture_limit` of them."""
         self.arrivals: list[tuple[int, float]] = []
-        """Bytes received and the clock, after each of the first chunks."""
+        """Bytes received and the clock, after each of the first `chunks_timed` chunks."""
+        self.chunks_timed = FIRST_CHUNKS
+        self.began: Began | None = None
+        """What interceptors were told of the request, until they are told of its end."""
         self.timing: dict[str, float] = {}
 
     @property
@@ -210,7 +219,7 @@ class Running:
         """Note a piece of the response body."""
         row = self.row
         received = self.received + len(chunk)
-        if row.chunks < FIRST_CHUNKS:
+        if row.chunks < self.chunks_timed:
             self.arrivals.append((received, now))
         if received <= self.capture_limit:
             self.response += chunk

@@ -235,7 +235,12 @@ class GatewayRuntime:
         self._watch: ConfigWatch | None = None
         if self._load is not None:
             self._watch = ConfigWatch(
-                load=self._load, book=self._policies, apply=self._take, file=self._config, started_with=settings
+                load=self._load,
+                book=self._policies,
+                routes=self._routes,
+                apply=self._take,
+                file=self._config,
+                started_with=settings,
             )
         labels = ("policy", "action", "mode")
         self._metrics.watch_labelled("luthien_policy_decisions", "What policies decided.", labels, stats.decisions)
@@ -301,6 +306,8 @@ class GatewayRuntime:
             upstreams=self._upstreams,
             router=self._router,
             transport=self._transport,
+            errands=self._gateway.errands,
+            admissions=self._gateway.admissions,
             prices=self._prices,
             holds=self._holds,
             feed=self._feed,

@@ -1,7 +1,8 @@
 """Admits requests within their limits, and settles what they have used.
 
-A request is admitted by all rules that hold for it or by none; one that is refused has used nothing up. Rates are those of
-this gateway; budgets are those of the store. However a transaction ends, its admission is settled once.
+A request is admitted by all rules that hold for it or by none; one that is refused has used nothing up. One that goes to another
+upstream is admitted there anew, in that upstream's limits and with its price. Rates are those of this gateway; budgets are those
+of the store. However a transaction ends, its admission is settled once.
 """
 
 from __future__ import annotations
@@ -48,10 +49,14 @@ class Asked(Struct):
     agent: str
     upstream: Upstream
     model: str
-    """Empty where it cannot be read."""
+    """As the client calls it; empty where it cannot be read."""
     operation: Operation
     method: str
     body: bytes
+    model_there: str = ""
+    """As the upstream calls it, by which its price is known; empty where that is the same."""
+    by_policy: bool = False
+    """Whether a policy sends it on behalf of a client: then it is none of the client's requests a minute."""
 
 
 class Used(Struct):
@@ -66,36 +71,79 @@ class Used(Struct):
     stream: bool
 
 
+class _Taken(Struct):
+    """What was taken from one bucket."""
+
+    what: What
+    bucket: Bucket
+    amount: float
+    there: bool
+    """Whether it is the upstream's bucket."""
+
+
+class _Booking(Struct):
+    """What was reserved in budgets."""
+
+    name: str
+    lines: tuple[Line, ...]
+    reserved: bool
+    price: Callable[[Tokens], float | None]
+
+
 class Admission:
     """One request that was admitted, until it is settled."""
 
-    __slots__ = ("_before", "_buckets", "_ledger", "_lines", "_name", "_price", "_reserved", "rates", "settled")
+    __slots__ = ("_ledger", "_lines", "_name", "_price", "_reserved", "_taken", "at", "before", "costs", "rates", "settled")
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        ledger: Ledger,
-        before: Tokens,
-        buckets: list[Bucket],
-        lines: tuple[Line, ...],
-        reserved: bool,
-        price: Callable[[Tokens], float | None],
-        rates: list[Rate],
-    ) -> None:
-        self._name = name
+    def __init__(self, ledger: Ledger, before: Tokens, *, costs: bool) -> None:
         self._ledger = ledger
-        self._before = before
-        self._buckets = buckets
-        self._lines = lines
-        self._reserved = reserved
-        self._price = price
-        self.rates = rates
+        self.costs = costs
+        """Whether it may cost anything."""
+        self._taken: list[_Taken] = []
+        self._name = ""
+        self._lines: tuple[Line, ...] = ()
+        self._reserved = False
+        self._price: Callable[[Tokens], float | None] = _no_price
+        self.before = before
+        """What it may use at most."""
+        self.at = ""
+        """The upstream that it may go to; empty for none."""
+        self.rates: list[Rate] = []
         self.settled = False
 
     def headers(self, present: RawHeaders) -> RawHeaders:
         """Headers that tell what is left, beside those that are present."""
         return rate_headers(self.rates, present)
+
+    def take(self, at: str, taken: list[_Taken], booking: _Booking) -> None:
+        """From now on it may go to this upstream."""
+        self.at = at
+        self._taken += taken
+        self.rates = [Rate(one.what, one.bucket.capacity, one.bucket.level, one.bucket.full_in_s) for one in self._taken]
+        self._name, self._lines, self._reserved, self._price = booking.name, booking.lines, booking.reserved, booking.price
+
+    async def leave(self, *, attempted: bool) -> None:
+        """It may go to no upstream now: what is reserved is free again, and what its upstream gave is given back, but for
+        requests that were made. Goes on to its end if its caller is stopped."""
+        for one in [one for one in self._taken if one.there]:
+            self._taken.remove(one)
+            if one.what == "tokens" or not attempted:
+                one.bucket.settle(one.amount, 0)
+        reserved, self._reserved = self._reserved, False
+        self.at, self._lines = "", ()
+        if reserved:
+            work = self._ledger.settle(self._name, 0)
+            await asyncio.wait([spawn(work, name="settle a budget")], timeout=SETTLE_WITHIN_S)
+
+    async def give_back(self) -> None:
+        """Others are asked in its place, each with an admission of its own: only the client's request stays counted."""
+        if self.settled:
+            return
+        self.settled = True
+        for one in self._taken:
+            if one.what == "tokens" and not one.there:
+                one.bucket.settle(one.amount, 0)
+        await self.leave(attempted=False)
 
     async def settle(self, used: Used) -> None:
         """Put right what was taken and reserved; only the first call counts. Goes on to its end if its caller is stopped."""
@@ -104,12 +152,12 @@ class Admission:
         self.settled = True
         guess = self._guess(used)
         broken_off = used.outcome in ("cancelled", "truncated")
-        for bucket in self._buckets:
+        for bucket in [one.bucket for one in self._taken if one.what == "tokens"]:
             tokens = used.tokens or 0
             if used.tokens is None or broken_off:
                 # A guess never takes more than there can be: nobody waits for hours because of one.
                 tokens = max(tokens, min(guess.total, int(bucket.capacity)))
-            bucket.settle(self._before.total, tokens)
+            bucket.settle(self.before.total, tokens)
         if not self._lines:
             return
         usd = used.usd or 0.0
@@ -130,11 +178,15 @@ class Admission:
         if not used.sent or used.outcome == "error":
             return _NOTHING
         if not used.received_bytes or used.outcome == "refused":
-            return self._before
-        return seen(self._before, used.received_bytes, stream=used.stream)
+            return self.before
+        return seen(self.before, used.received_bytes, stream=used.stream)
 
 
 _NOTHING = Tokens(0, 0)
+
+
+def _no_price(tokens: Tokens) -> float | None:
+    return None
 
 
 class Limiter:
@@ -165,46 +217,59 @@ class Limiter:
 
     async def admit(self, asked: Asked) -> Admission | None:
         """Let a request pass, and take what it may use; None where nothing limits it. Raises AdmissionRefused."""
-        rules = rules_for(self._settings, key=asked.key, own=asked.own, agent=asked.agent, upstream=asked.upstream.name)
+        rules = self._rules(asked)
         if not rules:
             return None
         _check_models(rules, asked)
         costs = asked.method == "POST" and asked.operation not in FREE
         before = expected(asked.operation, asked.body, self._settings.assumed_output_tokens) if costs else _NOTHING
-        taken = self._take(rules, before)
-        rates = [Rate(what, bucket.capacity, bucket.level, bucket.full_in_s) for what, bucket in taken]
-        price = self._pricing(asked)
-        name = new_ulid(int(self._wall() * 1e3))
-        lines: tuple[Line, ...] = ()
-        reserved = False
+        admission = Admission(self._ledger, before, costs=costs)
+        await self._take_all(admission, rules, rules, asked)
+        return admission
+
+    async def move(self, admission: Admission | None, asked: Asked, *, attempted: bool) -> Admission | None:
+        """Let a request that was admitted to one upstream go to another, in its limits and with its price.
+
+        `attempted` tells whether the other has had it. Raises AdmissionRefused: then it may go nowhere until it is moved again.
+        """
+        if admission is None:
+            return await self.admit(asked)
+        if not admission.settled and admission.at != asked.upstream.name:
+            await admission.leave(attempted=attempted)
+            rules = self._rules(asked)
+            there = tuple(rule for rule in rules if rule.kind == "upstream")
+            _check_models(there, asked)
+            await self._take_all(admission, there, rules, asked)
+        return admission
+
+    def _rules(self, asked: Asked) -> tuple[Rule, ...]:
+        return rules_for(self._settings, key=asked.key, own=asked.own, agent=asked.agent, upstream=asked.upstream.name)
+
+    async def _take_all(self, admission: Admission, rates: tuple[Rule, ...], budgets: tuple[Rule, ...], asked: Asked) -> None:
+        """Take from the buckets of some rules, reserve in the budgets of others, or do nothing and raise AdmissionRefused."""
+        before = admission.before
+        taken = self._take(rates, before, by_policy=asked.by_policy)
+        booking = _Booking(new_ulid(int(self._wall() * 1e3)), (), False, self._pricing(asked))
         try:
-            if costs and any(rule.budgeted for rule in rules):
-                lines, reserved = await self._reserve(name, rules, asked, price, before)
+            if admission.costs and any(rule.budgeted for rule in budgets):
+                await self._reserve(booking, budgets, asked, before)
         except BaseException as error:
-            for what, bucket in taken:
-                bucket.settle(1 if what == "requests" else before.total, 0)
+            for one in taken:
+                one.bucket.settle(one.amount, 0)
             if not isinstance(error, AdmissionRefused):
                 # It may have been reserved before the caller was stopped.
-                spawn(self._ledger.settle(name, 0), name="settle a budget")
+                spawn(self._ledger.settle(booking.name, 0), name="settle a budget")
             raise
-        return Admission(
-            name=name,
-            ledger=self._ledger,
-            before=before,
-            buckets=[bucket for what, bucket in taken if what == "tokens"],
-            lines=lines,
-            reserved=reserved,
-            price=price,
-            rates=rates,
-        )
+        admission.take(asked.upstream.name, taken, booking)
 
-    def _take(self, rules: tuple[Rule, ...], before: Tokens) -> list[tuple[What, Bucket]]:
+    def _take(self, rules: tuple[Rule, ...], before: Tokens, *, by_policy: bool) -> list[_Taken]:
         """Take from all buckets, or from none and tell which one is empty."""
         now = self._clock()
-        wanted: list[tuple[What, Bucket, float]] = []
+        wanted: list[_Taken] = []
         for rule in rules:
+            there = rule.kind == "upstream"
             limits: tuple[tuple[What, int | None, float], ...] = (
-                ("requests", rule.rpm, 1.0),
+                ("requests", rule.rpm, 0.0 if by_policy and not there else 1.0),
                 ("tokens", rule.tpm, float(before.total)),
             )
             for what, limit, amount in limits:
@@ -214,10 +279,10 @@ class Limiter:
                 wait_s = bucket.wait_s(amount)
                 if wait_s > 0:
                     raise _rate_limited(rule, what, limit, bucket, wait_s)
-                wanted.append((what, bucket, amount))
-        for _, bucket, amount in wanted:
-            bucket.take(amount)
-        return [(what, bucket) for what, bucket, _ in wanted]
+                wanted.append(_Taken(what, bucket, amount, there))
+        for one in wanted:
+            one.bucket.take(one.amount)
+        return wanted
 
     def _bucket(self, scope: str, what: What, limit: int, now: float) -> Bucket:
         bucket = self._buckets.get((scope, what))
@@ -235,41 +300,42 @@ class Limiter:
             return lambda tokens: 0.0
         if asked.operation not in READ_OPERATIONS:
             return lambda tokens: None
-        prices, model = self._prices, asked.model
+        prices, model = self._prices, asked.model_there or asked.model
         return lambda tokens: prices.cost_usd(
             upstream.base_url, model, Usage(input_tokens=tokens.input, output_tokens=tokens.output)
         )
 
-    async def _reserve(
-        self, name: str, rules: tuple[Rule, ...], asked: Asked, price: Callable[[Tokens], float | None], before: Tokens
-    ) -> tuple[tuple[Line, ...], bool]:
-        """Reserve the estimate in all budgets; returns them, and whether anything is reserved.
+    async def _reserve(self, booking: _Booking, rules: tuple[Rule, ...], asked: Asked, before: Tokens) -> None:
+        """Reserve the estimate in all budgets.
 
         What costs nothing needs no reservation: where it ends up costing something, that is counted at its end.
         """
         if not self._prices.ready:
             await self._prices.load()
-        usd = price(before)
+        usd = booking.price(before)
         if usd is None and self._settings.unknown_price == "deny":
             model = f"the model '{asked.model[:100]}'" if asked.model else "this request"
+            scopes = [rule.scope for rule in rules if rule.budgeted]
             raise BudgetExhausted(
-                Reason.PRICE_UNKNOWN, f"a budget holds, and the price of {model} is not known; see 'limits.unknown_price'"
+                Reason.PRICE_UNKNOWN,
+                f"a budget holds, and the price of {model} is not known; see 'limits.unknown_price'",
+                scope=scopes[0] if len(scopes) == 1 else "",
             )
         # Of an unknown price the least is reserved: whatever becomes known of it at the end is counted then.
         estimate = max(1, round((usd or 0.0) * NANO))
         day, month = periods_at(self._wall())
-        lines = tuple(
+        booking.lines = tuple(
             Line(rule.scope, period, limit, estimate)
             for rule in rules
             for period, limit in ((day, rule.day_nano_usd), (month, rule.month_nano_usd))
             if limit is not None
         )
         if usd == 0:
-            return lines, False
-        refusal = await self._ledger.reserve(name, lines)
+            return
+        refusal = await self._ledger.reserve(booking.name, booking.lines)
         if refusal is not None:
             raise _exhausted(refusal)
-        return lines, True
+        booking.reserved = True
 
 
 def _check_models(rules: tuple[Rule, ...], asked: Asked) -> None:
@@ -280,7 +346,9 @@ def _check_models(rules: tuple[Rule, ...], asked: Asked) -> None:
         if not rule.allows(asked.model):
             what = f"the model '{asked.model[:100]}'" if asked.model else "a request without a model that can be read"
             raise ModelNotAllowed(
-                Reason.MODEL_NOT_ALLOWED, f"{_who(rule.scope)} may not use {what}; allowed are: {', '.join(rule.models)}"
+                Reason.MODEL_NOT_ALLOWED,
+                f"{_who(rule.scope)} may not use {what}; allowed are: {', '.join(rule.models)}",
+                scope=rule.scope,
             )
 
 
@@ -292,7 +360,7 @@ def _rate_limited(rule: Rule, what: What, limit: int, bucket: Bucket, wait_s: fl
         *rate_headers([Rate(what, bucket.capacity, bucket.level, bucket.full_in_s)], []),
     ]
     message = f"{_who(rule.scope)} has reached its limit of {limit:,} {what} a minute; try again in {milliseconds / 1e3:g} s"
-    return RateLimited(Reason.RATE_LIMITED, message, headers)
+    return RateLimited(Reason.RATE_LIMITED, message, headers, scope=rule.scope)
 
 
 def _exhausted(refusal: Refusal) -> BudgetExhausted:
@@ -306,6 +374,7 @@ def _exhausted(refusal: Refusal) -> BudgetExhausted:
         Reason.BUDGET_EXHAUSTED,
         f"{_who(line.scope)} has used up its budget of ${line.limit / NANO:g} for the {span}: {left}; "
         f"the next {span} begins at {ends_at(line.period):%Y-%m-%dT%H:%M:%SZ}",
+        scope=line.scope,
     )
 
 

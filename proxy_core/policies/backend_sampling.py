@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from proxy_core.errors import UpstreamError
+from proxy_core.errors import AdmissionRefused, UpstreamError
 from proxy_core.policies.base import ControlPolicy, PolicyParams, tunable
 from proxy_core.routing.reasons import Reason
 from proxy_core.tasks import spawn
@@ -53,7 +53,10 @@ class BackendSamplingPolicy(ControlPolicy[BackendSamplingParams]):
     default_deadline_s: ClassVar[float] = 600.0
 
     async def apply(self, context: TransactionContext) -> TransactionContext:
-        """Send and wait for all. Raises UpstreamError where no answer is good, or one is not and all should be."""
+        """Send and wait for all.
+
+        Raises UpstreamError or AdmissionRefused where no answer is good, or one is not and all should be.
+        """
         if context.shadow:
             context.verdict("allow", Reason.NOT_APPLICABLE, "a copy sends nothing", ran="skipped")
             return context
@@ -68,7 +71,7 @@ class BackendSamplingPolicy(ControlPolicy[BackendSamplingParams]):
         results = await _all(context, wanted, self.params.concurrency)
         answers = [one for one in results if isinstance(one, WholeResponse)]
         good = [one for one in answers if one.status == 200]
-        errors = [one for one in results if isinstance(one, UpstreamError)]
+        errors = [one for one in results if isinstance(one, Exception)]
         failed = wanted - len(good)
         if errors and (not answers or (failed and not self.params.keep_first_on_error)):
             raise errors[0]
@@ -97,15 +100,17 @@ def _first_bad(answers: list[WholeResponse]) -> WholeResponse:
     return next(one for one in answers if one.status != 200)
 
 
-async def _all(context: TransactionContext, wanted: int, concurrency: int) -> list[WholeResponse | UpstreamError]:
+async def _all(
+    context: TransactionContext, wanted: int, concurrency: int
+) -> list[WholeResponse | UpstreamError | AdmissionRefused]:
     """All answers, in the order in which they were asked for; an error in place of one that failed."""
     limit = asyncio.Semaphore(concurrency)
 
-    async def one() -> WholeResponse | UpstreamError:
+    async def one() -> WholeResponse | UpstreamError | AdmissionRefused:
         async with limit:
             try:
                 return await context.services.send(context)
-            except UpstreamError as error:
+            except (UpstreamError, AdmissionRefused) as error:
                 return error
 
     tasks = [spawn(one(), name=f"sample {number + 1} of {context.transaction_id}") for number in range(wanted)]

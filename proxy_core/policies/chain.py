@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy_core.errors import ClientGone, ConfigurationError, LuthienError, UpstreamError
+from proxy_core.errors import AdmissionRefused, ClientGone, ConfigurationError, LuthienError, UpstreamError
 from proxy_core.policies.base import ControlPolicy, PolicyDenied, PolicyFault, Release
 from proxy_core.policies.stepping import resumed, stepped
 from proxy_core.routing.reasons import Reason
@@ -352,6 +352,11 @@ async def _run(entry: Entry, context: TransactionContext, shadows: Shadows) -> T
     except UpstreamError as error:
         if policy.sends:
             context.verdict("allow", Reason.POLICY_ERROR, str(error), ran="error")
+            raise
+        return await _faulted(entry, context, before, as_fault(entry, error))
+    except AdmissionRefused as error:
+        if policy.sends:
+            context.verdict("deny", Reason(error.reason), str(error))
             raise
         return await _faulted(entry, context, before, as_fault(entry, error))
     except BaseException as error:  # isolation: whatever a policy raises, its on_error decides

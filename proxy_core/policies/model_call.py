@@ -16,7 +16,7 @@ from msgspec import Struct
 from pydantic import Field
 
 from proxy_core.detectors.tool_arguments import read_arguments
-from proxy_core.errors import ConfigurationError, UnknownUpstream, UpstreamError
+from proxy_core.errors import AdmissionRefused, ConfigurationError, RateLimited, UnknownUpstream, UpstreamBusy, UpstreamError
 from proxy_core.policies.base import PolicyFault, PolicyParams
 from proxy_core.routing.reasons import Reason
 from proxy_core.settings import Settings
@@ -82,6 +82,9 @@ async def reply(context: TransactionContext, spec: ModelSpec, *, system: str, us
         answered = await context.services.send(context, upstream=spec.upstream, target=target, body=body)
     except UpstreamError as error:
         raise ModelUnavailable(f"{spec.model} at {spec.upstream}: {error}") from error
+    except AdmissionRefused as error:
+        later = isinstance(error, RateLimited | UpstreamBusy)
+        raise ModelUnavailable(f"{spec.model} at {spec.upstream}: {error}", final=not later) from error
     except UnknownUpstream as error:
         raise ModelUnavailable(str(error), final=True) from error
     if answered.status != 200:

@@ -103,6 +103,12 @@ class Member:
             return None
         return Seat(self)
 
+    def beside(self, other: Seat | None) -> Seat | None:
+        """Room for a request of who has room here already: waiting for more would be waiting for oneself."""
+        if other is None or other.health is not self.health or self.health.operator == "frozen":
+            return None
+        return Seat(self)
+
     async def wait(self) -> Seat:
         """Room for one request, waited for. Raises UpstreamBusy, UpstreamFrozen."""
         await self._wait()

@@ -38,13 +38,17 @@ class RetryBudget:
         """A request begins."""
         self._count.see(self._clock())
 
+    @property
+    def left(self) -> bool:
+        """Whether one more attempt may be made."""
+        requests, retries = self._count.totals(self._clock())
+        return retries + 1 <= requests * self._share + _FREE_RETRIES
+
     def take(self) -> bool:
         """Whether one more attempt may be made; it is counted then."""
-        now = self._clock()
-        requests, retries = self._count.totals(now)
-        if retries + 1 > requests * self._share + _FREE_RETRIES:
+        if not self.left:
             return False
-        self._count.mark(now)
+        self._count.mark(self._clock())
         return True
 
 

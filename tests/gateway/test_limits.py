@@ -28,7 +28,7 @@ from tests.gateway.test_keys import bearer, new_key, with_keys
 from tests.gateway_fixtures import RunningGateway, settings_for
 from tests.raw_http import RawResponse
 
-SMALL = {"max_tokens": 17}
+SMALL: dict[str, Any] = {"max_tokens": 17}
 """About what the upstream's answer uses."""
 
 
@@ -224,7 +224,7 @@ async def test_what_was_spent_survives_a_restart(start_gateway: StartGateway, da
     one = await cost_of_one(start_gateway)
     journal = {"database_url": database_url} if database_url else {}
     gateway = await start_gateway(journal=journal, **limited(usd_per_day=1.5 * one, usd_per_month=100.0))
-    more = {"stream_options": {"include_usage": True}} if stream else {}
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     assert (await ask(gateway, stream=stream, **SMALL, **more)).status == 200
     await gateway.restart()
     day, month = periods_at((await gateway.row()).started_at)
