@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy_core.control.feed import Feed, FeedRecord
@@ -17,10 +17,13 @@ from proxy_core.control.plane import (
     TransactionDetail,
 )
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
+from proxy_core.control.session_book import SessionBook
+from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
 from proxy_core.errors import BadRequest
 from proxy_core.gateway import Gateway
 from proxy_core.journal.journal import Journal
+from proxy_core.journal.session_reads import SessionReads
 from proxy_core.journal.store import Stored
 from proxy_core.routing.explaining import Explanation, endpoint_of, explain, request_of
 from proxy_core.routing.router import Router
@@ -88,6 +91,7 @@ class LocalControlPlane:
         policies: PolicySource | None = None,
         holds: HoldSource | None = None,
         kill: Callable[[str, str], bool] | None = None,
+        session_ttl_s: float = 3_600.0,
     ) -> None:
         self._gateway = gateway
         self._journal = journal
@@ -99,6 +103,7 @@ class LocalControlPlane:
         self._policies = policies
         self._holds = holds
         self._kill = kill
+        self._sessions = SessionBook(SessionReads(journal.engine), running=gateway.running, ttl_s=session_ttl_s)
 
     def state(self) -> GatewayState:
         return self._state()
@@ -123,6 +128,35 @@ class LocalControlPlane:
         if running is None:
             return None
         return bytes(memoryview(running.response)[offset:]), running.leaving
+
+    async def sessions(
+        self,
+        *,
+        filter: str = "",  # noqa: A002 - its name everywhere
+        tags: Sequence[str] = (),
+        agent: str = "",
+        status: str = "",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        return await self._sessions.sessions(expression=filter, tags=tags, agent=agent, status=status, limit=limit, cursor=cursor)
+
+    async def session(
+        self, session_id: str, *, after: int | None = None, before: int | None = None, limit: int = 200
+    ) -> SessionDetail | None:
+        return await self._sessions.session(session_id, after=after, before=before, limit=limit)
+
+    async def session_tags(self) -> dict[str, dict[str, int]]:
+        return await self._sessions.used_tags()
+
+    async def agents(self) -> list[AgentInfo]:
+        return await self._sessions.agents()
+
+    async def agent(self, agent_id: str) -> AgentDetail | None:
+        return await self._sessions.agent(agent_id)
+
+    async def dashboard(self) -> Dashboard:
+        return await self._sessions.dashboard()
 
     def policies(self) -> list[PolicyInfo]:
         return self._policies.infos() if self._policies is not None else []

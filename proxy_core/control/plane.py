@@ -231,6 +231,10 @@ class ControlPlane(Protocol):
         """
         ...
 
+    async def session_tags(self) -> dict[str, dict[str, int]]:
+        """Names of tags in use, with their values and how many of the latest 20,000 tagged requests have each."""
+        ...
+
     async def agents(self) -> list[AgentInfo]:
         """Every agent of the journal, those with the latest requests first, at most 500."""
         ...

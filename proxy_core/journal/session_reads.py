@@ -90,12 +90,13 @@ class SessionReads(SessionTotals):
             )
         return turns
 
-    async def latest_request(self, agent: str) -> tuple[TransactionRow, bytes] | None:
-        """The latest request of an agent, with its body."""
-        query = listed().add_columns(transactions.c.body).where(transactions.c.agent == agent)
-        for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(1)):
-            return row_of(one), (await self._bodies([one.body]))[0]
-        return None
+    async def latest_requests(self, agents: Sequence[str]) -> dict[str, tuple[TransactionRow, bytes]]:
+        """The latest request of each of these agents, with its body."""
+        newest = select(func.max(transactions.c.seq)).where(transactions.c.agent.in_(agents)).group_by(transactions.c.agent)
+        query = listed().add_columns(transactions.c.body).where(transactions.c.seq.in_(newest))
+        found = await self._all(query)
+        bodies = await self._bodies([one.body for one in found])
+        return {one.agent: (row_of(one), body) for one, body in zip(found, bodies, strict=True)}
 
     async def first_since(self, transaction_id: str) -> int:
         """Number of the first transaction whose id is not before this one; beyond the newest where there is none."""
