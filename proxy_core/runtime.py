@@ -31,6 +31,7 @@ from proxy_core.control.route_book import RouteBook
 from proxy_core.gateway import LAST_WORDS_S, Gateway
 from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
+from proxy_core.interceptors.registry import build_interceptors
 from proxy_core.journal.client_keys import ClientKeys
 from proxy_core.journal.journal import Journal
 from proxy_core.limits.client_keys import KeyCheck
@@ -137,6 +138,8 @@ class GatewayRuntime:
             self._control.start()
         if self._watch is not None:
             self._watch.start()
+        if self._interceptors is not None:
+            self._interceptors.start()
         self._lag.start()
         self._warming = spawn(self._prices.load(), name="load prices")
         self._closing = spawn(self._close_after_serving(), name="close the gateway")
@@ -190,6 +193,7 @@ class GatewayRuntime:
         if settings.server.auth != "passthrough":
             self._keys = KeyCheck(settings.server.auth, store=ClientKeys(store), configured=settings.keys, clock=loop.time)
         limiter = Limiter(settings.limits, ledger=self._ledger, prices=self._prices, clock=loop.time)
+        self._interceptors = build_interceptors(settings, self._data_dir)
         stats = PolicyStats()
         self._policies = PolicyBook(settings, journal=self._journal, feed=self._feed, stats=stats)
         self._gateway = Gateway(
@@ -208,6 +212,7 @@ class GatewayRuntime:
             keys=self._keys,
             limiter=limiter,
             new_id=self._new_id,
+            interceptors=self._interceptors,
         )
         self._routes = RouteBook(
             settings,
@@ -256,6 +261,11 @@ class GatewayRuntime:
         self._metrics.watch("luthien_sessions_active", "Sessions within their time to live.", lambda: self._sessions.active)
         self._metrics.watch("luthien_loop_lag_seconds", "Worst lateness of the event loop.", lambda: self._lag.worst_s)
         self._metrics.watch_counts("luthien_session_lookups", "How sessions were told.", "result", lambda: self._sessions.lookups)
+        if (watching := self._interceptors) is not None:
+            counts = self._metrics.watch_counts
+            counts("luthien_interceptor_events", "Records given to interceptors.", "type", watching.events_taken)
+            counts("luthien_interceptor_dropped", "Records that interceptors did not take.", "type", watching.dropped)
+            counts("luthien_interceptor_errors", "Faults of interceptors.", "type", watching.errors)
         mesh = PolicyMesh(
             gateway=self._gateway,
             router=self._router,
@@ -350,6 +360,8 @@ class GatewayRuntime:
                 await self._watch.stop()
             if self._control is not None:
                 await self._control.close()
+            if self._interceptors is not None:
+                await self._interceptors.close()
             await self._close_limits()
             await self._journal.close()
             await self._transport.aclose()

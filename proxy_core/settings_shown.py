@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from proxy_core.settings import PolicySettings
+from proxy_core.settings import InterceptorSettings, PolicySettings
 
 
 def shown(value: Any) -> Any:
@@ -18,6 +18,10 @@ def shown(value: Any) -> Any:
 
         named = {name: getattr(value, name) for name in type(value).model_fields}
         return {**named, "params": masked_raw(value.use, value.params)}
+    if isinstance(value, InterceptorSettings):
+        from proxy_core.interceptors.registry import shown_config
+
+        return {"type": value.type, "enabled": value.enabled, "config": shown_config(value)}
     if isinstance(value, BaseModel):
         return {name: shown(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, dict):

@@ -1,0 +1,228 @@
+"""What an interceptor is, and what it is told: records of transactions that have begun and ended.
+
+An interceptor is a passive observer. It runs in a thread of its own, after the fact, and nothing that it does, raises or waits
+for reaches the traffic. Records never change; they hold the traffic as it was, secrets included, so whatever is written
+anywhere goes through `redacted`, `redacted_text` or `shown_headers` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict
+
+from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known, redact_query
+from proxy_core.verdicts import Verdict
+from proxy_core.wire.codec import codec_for
+from proxy_core.wire.conversation import Answer
+from proxy_core.wire.dialects import Operation
+from proxy_core.wire.encodings import UnreadableEncoding, decoded
+
+if TYPE_CHECKING:
+    from proxy_core.interceptors.events import Event
+    from proxy_core.interceptors.surroundings import Surroundings
+
+RawHeaders = list[tuple[bytes, bytes]]
+STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
+
+
+class Config(BaseModel):
+    """The keys of an interceptor in the configuration: unknown ones are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Begun(Struct, frozen=True, kw_only=True):
+    """A request that is on record and about to be sent on, or was refused."""
+
+    transaction_id: str
+    started_at: float
+    """Unix time in seconds at its first byte."""
+    method: str
+    path: str
+    """As the client sent it, without the query."""
+    query: bytes
+    headers: RawHeaders
+    """Names in lower case, credentials included."""
+    body: bytes
+    client: str
+    """The client's address, `host:port`."""
+    dialect: str
+    """`openai`, `anthropic` or `ollama`; empty where the path belongs to no API."""
+    operation: str
+    """A value of wire.dialects.Operation; empty as well."""
+    model: str
+    upstream: str
+    """Where it is meant to go; policies and failures may yet send it elsewhere."""
+    reason: str
+    stream: bool
+    session_id: str
+    """Empty where none could be told."""
+    predecessor: str
+    """The expired session that this one continues."""
+    parent_session: str
+    link: str
+    """How the session was told: `header`, `mark`, `response`, `prefix`, `inferred`, `new` or `none`."""
+    side: bool
+    """Whether it stands beside the conversation: a title, a summary, a memory."""
+    agent: str
+    user: str
+    tags: tuple[tuple[str, str], ...]
+    workflow: str
+    key: str
+    """Name of the client's key, never the key."""
+    history: tuple[memoryview, ...]
+    """Each entry of `messages` or `input` as a slice of the body."""
+    history_hashes: tuple[bytes, ...]
+    """A keyed hash of each entry."""
+    system: bytes
+    """System prompt or instructions as raw JSON; a leading system message as a whole."""
+    secrets: tuple[bytes, ...]
+    """The credentials that it carries."""
+
+    def redacted(self, raw: bytes) -> bytes:
+        """Bytes of this transaction as they may be written: without its credentials and all that looks like a key."""
+        return redact_formats(redact_known(raw, self.secrets))
+
+    def redacted_text(self, text: str) -> str:
+        """The same for text."""
+        if not text:
+            return text
+        raw = text.encode("utf-8", "replace")
+        kept = self.redacted(raw)
+        return text if kept is raw else kept.decode("utf-8", "replace")
+
+    def shown_headers(self, headers: RawHeaders) -> list[tuple[str, str]]:
+        """Headers of this transaction as they may be written."""
+        return redact_headers(headers, self.secrets)
+
+    @property
+    def shown_query(self) -> str:
+        """The query as it may be written."""
+        return self.redacted(redact_query(self.query)).decode("latin-1")
+
+
+class Finished(Struct, frozen=True, kw_only=True):
+    """A transaction that has ended and whose outcome is on record. None is unknown, never zero."""
+
+    begun: Begun
+    finished_at: float
+    """Unix time in seconds."""
+    outcome: str
+    """A value of transaction_row.Outcome."""
+    verdict: str
+    verdicts: tuple[Verdict, ...]
+    status: int | None
+    """HTTP status sent to the client; None where nothing was."""
+    headers: RawHeaders
+    """Of the answer."""
+    content_type: str
+    content_encoding: str
+    body: bytes
+    """What the client was given, or the beginning of it."""
+    body_bytes: int
+    """Its full length."""
+    complete: bool
+    arrivals: list[tuple[int, float]]
+    """Pieces of the answer as they came: offset of the piece's end, and ms since the first byte of the request."""
+    upstream: str
+    """The upstream that was asked last; empty where none was."""
+    upstream_api: str
+    """The API that it speaks."""
+    upstream_answered: bool
+    translated: bool
+    """Whether the upstream spoke another API than the client; what is here of its answer is in the client's."""
+    upstream_status: int | None
+    """Its status, where policies made the client's differ."""
+    upstream_body: bytes | None
+    """Its body, without content encoding, where policies made the client's differ."""
+    reason: str
+    """Why it went there: routing reason codes."""
+    model: str
+    """As asked for, or as answered where the request names none."""
+    response_id: str
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    estimated: bool
+    """Whether luthien estimated the tokens."""
+    cost_usd: float | None
+    ttft_ms: float | None
+    total_ms: float | None
+    error: str
+    """What luthien says went wrong."""
+    answer_error: str
+    """`type: message` of an error that the upstream reported."""
+    stop_reason: str
+    tool_calls: int
+    _answer: Answer | None = None
+
+    @property
+    def readable_body(self) -> bytes:
+        """The body without content encoding; as it is where that cannot be undone."""
+        if not self.content_encoding:
+            return self.body
+        try:
+            return decoded(self.body, self.content_encoding)
+        except UnreadableEncoding:
+            return self.body
+
+    @property
+    def is_stream(self) -> bool:
+        return self.content_type.startswith(STREAM_TYPES)
+
+    @property
+    def answer(self) -> Answer:
+        """What the client was answered, in the canonical form; read once, at the first call."""
+        if self._answer is None:
+            msgspec.structs.force_setattr(self, "_answer", self._read())
+        return self._answer or Answer()
+
+    def _read(self) -> Answer:
+        operation = self.begun.operation
+        codec = codec_for(Operation(operation)) if operation else None
+        body = self.readable_body
+        if codec is None or not body:
+            return Answer(complete=self.complete)
+        if not self.is_stream:
+            return codec.read_response(body)
+        decoder = codec.stream_decoder()
+        decoder.feed(body)
+        return decoder.finish()
+
+
+C = TypeVar("C", bound=Config)
+
+
+class Interceptor(Generic[C]):
+    """Watches transactions. A subclass sets `config_model` and overrides what it wants to hear; everything is called from one
+    thread, and whatever is raised is counted, logged once a minute and forgotten."""
+
+    config_model: ClassVar[type[Any]] = Config
+    dropped = 0
+    """What it had to leave out itself, beside what never reached it; counts in `luthien_interceptor_dropped_total`."""
+
+    def __init__(self, config: C, surroundings: Surroundings) -> None:
+        """Raises ConfigurationError where it cannot work; touches neither disk nor network yet."""
+        self.config = config
+        self.surroundings = surroundings
+
+    def begun(self, begun: Begun) -> None:
+        """A request came."""
+
+    def finished(self, finished: Finished) -> None:
+        """A transaction ended."""
+
+    def events(self, events: Sequence[Event]) -> None:
+        """What a transaction means in the event schema; comes beside `begun` and `finished`, and when a session ends."""
+
+    def flush(self, now: float) -> None:
+        """After each batch, and a few times a second while nothing happens: write what was gathered. `now` is a monotonic clock
+        in seconds."""
+
+    def close(self) -> None:
+        """The gateway stops: write the rest at once. Called once, last."""

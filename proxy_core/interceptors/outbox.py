@@ -1,0 +1,178 @@
+"""Lines on their way to a collector: in memory while it takes them, in bounded files while it does not.
+
+A line leaves only when `done` says that it was taken, so a collector may get lines twice after a crash, never none. What is on
+disk when luthien stops, or is killed, is sent at the next start. Above the bound the oldest lines go, counted. Two threads use
+it: one puts, one takes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from pathlib import Path
+
+from proxy_core.interceptors import files
+
+MAX_IN_MEMORY = 5_000
+"""Lines; more go to disk."""
+MAX_MEMORY_BYTES = 16 * 1024 * 1024
+SEGMENT_BYTES = 512 * 1024
+_FIRST = 1_000_000_000
+_NAME = re.compile(r"(\d{10})\.jsonl")
+
+
+class Outbox:
+    """The lines of one collector."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._memory: deque[bytes] = deque()
+        self._memory_bytes = 0
+        self._hand: deque[bytes] = deque()
+        """Lines that are being sent, the oldest of all."""
+        self._hand_file: Path | None = None
+        """The segment that they come from."""
+        self._segments: deque[tuple[Path, int]] = deque()
+        """Files with their size, oldest first."""
+        self._growing: Path | None = None
+        self._closed = False
+        self.dropped = 0
+
+    def open(self) -> None:
+        """Find what an earlier run has left. Raises OSError."""
+        files.private_folder(self._folder)
+        found = sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+        self._segments = deque((path, path.stat().st_size) for path in found)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is to be sent."""
+        return bool(self._hand or self._segments or self._memory)
+
+    @property
+    def backlog(self) -> bool:
+        """Whether lines wait on disk."""
+        return bool(self._segments or self._hand_file)
+
+    @property
+    def in_memory(self) -> int:
+        return len(self._memory)
+
+    def put(self, line: bytes) -> None:
+        """Add a line. Raises OSError where memory is full and the disk does not take it; then lines are dropped and counted."""
+        with self._lock:
+            self._memory.append(line)
+            self._memory_bytes += len(line)
+            if len(self._memory) > MAX_IN_MEMORY or self._memory_bytes > MAX_MEMORY_BYTES:
+                self._spill()
+
+    def take(self, count: int) -> list[bytes]:
+        """At most `count` of the oldest lines, which stay until `done` or `failed`."""
+        with self._lock:
+            if not self._hand:
+                self._fill_hand(count)
+            return [self._hand[at] for at in range(min(count, len(self._hand)))]
+
+    def done(self, count: int) -> None:
+        """The first `count` lines of those taken have arrived, or are refused for good."""
+        with self._lock:
+            if self._closed:
+                return
+            for _ in range(min(count, len(self._hand))):
+                self._hand.popleft()
+            if not self._hand and self._hand_file is not None:
+                self._hand_file.unlink(missing_ok=True)
+                self._hand_file = None
+
+    def failed(self) -> None:
+        """The collector does not take lines now: put what was taken on disk. Raises OSError."""
+        with self._lock:
+            if not self._closed:
+                self._put_back()
+
+    def close(self) -> None:
+        """Put everything on disk. Raises OSError."""
+        with self._lock:
+            self._closed = True
+            try:
+                self._put_back()
+            finally:
+                self._spill()
+
+    # --- under the lock ---
+
+    def _fill_hand(self, count: int) -> None:
+        while self._segments and not self._hand:
+            path, _ = self._segments.popleft()
+            if path == self._growing:
+                self._growing = None
+            try:
+                self._hand.extend(line + b"\n" for line in path.read_bytes().split(b"\n") if line)
+            except OSError:
+                continue  # it is gone, or cannot be read: there is nothing to send of it
+            if self._hand:
+                self._hand_file = path
+            else:
+                path.unlink(missing_ok=True)
+        if not self._hand:
+            while self._memory and len(self._hand) < count:
+                line = self._memory.popleft()
+                self._memory_bytes -= len(line)
+                self._hand.append(line)
+
+    def _put_back(self) -> None:
+        """Lines in hand become the oldest segment."""
+        lines = b"".join(self._hand)
+        count = len(self._hand)
+        self._hand.clear()
+        before, self._hand_file = self._hand_file, None
+        if not lines:
+            return
+        if before is not None and before.stat().st_size == len(lines):
+            self._segments.appendleft((before, len(lines)))
+            return
+        number = int(self._segments[0][0].stem) - 1 if self._segments else _FIRST
+        path = before or self._folder / f"{number:010d}.jsonl"
+        fresh = path.with_suffix(".new")
+        try:
+            fresh.unlink(missing_ok=True)
+            files.append(fresh, lines)
+            fresh.replace(path)
+        except OSError:
+            self.dropped += count
+            raise
+        self._segments.appendleft((path, len(lines)))
+        self._keep_bound()
+
+    def _spill(self) -> None:
+        """Lines in memory go to the newest segment."""
+        lines, count = b"".join(self._memory), len(self._memory)
+        self._memory.clear()
+        self._memory_bytes = 0
+        if not lines:
+            return
+        path = self._growing
+        if path is None or not self._segments or self._segments[-1][1] >= SEGMENT_BYTES:
+            last = self._segments[-1][0] if self._segments else self._hand_file
+            path = self._folder / f"{int(last.stem) + 1 if last is not None else _FIRST:010d}.jsonl"
+            self._segments.append((path, 0))
+            self._growing = path
+        try:
+            files.append(path, lines)
+        except OSError:
+            self.dropped += count
+            raise
+        self._segments[-1] = (path, self._segments[-1][1] + len(lines))
+        self._keep_bound()
+
+    def _keep_bound(self) -> None:
+        while len(self._segments) > 1 and sum(size for _, size in self._segments) > self._max_bytes:
+            path, _ = self._segments.popleft()
+            try:
+                self.dropped += path.read_bytes().count(b"\n")
+            except OSError:
+                pass  # it is gone already
+            path.unlink(missing_ok=True)

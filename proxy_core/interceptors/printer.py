@@ -1,0 +1,158 @@
+"""`printer`: a line for each request, answer, session and tool call.
+
+Headless the lines go to stderr; while a screen is open that is the screen's, and they go to its log. Control characters are
+written out and secrets redacted. A terminal or pipe that does not take a line at once does not get it: it is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import time
+from collections.abc import Sequence
+
+from proxy_core import logs
+from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor
+from proxy_core.interceptors.events import SPEAKING, Event, fault_of_finished
+from proxy_core.interceptors.surroundings import Surroundings
+
+MAX_BODY_CHARS = 2_000
+PIECE_BYTES = 4_096
+"""A pipe that is ready takes so much without waiting."""
+MAX_LINES = 1_000
+"""Of one batch."""
+
+
+class PrinterConfig(Config):
+    log_requests: bool = True
+    """Whether requests are printed."""
+    log_responses: bool = True
+    """Whether answers are printed."""
+    log_body: bool = False
+    """Whether bodies are printed below them, cut to 2,000 characters."""
+    show_sessions: bool = True
+    """Whether the begin and end of sessions are printed."""
+    show_llm_calls: bool = True
+    """Whether the lines of model calls say model, messages, tokens and cost."""
+    show_tools: bool = True
+    """Whether tool calls and results are printed."""
+
+
+class Printer(Interceptor[PrinterConfig]):
+    """Prints what passes."""
+
+    config_model = PrinterConfig
+
+    def __init__(self, config: PrinterConfig, surroundings: Surroundings) -> None:
+        super().__init__(config, surroundings)
+        self._lines: list[str] = []
+        self._log = logging.getLogger("luthien.printer")
+
+    def begun(self, begun: Begun) -> None:
+        if not self.config.log_requests:
+            return
+        words = [f"-> {begun.method} {begun.path}"]
+        if self.config.show_llm_calls and begun.operation in SPEAKING:
+            words += [begun.model, f"{len(begun.history)} messages"]
+            words.append("stream" if begun.stream else "")
+        words += [f"session {_short(begun.session_id)}" if begun.session_id else "", begun.agent]
+        words.append(f"user {begun.user}" if begun.user else "")
+        words += [f"workflow {begun.workflow}" if begun.workflow else "", " ".join(_tag(*tag) for tag in begun.tags)]
+        self._say(begun, words)
+        if self.config.log_body and begun.body:
+            self._say_body(begun, begun.body)
+
+    def finished(self, finished: Finished) -> None:
+        if not self.config.log_responses:
+            return
+        begun = finished.begun
+        words = [f"<- {finished.status or '---'} {finished.outcome}", f"{begun.method} {begun.path}"]
+        if finished.total_ms is not None:
+            words.append(f"{finished.total_ms:,.0f} ms")
+        if self.config.show_llm_calls and begun.operation in SPEAKING:
+            if finished.input_tokens is not None or finished.output_tokens is not None:
+                counts = f"{_count(finished.input_tokens)} in, {_count(finished.output_tokens)} out"
+                words.append(counts + (" (estimated)" if finished.estimated else ""))
+            words.append(f"${finished.cost_usd:.6f}" if finished.cost_usd is not None else "")
+            words.append(finished.stop_reason)
+            fault = fault_of_finished(finished)
+            words.append(f"{fault.type}: {fault.message}" if fault is not None else "")
+        elif finished.error:
+            words.append(finished.error)
+        words.append(f"verdict {finished.verdict}" if finished.verdict != "allow" else "")
+        self._say(begun, words)
+        if self.config.log_body and finished.body:
+            self._say_body(begun, finished.readable_body)
+
+    def events(self, events: Sequence[Event]) -> None:
+        for event in events:
+            told = event.attributes
+            if event.name in ("session.start", "session.end") and self.config.show_sessions:
+                what = "begins" if event.name == "session.start" else f"has ended ({told.get('session.end_reason')})"
+                self._line(f"   session {_short(event.session_id)} {what}, agent {event.agent_id}")
+            elif event.name == "tool.execution" and self.config.show_tools:
+                params = bytes(told["tool.params"]).decode("utf-8", "replace")
+                self._line(f"   tool {told['tool.name']} {params[:200]}")
+            elif event.name == "tool.result" and self.config.show_tools:
+                took = told["tool.execution_time_ms"]
+                after = f" after {took:,.0f} ms" if took is not None else ""
+                self._line(f"   tool {told['tool.name'] or '?'}: {told['tool.status']}{after}")
+
+    def flush(self, now: float) -> None:
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        if logs.stderr_is_ours():
+            self._print(lines)
+            return
+        self._log.setLevel(logging.INFO)
+        for line in lines:
+            self._log.info("%s", line)
+
+    def close(self) -> None:
+        self.flush(0.0)
+
+    def _say(self, begun: Begun, words: list[str]) -> None:
+        self._line(begun.redacted_text("  ".join(word for word in words if word)))
+
+    def _say_body(self, begun: Begun, body: bytes) -> None:
+        cut = body[: 4 * MAX_BODY_CHARS]
+        self._line(f"   {begun.redacted(cut).decode('utf-8', 'replace')[:MAX_BODY_CHARS]}")
+
+    def _line(self, text: str) -> None:
+        if len(self._lines) < MAX_LINES:
+            self._lines.append(text)
+        else:
+            self.dropped += 1
+
+    def _print(self, lines: list[str]) -> None:
+        clock = time.strftime("%H:%M:%S")
+        try:
+            descriptor = sys.stderr.fileno()
+        except (OSError, ValueError, AttributeError):
+            self.dropped += len(lines)
+            return
+        ready = select.poll()
+        ready.register(descriptor, select.POLLOUT)
+        for line in lines:
+            text = f"{clock} {logs.escaped(logs.redact(line))}\n".encode("utf-8", "backslashreplace")
+            if len(text) > PIECE_BYTES:
+                text = text[: PIECE_BYTES - 1].decode("utf-8", "ignore").encode("utf-8") + b"\n"
+            if any(state & select.POLLOUT for _, state in ready.poll(0)):
+                os.write(descriptor, text)
+            else:
+                self.dropped += 1
+
+
+def _short(session_id: str) -> str:
+    return session_id if len(session_id) <= 16 else f"{session_id[:12]}…"
+
+
+def _tag(name: str, value: str) -> str:
+    return f"#{name}={value}"
+
+
+def _count(tokens: int | None) -> str:
+    return "?" if tokens is None else f"{tokens:,}"

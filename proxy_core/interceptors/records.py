@@ -1,0 +1,143 @@
+"""From what the gateway hands over to what interceptors are told.
+
+On the loop a transaction leaves two small items that hold references; here, in the interceptors' thread, they become `Begun`
+and `Finished`.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from proxy_core.interceptors.base import Begun, Finished
+from proxy_core.journal.records import Intent, Outcome
+from proxy_core.running import Running
+from proxy_core.wire.glance import Glance
+
+
+class Began:
+    """A request, as the loop leaves it."""
+
+    __slots__ = ("begun", "glance", "hashes", "intent", "size")
+
+    def __init__(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> None:
+        self.intent = intent
+        self.glance = glance
+        self.hashes = hashes
+        self.size = 0
+        self.begun: Begun | None = None
+        """Made in the thread, once."""
+
+
+class Ended:
+    """A transaction that is over, as the loop leaves it. It takes from `running` what no longer changes."""
+
+    __slots__ = (
+        "arrivals", "began", "content_encoding", "content_type", "outcome", "size", "started", "translated", "upstream",
+        "upstream_api",
+    )  # fmt: skip
+
+    def __init__(self, began: Began, outcome: Outcome, running: Running) -> None:
+        self.began = began
+        self.outcome = outcome
+        self.arrivals = running.arrivals
+        self.started = running.started
+        self.content_type = running.content_type
+        self.content_encoding = running.content_encoding
+        self.upstream = running.row.upstream
+        self.upstream_api = running.upstream.api.value if running.upstream is not None else ""
+        self.translated = running.translated is not None
+        self.size = 0
+
+
+def begun_of(item: Began) -> Begun:
+    """The record of a request."""
+    if item.begun is None:
+        item.begun = _begun(item)
+    return item.begun
+
+
+def _begun(item: Began) -> Begun:
+    intent, glance = item.intent, item.glance
+    secrets = tuple(one.decode("latin-1") for one in intent.secrets)
+
+    def name(text: str) -> str:
+        # A client may put its key where a name belongs.
+        for secret in secrets:
+            if secret in text:
+                text = text.replace(secret, "[redacted]")
+        return text
+
+    return Begun(
+        transaction_id=intent.transaction_id,
+        started_at=intent.started_ns / 1e9,
+        method=intent.method,
+        path=name(intent.path),
+        query=intent.query,
+        headers=intent.headers,
+        body=intent.body,
+        client=intent.client,
+        dialect=intent.dialect,
+        operation=intent.operation,
+        model=name(intent.model),
+        upstream=intent.upstream,
+        reason=intent.reason,
+        stream=intent.stream,
+        session_id=name(intent.session_id),
+        predecessor=intent.predecessor,
+        parent_session=name(intent.parent_session),
+        link=intent.link,
+        side=intent.side,
+        agent=name(intent.agent),
+        user=name(intent.user),
+        tags=tuple((name(word), name(value)) for word, value in intent.tags),
+        workflow=name(intent.workflow),
+        key=intent.key,
+        history=glance.history,
+        history_hashes=item.hashes,
+        system=glance.system,
+        secrets=intent.secrets,
+    )
+
+
+def finished_of(item: Ended) -> Finished:
+    """The record of a transaction that has ended."""
+    outcome = item.outcome
+    begun = begun_of(item.began)
+    if outcome.secrets != begun.secrets:  # policies have added credentials
+        begun = replace(begun, secrets=outcome.secrets)
+    return Finished(
+        begun=begun,
+        finished_at=outcome.finished_ns / 1e9,
+        outcome=outcome.outcome,
+        verdict=outcome.verdict,
+        verdicts=outcome.verdicts,
+        status=outcome.status,
+        headers=outcome.headers,
+        content_type=item.content_type,
+        content_encoding=item.content_encoding,
+        body=outcome.body,
+        body_bytes=outcome.body_bytes,
+        complete=outcome.complete,
+        arrivals=[(end, round((at - item.started) * 1e3, 3)) for end, at in item.arrivals],
+        upstream=item.upstream,
+        upstream_api=item.upstream_api,
+        translated=item.translated,
+        upstream_answered="responded" in outcome.timing,
+        upstream_status=outcome.upstream_status,
+        upstream_body=outcome.upstream_body,
+        reason=outcome.reason or begun.reason,
+        model=begun.model or outcome.model,
+        response_id=outcome.response_id,
+        input_tokens=outcome.input_tokens,
+        output_tokens=outcome.output_tokens,
+        cached_tokens=outcome.cached_tokens,
+        reasoning_tokens=outcome.reasoning_tokens,
+        estimated=outcome.estimated,
+        cost_usd=outcome.cost_usd,
+        ttft_ms=outcome.ttft_ms,
+        total_ms=outcome.total_ms,
+        error=begun.redacted_text(outcome.error),
+        answer_error=begun.redacted_text(outcome.answer_error),
+        stop_reason=outcome.stop_reason,
+        tool_calls=outcome.tool_calls,
+    )

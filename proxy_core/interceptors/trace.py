@@ -1,0 +1,180 @@
+"""`trace`: events to an HTTP collector, in batches, tried again for as long as it takes.
+
+A thread of its own sends, so a collector that refuses, stalls or is away delays nothing but its own events. They wait in memory,
+then in files of the data folder, which survive a restart and are bounded. Three ways to say a batch: a JSON array, JSON lines,
+or each event in a request of its own. At least once: after a crash a collector may see events again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+
+from proxy_core.errors import ConfigurationError
+from proxy_core.interceptors.base import Config, Interceptor
+from proxy_core.interceptors.events import Event, encode_event
+from proxy_core.interceptors.outbox import Outbox
+from proxy_core.interceptors.redaction import safe_line
+from proxy_core.interceptors.surroundings import Surroundings
+
+log = logging.getLogger(__name__)
+
+REFUSED_FOR_GOOD = frozenset({400, 413, 415, 422})
+"""Statuses after which the same events are not sent again: they would be refused again."""
+FIRST_WAIT_S, LAST_WAIT_S = 0.5, 60.0
+LAST_TRY_S = 1.5
+"""What waits when luthien stops is sent for so long, and goes to disk then."""
+TELL_EVERY_S = 60.0
+MAX_ANSWER_BYTES = 65_536
+_TYPES = {"array": "application/json", "lines": "application/x-ndjson", "single": "application/json"}
+
+
+class TraceConfig(Config):
+    url: str = Field(validation_alias=AliasChoices("url", "api_url"))
+    """Where events are posted to, path included."""
+    access_key: SecretStr | None = None
+    """Sent as `authorization: Bearer …`; best as `${VARIABLE}`."""
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Further headers."""
+    send: Literal["array", "lines", "single"] = "array"
+    """How a batch is said: one JSON array, JSON lines, or a request for each event."""
+    batch_size: int = Field(default=100, ge=1, le=10_000)
+    """Events of one request at most."""
+    batch_interval_s: float = Field(default=1.0, ge=0.01, le=60)
+    """Longest time that an event waits for others."""
+    timeout_s: float = Field(default=10.0, gt=0, le=300, validation_alias=AliasChoices("timeout_s", "timeout"))
+    """Longest pause of the collector while a request is under way."""
+    spool_mb: float = Field(default=64.0, ge=1, le=100_000)
+    """Events kept on disk while the collector does not take them, in MB; above it the oldest are dropped and counted."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give a URL like https://collector.example.com/v1/events")
+        if parts.username or parts.password:
+            raise ValueError("give a credential as access_key or in headers, not in the URL")
+        return value
+
+
+class Trace(Interceptor[TraceConfig]):
+    """Sends events to a collector."""
+
+    config_model = TraceConfig
+
+    def __init__(self, config: TraceConfig, surroundings: Surroundings) -> None:
+        super().__init__(config, surroundings)
+        parts = urlsplit(config.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if (parts.hostname or "", port) in surroundings.own_addresses:
+            raise ConfigurationError(f"url: {config.url} is luthien itself; each event would make more of them")
+        name = blake2b(config.url.encode("utf-8"), digest_size=6).hexdigest()
+        self._outbox = Outbox(surroundings.data_dir / "spool" / f"trace-{name}", max_bytes=int(config.spool_mb * 1_048_576))
+        self._closing = threading.Event()
+        self._due = threading.Event()
+        """A batch is full, or luthien stops."""
+        self._thread: threading.Thread | None = None
+        self._refused = 0
+        self._told_at = -TELL_EVERY_S
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        return self._outbox.dropped + self._refused
+
+    def events(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._outbox.put(safe_line(encode_event(event), ()) + b"\n")
+        if self._outbox.in_memory >= self.config.batch_size:
+            self._due.set()
+
+    def flush(self, now: float) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
+            self._outbox.open()
+            self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._due.set()
+        if self._thread is not None:
+            self._thread.join(LAST_TRY_S + 0.5)
+        self._outbox.close()
+
+    # --- in its own thread ---
+
+    def _run(self) -> None:
+        config = self.config
+        headers = {"user-agent": "luthien", "content-type": _TYPES[config.send]}
+        if config.access_key is not None:
+            headers["authorization"] = f"Bearer {config.access_key.get_secret_value()}"
+        headers |= {name: value.get_secret_value() for name, value in config.headers.items()}
+        wait_s = 0.0
+        with httpx.Client(headers=headers, timeout=config.timeout_s) as client:
+            while not self._closing.is_set():
+                if wait_s:
+                    self._closing.wait(wait_s)
+                elif not self._outbox.backlog and self._outbox.in_memory < config.batch_size:
+                    self._due.wait(config.batch_interval_s)
+                self._due.clear()
+                if self._send_batch(client):
+                    wait_s = 0.0
+                else:
+                    wait_s = min(LAST_WAIT_S, max(FIRST_WAIT_S, wait_s * 2)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads
+            deadline = time.monotonic() + LAST_TRY_S
+            while self._outbox.waiting and time.monotonic() < deadline and self._send_batch(client):
+                pass
+
+    def _send_batch(self, client: httpx.Client) -> bool:
+        """Send the oldest events; False where the collector does not take them now."""
+        lines = self._outbox.take(self.config.batch_size)
+        if not lines:
+            return True
+        if self.config.send == "single":
+            return all(self._post(client, line[:-1], 1) for line in lines)
+        body = b"".join(lines) if self.config.send == "lines" else b"[" + b",".join(line[:-1] for line in lines) + b"]"
+        return self._post(client, body, len(lines))
+
+    def _post(self, client: httpx.Client, body: bytes, count: int) -> bool:
+        try:
+            with client.stream("POST", self.config.url, content=body) as response:
+                status = response.status_code
+                size = 0
+                for chunk in response.iter_raw():  # read to its end, or the connection cannot be used again
+                    size += len(chunk)
+                    if size > MAX_ANSWER_BYTES:
+                        break
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
+            return self._failed(f"{type(fault).__name__}: {fault}")
+        if status < 300:
+            self._outbox.done(count)
+            return True
+        if status in REFUSED_FOR_GOOD:
+            self._refused += count
+            self._outbox.done(count)
+            self._tell(f"the collector refused {count} events for good with status {status}")
+            return True
+        return self._failed(f"status {status}")
+
+    def _failed(self, why: str) -> bool:
+        self._tell(f"the collector does not take events ({why}); they wait in the spool of the data folder")
+        try:
+            self._outbox.failed()
+        except OSError as fault:
+            self._tell(f"events are lost, because the spool cannot be written: {fault}")
+        return False
+
+    def _tell(self, what: str) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            log.warning("trace: %s", what)
