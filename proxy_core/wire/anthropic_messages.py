@@ -263,9 +263,12 @@ class MessagesStreamDecoder(SseStreamDecoder):
             self._events.append(OpaqueEvent(kind or "event", raw))
 
     def _add_usage(self, usage: Any, raw: bytes) -> None:
-        """Later counts are totals that replace earlier ones; what is left out stays."""
+        """Counts are totals so far: the largest one counts, and what is left out later stays."""
         if isinstance(usage, dict):
-            self._usage_fields.update({key: value for key, value in usage.items() if value is not None})
+            for key, value in usage.items():
+                known = self._usage_fields.get(key)
+                if value is not None and not (type(value) is type(known) is int and value < known):
+                    self._usage_fields[key] = value
             merged = messages_usage(self._usage_fields)
             if merged is not None:
                 self._usage = merged

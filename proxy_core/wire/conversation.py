@@ -109,6 +109,13 @@ class Usage(Struct, frozen=True):
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    """Those of the cache writes that are kept for an hour, which cost more."""
+    input_audio_tokens: int | None = None
+    """Those of the input that are audio."""
+    output_audio_tokens: int | None = None
+    web_searches: int | None = None
+    """Searches of the provider's own tool, which cost apart from tokens."""
 
 
 class AnswerError(Struct, frozen=True):

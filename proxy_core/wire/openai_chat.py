@@ -254,6 +254,7 @@ class _PlainDetails(msgspec.Struct):
     cached_tokens: _Count = None
     cache_write_tokens: None = None
     reasoning_tokens: _Count = None
+    audio_tokens: Annotated[int, msgspec.Meta(ge=0, le=0)] | None = None
 
 
 class _PlainUsage(msgspec.Struct):

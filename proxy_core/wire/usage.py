@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from proxy_core.wire.conversation import Usage
 from proxy_core.wire.tolerant_json import JsonObject, as_count, as_object, total
 
@@ -33,7 +35,11 @@ def chat_usage(value: Any) -> Usage | None:
     written = as_count(prompt.get("cache_write_tokens"))
     if written is None:
         written = _first(value, "cache_creation_input_tokens")
-    return reported(Usage(input_tokens, output, cached, written, reasoning))
+    counts = Usage(input_tokens, output, cached, written, reasoning)
+    audio = as_count(prompt.get("audio_tokens")), as_count(completion.get("audio_tokens"))
+    if any(audio):
+        counts = replace(counts, input_audio_tokens=audio[0], output_audio_tokens=audio[1])
+    return reported(counts)
 
 
 def embeddings_usage(value: Any) -> Usage | None:
@@ -70,15 +76,18 @@ def messages_usage(value: JsonObject) -> Usage | None:
     cached = as_count(value.get("cache_read_input_tokens"))
     written = as_count(value.get("cache_creation_input_tokens"))
     output_details = as_object(value.get("output_tokens_details"))
-    return reported(
-        Usage(
-            None if uncached is None else total(uncached, cached, written),
-            as_count(value.get("output_tokens")),
-            cached,
-            written,
-            as_count(output_details.get("thinking_tokens")),
-        )
+    counts = Usage(
+        None if uncached is None else total(uncached, cached, written),
+        as_count(value.get("output_tokens")),
+        cached,
+        written,
+        as_count(output_details.get("thinking_tokens")),
     )
+    for_an_hour = as_count(as_object(value.get("cache_creation")).get("ephemeral_1h_input_tokens"))
+    searches = as_count(as_object(value.get("server_tool_use")).get("web_search_requests"))
+    if for_an_hour or searches:
+        counts = replace(counts, cache_write_1h_tokens=for_an_hour, web_searches=searches)
+    return reported(counts)
 
 
 def ollama_usage(prompt_eval_count: Any, eval_count: Any) -> Usage | None:

@@ -151,3 +151,30 @@ def test_counted_tokens_are_input() -> None:
     assert COUNT_TOKENS_CODEC.read_response(b'{"input_tokens":14}').usage == Usage(14)
     assert COUNT_TOKENS_CODEC.read_response(b'{"input_tokens":"many"}').usage is None
     assert COUNT_TOKENS_CODEC.read_request(b'{"messages":[{"role":"user","content":"x"}]}').messages[0].role == "user"
+
+
+def test_counts_of_a_stream_add_up_and_never_shrink() -> None:
+    start = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 1}
+    later = {
+        "input_tokens": 0,
+        "output_tokens": 30,
+        "cache_read_input_tokens": None,
+        "server_tool_use": {"web_search_requests": 2},
+    }
+    answer = streamed(
+        {"type": "message_start", "message": {"model": "c", "usage": start}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": later},
+        {"type": "message_stop"},
+    )
+    assert answer.usage == Usage(17, 30, 5, 2, web_searches=2)
+
+
+def test_cache_writes_for_an_hour_are_told_apart() -> None:
+    usage = {
+        "input_tokens": 1,
+        "cache_creation_input_tokens": 7,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+        "output_tokens": 9,
+    }
+    body = json.dumps({"type": "message", "content": [], "usage": usage}).encode()
+    assert CODEC.read_response(body).usage == Usage(8, 9, None, 7, cache_write_1h_tokens=4)

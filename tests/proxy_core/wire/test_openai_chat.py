@@ -141,6 +141,16 @@ def test_legacy_function_calls_custom_tools_and_several_choices() -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"audio_tokens": 4, "cached_tokens": 0},
+                "completion_tokens_details": {"audio_tokens": 3},
+            },
+            Usage(9, 5, 0, input_audio_tokens=4, output_audio_tokens=3),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 0}}, Usage(9, 5)),
         (None, None),
         ({}, None),
         ("many", None),
