@@ -17,6 +17,7 @@ import typer
 from luthien_tui.commands import config_group, keys_group, policies_group, route_group
 from luthien_tui.commands.ending import complain, crashed, flush, silence
 from luthien_tui.commands.given import SERVING, STORED, AsJson, Given, takes
+from luthien_tui.commands.replay_command import replay
 from proxy_core.errors import ExitCode, LuthienError
 
 app = typer.Typer(
@@ -145,6 +146,9 @@ def log(
     from luthien_tui.commands.log import run_log
 
     raise typer.Exit(run_log(given, filter_text, as_json=as_json, follow=follow, limit=limit, body=body))
+
+
+app.command("replay")(replay)
 
 
 @app.command("generate-config")

@@ -43,7 +43,9 @@ _current: ContextVar[Current | None] = ContextVar("replayed_transaction", defaul
 class Names:
     """The transactions under way, by the name in the header and by that of the gateway."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, new_ids: bool = False) -> None:
+        """With `new_ids` transactions get names of their own, not the recorded ones."""
+        self._new_ids = new_ids
         self.by_number: dict[bytes, Current] = {}
         self.by_id: dict[str, Current] = {}
         self._taken: set[str] = set()
@@ -65,7 +67,7 @@ class Names:
         """The recorded transaction's own id, so that what is made of ids is the same again; a new one where it is taken."""
         current = _current.get()
         wanted = current.exchange.transaction_id if current is not None else ""
-        if current is None or current.transaction_id or not _is_id(wanted) or wanted in self._taken:
+        if current is None or current.transaction_id or self._new_ids or not _is_id(wanted) or wanted in self._taken:
             wanted = new_ulid(unix_ms)
         self._taken.add(wanted)
         if current is not None and not current.transaction_id:

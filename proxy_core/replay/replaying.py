@@ -91,16 +91,23 @@ class Replay:
     """A gateway for replaying. `async with Replay(settings, data_dir) as replay: async for one in replay.run(exchanges)`."""
 
     def __init__(
-        self, settings: Settings, data_dir: Path, *, pace: Pace | None = None, target: Callable[[Exchange], bytes] | None = None
+        self,
+        settings: Settings,
+        data_dir: Path,
+        *,
+        pace: Pace | None = None,
+        target: Callable[[Exchange], bytes] | None = None,
+        new_ids: bool = False,
     ) -> None:
         """Offline, unless `target` says where a request goes live: a raw path and query of the gateway.
 
-        The settings are those of `offline_settings` or `live_settings`."""
+        The settings are those of `offline_settings` or `live`. `new_ids` is for a journal that may have the recorded ones.
+        """
         self._settings = settings
         self._data_dir = data_dir
         self._pace = pace or Pace()
         self._target = target
-        self._names = Names()
+        self._names = Names(new_ids=new_ids)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Replay:
@@ -223,7 +230,7 @@ class Replay:
         return Answered(
             status=response.status,
             headers=response_headers(response.headers),
-            body=bytes(body),
+            body=_with_recorded_id(bytes(body), replayed),
             chunks=chunks,
             duration_ms=(loop.time() - replayed.started) * 1e3,
             complete=complete,
@@ -264,6 +271,14 @@ class Replay:
             return "deny", ""
         replayed.note("it was held and the recording has no decision, so it was approved")
         return "approve", ""
+
+
+def _with_recorded_id(body: bytes, replayed: Current) -> bytes:
+    """Luthien makes ids and names in answers out of the transaction's own; they are compared under the recorded one."""
+    recorded_id, given = replayed.exchange.transaction_id, replayed.transaction_id
+    if not recorded_id or not given or recorded_id == given:
+        return body
+    return body.replace(given.encode("ascii"), recorded_id.encode("utf-8", "replace"))
 
 
 def why_not(exchange: Exchange) -> str:
