@@ -39,7 +39,7 @@ OPTIONS = {
 ONE_UPSTREAM_OPTIONS = ("base_url", "type", "api_key")
 SECRET_LEAVES = frozenset({"api_key", "api_keys", "database_url", "proxy"})
 _PLACE_PARTS = re.compile(r"[.\[\]]+")
-_FAULT_PLACE = re.compile(r"^((?:policies|chains|keys|holds)[\w.\[\]-]*):")
+_FAULT_PLACE = re.compile(r"^((?:policies|chains|keys|holds|routing|limits|interceptors)\b\S*?):(?= )")
 
 
 @dataclass(frozen=True)

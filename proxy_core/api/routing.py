@@ -38,8 +38,8 @@ def add_routing_routes(app: FastAPI, plane: ControlPlane) -> None:
         summary="Change thresholds, or keep everything local",
     )
     async def change(given: RoutingChange, who: Operator) -> Response:
-        """Checked as a whole, recorded, then in force for every later request. Thresholds hold until `routing` is changed in the
-        configuration; keeping everything local holds until it is taken back."""
+        """Checked as a whole, recorded, then in force for every later request. A threshold lies over the
+        configuration's until that says something else of it; keeping everything local holds until it is taken back."""
         if not given.params and given.override is None:
             raise ControlInvalid("params", "give params, an override, or both")
         if given.params:

@@ -2,8 +2,8 @@
 
 Looked at once a second (and when somebody asks, as SIGHUP does), off the event loop. A file is read when it has stayed the same
 for a moment, because editors write in pieces. What cannot be read or is not valid changes nothing, and the log says which line
-is at fault. Policies, chains, holds, keys, limits and the log's level change at once and in one step; of anything else the log
-says that it takes effect at the next start.
+is at fault. Policies, chains, routing, holds, keys, limits and the log's level change at once and in one step; of anything else
+the log says once that it takes effect at the next start.
 """
 
 from __future__ import annotations
@@ -18,17 +18,26 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy_core.control.policy_book import PolicyBook
+from proxy_core.control.route_book import RouteBook
+from proxy_core.control.route_params import differing
 from proxy_core.errors import ConfigurationError, LuthienError
 from proxy_core.policies import local_files
 from proxy_core.policies.masking import masked
-from proxy_core.settings import Settings
+from proxy_core.settings import Section, Settings
 from proxy_core.settings_sources import LoadedSettings
 from proxy_core.tasks import spawn
 
 log = logging.getLogger(__name__)
 
-LIVE = ("policies", "chains", "policy_paths", "holds", "keys", "limits", "logging")
-"""Sections that change while the gateway runs."""
+LIVE = frozenset(
+    {
+        *("policies", "chains", "policy_paths", "holds", "keys", "limits", "logging.level"),
+        *(f"routing.{name}" for name in ("sensitivity", "cost", "default_provider", "on_unsupported", "models", "tags")),
+    }
+)
+"""What changes while the gateway runs, as sections and settings."""
+RECORDED = ("holds", "keys", "limits", "logging")
+"""Sections whose changes are recorded whole; of routing what differs is, and policies record their own."""
 LOOK_EVERY_S = 1.0
 SETTLE_S = 0.25
 """A file that was changed is read when it has not changed again for so long."""
@@ -45,6 +54,7 @@ class ConfigWatch:
         *,
         load: Callable[[], LoadedSettings],
         book: PolicyBook,
+        routes: RouteBook,
         apply: Callable[[Settings], None],
         file: Path | None = None,
         started_with: Settings,
@@ -54,6 +64,7 @@ class ConfigWatch:
         """`load` reads all sources anew and may block; `apply` puts holds, keys, limits and the log's level in force at once."""
         self._load = load
         self._book = book
+        self._routes = routes
         self._apply = apply
         self._file = file.absolute() if file is not None else None
         self._waits_for_start = started_with
@@ -110,13 +121,21 @@ class ConfigWatch:
 
     async def _take(self, loaded: LoadedSettings) -> None:
         wanted, present = loaded.settings, self._book.settings
-        live = present.model_copy(update={section: getattr(wanted, section) for section in LIVE})
+        live = _with_live(present, wanted)
         others = {
-            section: (_shown(getattr(present, section)), _shown(getattr(wanted, section)))
-            for section in ("holds", "keys", "limits", "logging")
-            if getattr(wanted, section) != getattr(present, section)
+            section: (_shown(getattr(present, section)), _shown(getattr(live, section)))
+            for section in RECORDED
+            if getattr(live, section) != getattr(present, section)
         }
-        lines = await self._book.take_settings(live, who=self._name, others=others, then=lambda: self._apply(live))
+        if live.routing != present.routing:
+            others["routing"] = differing(present.routing, live.routing)
+        async with self._routes.taking(live, self._name) as take_routes:
+
+            def then() -> None:
+                take_routes()
+                self._apply(live)
+
+            lines = await self._book.take_settings(live, who=self._name, others=others, then=then)
         for warning in loaded.warnings:
             log.warning("%s", warning)
         for line in lines:
@@ -161,12 +180,24 @@ def _shown(value: Any) -> dict[str, Any]:
     return {name: masked(one) for name, one in value.items()}
 
 
+def _with_live(present: Section, wanted: Section, around: str = "") -> Any:
+    """The present settings with those of the wanted ones that change while the gateway runs."""
+    update: dict[str, Any] = {}
+    for name in type(present).model_fields:
+        path = f"{around}{name}"
+        if path in LIVE:
+            update[name] = getattr(wanted, name)
+        elif any(one.startswith(f"{path}.") for one in LIVE):
+            update[name] = _with_live(getattr(present, name), getattr(wanted, name), f"{path}.")
+    return present.model_copy(update=update)
+
+
 def _changed_elsewhere(before: BaseModel, after: BaseModel, around: str = "") -> list[str]:
     """Dotted names of the settings that differ and do not change while the gateway runs."""
     found: list[str] = []
     for name in type(before).model_fields:
         old, new = getattr(before, name), getattr(after, name)
-        if (not around and name in LIVE) or old == new:
+        if f"{around}{name}" in LIVE or old == new:
             continue
         if isinstance(old, BaseModel) and isinstance(new, BaseModel):
             found += _changed_elsewhere(old, new, f"{around}{name}.")

@@ -1,8 +1,9 @@
 """The rules of routing in force: what operators change of them while traffic runs, and what becomes of it.
 
-A change is validated, recorded, and only then put in force, by giving the router other rules in one step. Thresholds that an
-operator set hold over restarts until somebody changes `routing` in the configuration; that everything is kept local, and that
-an upstream is drained or frozen, holds until an operator takes it back. One change is made at a time.
+A change is validated, recorded, and only then put in force, by giving the router other rules in one step. A threshold that an
+operator set lies over the configuration's, over restarts and other changes of it too, until the configuration says something
+else of that very threshold; that everything is kept local, and that an upstream is drained or frozen, holds until an operator
+takes it back. One change is made at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, cast, get_args
 
 import msgspec
@@ -25,13 +27,13 @@ from proxy_core.control.route_params import changed, route_params, value_of
 from proxy_core.control.route_stats import RouteStats
 from proxy_core.control.route_what_if import Prices, RouteWhatIf
 from proxy_core.control.routing_infos import RoutingInfo, UpstreamInfo, WhatIf
-from proxy_core.errors import JournalUnavailable
+from proxy_core.errors import ConfigurationError, JournalUnavailable
 from proxy_core.journal.control_reads import ROUTING
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import ChangeSource, ControlChange
 from proxy_core.routing.health import HealthView, OperatorState
 from proxy_core.routing.pool import Pool
-from proxy_core.routing.router import Router, rules_of
+from proxy_core.routing.router import Router, rules_of, unknown_upstreams
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.settings import RoutingSettings, Settings
 
@@ -161,7 +163,7 @@ class RouteBook:
             kept = {name: value for name, value in kept.items() if value != value_of(self._configured, name)}
             at_ns = self._clock_ns()
             digest = replace(rules_of(wanted), force_local=self._forced).digest
-            await self._record(RULES, who, source, at_ns, before, after, {"params": kept}, digest)
+            await self._record(RULES, who, source, at_ns, before, after, _override(kept, self._configured), digest)
             self._put_in_force(wanted, _Set(kept, who, at_ns) if kept else None, self._forced)
             self._tell("routing", who, before, after)
             return self.info()
@@ -185,21 +187,15 @@ class RouteBook:
         present = self._configured
         params = held.override.get("params") if held is not None else None
         if held is not None and isinstance(params, dict) and params:
-            why = "" if held.declared == self._declared() else "routing in the configuration was changed since"
-            try:
-                present = changed(self._configured, params, self._names) if not why else present
-            except ControlInvalid as fault:
-                why = str(fault)
-            if why:
-                log.warning("routing: the configuration holds, not what %s set (%s)", held.who, why)
-                try:
-                    ended = self._record(RULES, "luthien", "start", self._clock_ns(), params, {}, {}, self._router.rules.digest)
-                    await asyncio.wait_for(ended, RECORD_S)
-                except (JournalUnavailable, TimeoutError) as fault:
-                    log.warning("this is not in the journal: %s", fault)
-            else:
-                rules = _Set(params, held.who, held.at_ns)
-                log.info("routing is set by %s: %s", held.who, in_words({}, params))
+            over = held.override.get("over")
+            if not isinstance(over, dict):  # recorded before it was told of what lies below
+                over = {name: value_of(self._configured, name) for name in params} if held.declared == self._declared() else {}
+            present, kept = self._laid_over(self._configured, params, over)
+            rules = _Set(kept, held.who, held.at_ns) if kept else None
+            if kept:
+                log.info("routing is set by %s: %s", held.who, in_words({}, kept))
+            if len(kept) < len(params):
+                await self._end_overrides(params, kept, present, held.who, "luthien", "start", is_forced)
         if forced is not None and is_forced:
             log.warning("every request is kept local, as %s said; nothing goes to a cloud until that is taken back", forced.who)
         self._put_in_force(present, rules, is_forced)
@@ -210,7 +206,75 @@ class RouteBook:
                 self._pool.set_state(name, cast(OperatorState, state))
                 log.warning("upstream '%s' is %s, as %s said", name, state, one.who)
 
+    @asynccontextmanager
+    async def taking(self, settings: Settings, who: str) -> AsyncIterator[Callable[[], None]]:
+        """Give what puts the rules of another configuration in force, with what operators have set laid over them.
+
+        No other change is made meanwhile. Raises ConfigurationError where a rule names an upstream that is not there now.
+        """
+        async with self._changing:
+            wanted = settings.routing
+            for place, name in unknown_upstreams(settings):
+                if place[0] == "routing":
+                    hint = "one that was added is there after the next start"
+                    raise ConfigurationError(f"{'.'.join(place)}: no upstream that runs is called {name!r}; {hint}")
+            before = self._rules
+            params = before.value if before is not None else {}
+            over = {name: value_of(self._configured, name) for name in params}
+            present, kept = self._laid_over(wanted, params, over)
+            rules = replace(before, value=kept) if before is not None and kept else None
+            taken = False
+
+            def put_in_force() -> None:
+                nonlocal taken
+                taken = True
+                self._configured = wanted
+                self._router.use(wanted)
+                self._put_in_force(present, rules, self._forced)
+
+            yield put_in_force
+            if taken and rules is not None:
+                log.info("routing: what %s set lies over the configuration: %s", rules.who, in_words({}, kept))
+            if taken and before is not None and len(kept) < len(params):
+                await self._end_overrides(params, kept, present, before.who, who, "file", self._forced)
+
     # --- parts ---
+
+    def _laid_over(
+        self, configured: RoutingSettings, params: Mapping[str, Any], over: Mapping[str, Any]
+    ) -> tuple[RoutingSettings, dict[str, Any]]:
+        """The configuration with what operators have set, as far as it says of that what it said then; and what that is."""
+        kept = {name: value for name, value in params.items() if name in over and over[name] == value_of(configured, name)}
+        kept = {name: value for name, value in kept.items() if value != value_of(configured, name)}
+        while True:
+            try:
+                return changed(configured, kept, self._names), kept
+            except ControlInvalid as fault:
+                name = fault.field.removeprefix("params.")
+                log.warning("routing: %s is not what an operator set: %s", name, fault.message)
+                kept = {one: value for one, value in kept.items() if one != name} if name in kept else {}
+
+    async def _end_overrides(
+        self,
+        params: Mapping[str, Any],
+        kept: dict[str, Any],
+        present: RoutingSettings,
+        who_set: str,
+        who: str,
+        source: ChangeSource,
+        forced: bool,
+    ) -> None:
+        """Say and record that the configuration holds again where an operator had set something."""
+        ended = {name: value for name, value in params.items() if name not in kept}
+        now = {name: value_of(present, name) for name in ended}
+        log.warning("routing: the configuration holds, not what %s set: %s", who_set, in_words(ended, now))
+        digest = replace(rules_of(present), force_local=forced).digest
+        override = _override(kept, self._configured)
+        try:
+            told = self._record(RULES, who, source, self._clock_ns(), ended, now, override, digest)
+            await asyncio.wait_for(told, RECORD_S)
+        except (JournalUnavailable, TimeoutError) as fault:
+            log.warning("this is not in the journal: %s", fault)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -254,3 +318,8 @@ class RouteBook:
         words = in_words(before, after)
         log.info("%s set by %s: %s", what, who, words)
         self._feed.publish("control_changed", None, f"{what} set by {who}: {words}"[:500])
+
+
+def _override(kept: dict[str, Any], configured: RoutingSettings) -> dict[str, Any]:
+    """What is recorded of what operators have set: the values, and what the configuration says below each."""
+    return {"params": kept, "over": {name: value_of(configured, name) for name in kept}}

@@ -38,6 +38,8 @@ _KNOBS: dict[str, _Knob] = {
     "default_provider": _Knob(kind="choice"),
 }
 
+_KEYWORDS = "sensitivity.keywords"
+
 
 def route_params(present: RoutingSettings, configured: RoutingSettings, upstreams: Sequence[str]) -> tuple[ParamInfo, ...]:
     """Every one with its value; the default is what the configuration says."""
@@ -70,6 +72,25 @@ def value_of(routing: RoutingSettings, name: str) -> Any:
     found: Any = routing
     for part in name.split("."):
         found = getattr(found, part)
+    return found
+
+
+def differing(before: RoutingSettings, after: RoutingSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is not the same, of each side, by dotted names; of keywords only how many there are, because they are secrets."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    names = [name for name in old if old[name] != new[name]]
+    left, right = {name: old[name] for name in names}, {name: new[name] for name in names}
+    if _KEYWORDS in left:
+        counts = len(before.sensitivity.keywords), len(after.sensitivity.keywords)
+        left[_KEYWORDS], right[_KEYWORDS] = f"{counts[0]}", f"{counts[1]}" if counts[0] != counts[1] else f"{counts[1]} others"
+    return left, right
+
+
+def _flat(tree: dict[str, Any], around: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        section = isinstance(value, dict) and name not in ("models", "tags")
+        found.update(_flat(value, f"{around}{name}.") if section else {f"{around}{name}": value})
     return found
 
 

@@ -45,7 +45,7 @@ class Router:
             raise ConfigurationError(f"{'.'.join(place)}: no upstream is called {name!r}")
         self._upstreams = upstreams
         self.take(rules_of(settings.routing))
-        self._drops = settings.routing.on_unsupported == "drop"
+        self.use(settings.routing)
         self._candidates: dict[Endpoint, tuple[Candidate, ...]] = {}
         self.maps_models = any(one.models or one.default_model for one in upstreams.by_name.values())
 
@@ -57,6 +57,10 @@ class Router:
     def take(self, rules: RoutingRules) -> None:
         """Put other rules in force for every later decision."""
         self.rules, self.idle = rules, rules.idle
+
+    def use(self, settings: RoutingSettings) -> None:
+        """Take what of the settings is no rule, for every later request."""
+        self._drops = settings.on_unsupported == "drop"
 
     def choose(
         self,

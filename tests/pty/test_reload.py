@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -94,6 +95,29 @@ async def test_without_a_terminal_sighup_reads_the_file_again(
         said = await gateway.logs("was not taken")
         assert "policies[0].params.apply_to (file luthien.yaml:6): " in said
         assert "Ciao" in await asked_for(upstream, client, gateway.port)
+
+
+async def test_a_changed_file_changes_routing_by_itself_and_a_bad_one_does_not(
+    tmp_path: Path, upstream: FaultUpstream, client: aiohttp.ClientSession
+) -> None:
+    file = tmp_path / "luthien.yaml"
+    file.write_text("routing:\n  sensitivity: {keywords: [a]}\n")
+
+    async def rules(port: int) -> dict[str, Any]:
+        async with client.get(f"http://127.0.0.1:{port}/v1/routes") as answer:
+            found: dict[str, Any] = await answer.json()
+            return found
+
+    async with served(tmp_path, upstream, "--config", "luthien.yaml") as gateway:
+        assert (await rules(gateway.port))["sensitivity_keyword_count"] == 1
+        file.write_text("routing:\n  sensitivity: {keywords: [a, b]}\n  cost: {max_prompt_length_for_local: 7}\n")
+        await gateway.logs("luthien.yaml changed routing: ")
+        found = await rules(gateway.port)
+        assert (found["sensitivity_keyword_count"], found["cost_max_prompt_length_for_local"]) == (2, 7)
+        file.write_text("routing:\n  sensitivity: {keywords: [a]}\n  coast: {max_prompt_length_for_local: 7}\n")
+        said = await gateway.logs("was not taken")
+        assert "unknown setting routing.coast (file luthien.yaml:3); did you mean cost?" in said
+        assert await rules(gateway.port) == found
 
 
 async def test_without_a_file_sighup_changes_nothing(

@@ -12,9 +12,14 @@ import pytest
 from proxy_core.control.config_watch import ConfigWatch
 from proxy_core.control.feed import Feed
 from proxy_core.control.policy_book import PolicyBook
+from proxy_core.control.route_book import RouteBook
 from proxy_core.errors import JournalUnavailable
 from proxy_core.journal.journal import Journal
 from proxy_core.policies.stats import PolicyStats
+from proxy_core.routing.pool import Pool
+from proxy_core.routing.router import Router
+from proxy_core.routing.upstreams import Upstreams
+from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import JournalSettings, Settings
 from proxy_core.settings_sources import load
 
@@ -28,11 +33,12 @@ SECOND = FIRST.replace("[a, b]", "[a, c]")
 
 
 class Watched:
-    """A book, the file that it comes from, and the watch over both."""
+    """The books, the file that they come from, and the watch over all of it."""
 
-    def __init__(self, file: Path, book: PolicyBook, watch: ConfigWatch, journal: Journal) -> None:
+    def __init__(self, file: Path, book: PolicyBook, routes: RouteBook, watch: ConfigWatch, journal: Journal) -> None:
         self.file = file
         self.book = book
+        self.routes = routes
         self.watch = watch
         self.journal = journal
         self.applied: list[Settings] = []
@@ -67,17 +73,31 @@ async def watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIter
 
     settings = load(file, {}, environ, None).settings
     book = PolicyBook(settings, journal=journal, feed=Feed(), stats=PolicyStats())
+    upstreams = Upstreams(settings)
+    router = Router(settings, upstreams)
+    clock = asyncio.get_running_loop().time
+    routes = RouteBook(
+        settings,
+        router=router,
+        upstreams=upstreams,
+        journal=journal,
+        feed=Feed(),
+        prices=PriceBook(clock),
+        pool=Pool(upstreams, settings.routing, clock=clock),
+        clock=clock,
+    )
     found: Watched
     watch = ConfigWatch(
         load=loaded,  # type: ignore[arg-type]
         book=book,
+        routes=routes,
         apply=lambda settings: found.applied.append(settings),
         file=file,
         started_with=settings,
         look_every_s=0.02,
         settle_s=0.05,
     )
-    found = Watched(file, book, watch, journal)
+    found = Watched(file, book, routes, watch, journal)
     yield found
     await watch.stop()
     await journal.close()
@@ -164,11 +184,11 @@ async def test_holds_keys_and_log_level_change_in_the_same_moment(watched: Watch
 
 
 async def test_other_settings_wait_for_the_next_start(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
-    watched.write(FIRST + "server: {port: 4444, drain_s: 3}\nrouting: {timeouts: {total_s: 9}}\n")
+    watched.write(FIRST + "server: {port: 4444, drain_s: 3}\nrouting: {max_connections: 9}\nlogging: {format: json}\n")
     assert await watched.watch.reload()
     assert (
-        "luthien.yaml changed server.port, server.drain_s, routing.timeouts.total_s, which takes effect at the next start"
-        in caplog.text
+        "luthien.yaml changed server.port, server.drain_s, routing.max_connections, logging.format, "
+        "which takes effect at the next start" in caplog.text
     )
     caplog.clear()
     assert await watched.watch.reload()
@@ -207,3 +227,72 @@ async def test_a_policy_of_ones_own_is_read_again(watched: Watched) -> None:
     watched.watch.start()
     (folder / "my_own.py").write_text(own.replace("SUMMARY", "another"))
     await watched.until(lambda: watched.book.info("my_own").summary == "another")
+
+
+RULES = (
+    FIRST
+    + """
+routing:
+  sensitivity: {keywords: [first-canary]}
+  cost: {max_prompt_length_for_local: 5}
+  models: {"gpt-*": ollama}
+"""
+)
+
+
+async def test_routing_changes_in_the_same_moment_and_is_recorded_without_keywords(watched: Watched) -> None:
+    watched.watch.start()
+    watched.write(RULES)
+    await watched.until(lambda: watched.routes.info().keywords == 1)
+    values = {one.name: (one.value, one.default) for one in watched.routes.info().rules}
+    assert values["cost.max_prompt_length_for_local"] == (5, 5)
+    watched.write(RULES.replace("first-canary", "other-canary").replace("_local: 5", "_local: 6"))
+    assert await watched.watch.reload()
+    second, first = (one for one in await watched.journal.store.control_changes(9) if one.what == "routing")
+    assert (first.who, first.source, second.digest_before) == ("luthien.yaml", "file", first.digest_after)
+    assert first.after == {
+        "sensitivity.keywords": "1",
+        "cost.max_prompt_length_for_local": 5,
+        "models": {"gpt-*": "ollama"},
+    }
+    assert (second.before["sensitivity.keywords"], second.after["sensitivity.keywords"]) == ("1", "1 others")
+    await watched.journal.close()
+    everything = b"".join(file.read_bytes() for file in watched.file.parent.glob("luthien.db*"))
+    assert b"first-canary" not in everything
+
+
+async def test_what_an_operator_set_lies_over_the_file_until_that_says_otherwise(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.write(RULES)
+    assert await watched.watch.reload()
+    await watched.routes.set_rules({"cost.max_prompt_length_for_local": 50, "cost.chars_per_token": 3}, who="ann")
+
+    def length() -> object:
+        return next(one.value for one in watched.routes.info().rules if one.name == "cost.max_prompt_length_for_local")
+
+    watched.write(RULES.replace("first-canary", "other-canary"))
+    assert await watched.watch.reload()
+    assert length() == 50
+    assert watched.routes.info().source.startswith("operator ann at ")
+    assert "what ann set lies over the configuration: cost.max_prompt_length_for_local 50" in caplog.text
+    watched.write(RULES.replace("_local: 5", "_local: 6"))
+    assert await watched.watch.reload()
+    assert length() == 6
+    assert "the configuration holds, not what ann set: cost.max_prompt_length_for_local 50 → 6" in caplog.text
+    assert watched.routes.info().source.startswith("operator ann at "), "the other threshold is still hers"
+    recorded = await watched.journal.store.latest_routing_overrides()
+    assert recorded["routing"].override["params"] == {"cost.chars_per_token": 3}
+
+
+async def test_routing_to_an_upstream_that_does_not_run_is_refused_with_its_line(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstreams = "upstreams: {ollama: {}, later: {api: openai, base_url: 'http://localhost:9'}}\n"
+    watched.write(RULES.replace('gpt-*": ollama', 'gpt-*": later') + upstreams)
+    assert not await watched.watch.reload()
+    assert "routing.models.gpt-* (file luthien.yaml:9): no upstream that runs is called 'later'" in caplog.text
+    watched.write(RULES.replace('gpt-*": ollama', 'gpt-*": olama'))
+    assert not await watched.watch.reload()
+    assert "no upstream is called 'olama'; did you mean ollama?" in caplog.text
+    assert watched.routes.info().keywords == 0
