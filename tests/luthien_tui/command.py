@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.luthien_tui.ready_command import ReadyCommand
+
 COMMAND = (sys.executable, "-m", "luthien_tui.cli")
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
 
@@ -19,15 +21,9 @@ def clean_environ(folder: Path, **more: str) -> dict[str, str]:
     return environ | more
 
 
+_ready = ReadyCommand()
+
+
 def luthien(folder: Path, *arguments: str, timeout_s: float = 30, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run to the end without a terminal; the working folder is `folder`."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        cwd=folder,
-        env=clean_environ(folder, **environ),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    return _ready.run(arguments, folder=folder, environ=clean_environ(folder, **environ), timeout_s=timeout_s)

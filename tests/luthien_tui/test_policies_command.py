@@ -51,10 +51,14 @@ def test_one_is_shown_under_any_of_its_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["block_swearing", "BlockSwearing", "block-swearing", "BlockSwearingPolicy"])
-def test_a_new_policy_has_a_test_that_passes(tmp_path: Path, name: str) -> None:
+def test_a_new_policy_has_one_name_however_it_is_written(tmp_path: Path, name: str) -> None:
     made = luthien(tmp_path, "policies", "new", name)
     assert made.returncode == 0, made.stderr
     assert sorted(file.name for file in (tmp_path / "policies").iterdir()) == ["block_swearing.py", "test_block_swearing.py"]
+
+
+def test_a_new_policy_has_a_test_that_passes(tmp_path: Path) -> None:
+    luthien(tmp_path, "policies", "new", "BlockSwearing")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "policies"],
         cwd=tmp_path,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.luthien_tui.screen.idle import wait_for_idle
+
 GOLDENS = Path(__file__).parent / "goldens"
 UPDATE = bool(os.environ.get("LUTHIEN_UPDATE_GOLDENS"))
 
@@ -20,6 +22,12 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textual.app.wait_for_idle", wait_for_idle)
+    monkeypatch.setattr("textual.pilot.wait_for_idle", wait_for_idle)
 
 
 @pytest.fixture
