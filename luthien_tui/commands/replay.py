@@ -86,8 +86,8 @@ async def _run(settings: Settings, wanted: Wanted, chosen: Filter) -> int:
     way = live(settings, wanted.to, keep=wanted.record) if wanted.to is not None else None
     recording = await _recording(settings, wanted, chosen)
     _complain(recording)
-    if way is not None and wanted.to is not None and not wanted.yes:
-        await _confirm(recording, way, settings)
+    if way is not None and not wanted.yes:
+        await _confirm(recording, way)
     used = way.settings if way is not None else offline_settings(settings, keep=wanted.record)
     counting = Counting(recording)
     report = _json_report if wanted.as_json else _text_report
@@ -123,11 +123,11 @@ async def _recording(settings: Settings, wanted: Wanted, chosen: Filter) -> Reco
         await store.close()
 
 
-async def _confirm(recording: Recording, way: Live, settings: Settings) -> None:
+async def _confirm(recording: Recording, way: Live) -> None:
     """Say how much would be sent and what it may cost, and ask. Raises ConfigurationError where the answer is no."""
     from proxy_core.replay.live import estimate
 
-    expected = await estimate(recording.exchanges, settings, way.name)
+    expected = await estimate(recording.exchanges, way)
     unknown = f"; {expected.unknown:,} more have no known price" if expected.unknown else ""
     what = f"{expected.requests:,} requests go to {way.name}, for about ${expected.usd:.4f}{unknown}"
     if not sys.stdin.isatty():

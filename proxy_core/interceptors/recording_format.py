@@ -53,7 +53,7 @@ class UpstreamAnswer(Struct, kw_only=True):
     name: str = ""
     """The upstream's name in the configuration."""
     api: str = ""
-    """The API that it speaks: `openai`, `anthropic` or `ollama`."""
+    """The API in which its answer stands here: `openai`, `anthropic` or `ollama`; the client's, where it was translated."""
     status_code: int = 0
     headers: dict[str, str] = {}
     header_list: list[tuple[str, str]] | None = None
@@ -143,7 +143,8 @@ class Response(Struct, kw_only=True, tag_field="type", tag="response"):
     """From the first byte of the request to the end of the answer."""
     end_time: float | None = None
     chunks: list[tuple[int, float]] = []
-    """The pieces of the upstream's body as they came: offset of the piece's end, and ms since the first byte of the request."""
+    """The pieces of the upstream's body as they came: offset of the piece's end, and ms since the first byte of the request. Of
+    an answer that policies changed, the pieces that the client was given."""
     upstream: UpstreamAnswer | None = None
     """None where no upstream had answered: denied, failed, or luthien's own answer."""
     facts: Facts | None = None

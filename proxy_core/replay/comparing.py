@@ -46,8 +46,9 @@ class Outcome(Struct, kw_only=True):
     """A value of wire.dialects.Operation; empty where the path belongs to no API."""
 
 
-def compare(exchange: Exchange, now: Outcome, *, live: bool = False) -> list[Difference]:
-    """All that differs, in the order of KINDS. Of a live answer, bytes, ids and the ways there are not compared."""
+def compare(exchange: Exchange, now: Outcome, *, live: bool = False, routed: bool = True) -> list[Difference]:
+    """All that differs, in the order of KINDS. Of a live answer, bytes, ids and the way there are not compared, nor are way and
+    cost where it was not `routed` as in the recording."""
     found: list[Difference] = []
     before, facts = exchange.client, exchange.facts
     left = facts is not None and facts.outcome == "cancelled"
@@ -55,6 +56,8 @@ def compare(exchange: Exchange, now: Outcome, *, live: bool = False) -> list[Dif
         _answers(found, exchange, before, now, live=live)
     if facts is not None:
         _facts(found, facts, now.facts, live=live, left=left)
+        if not routed:
+            found = [one for one in found if one.kind not in ("route", "cost")]
     found.sort(key=lambda one: KINDS.index(one.kind))
     return found
 

@@ -27,6 +27,8 @@ class Answered(Struct, kw_only=True):
     body: bytes = b""
     chunks: list[tuple[int, float]] = []
     """Pieces of the body as they came, as far as that was recorded: offset of the end, ms since the first byte of the request."""
+    first_ms: float | None = None
+    """When the first piece came, in ms since the first byte of the request."""
     duration_ms: float | None = None
     """From the first byte of the request to the end."""
     complete: bool = True
@@ -64,6 +66,8 @@ class Exchange(Struct, kw_only=True):
     stream: bool = False
     upstream: Answered | None = None
     """What the upstream said; None where none was asked or none answered."""
+    upstream_api: str = ""
+    """The API in which that stands here; where it is not the upstream's own, the answer was translated before it was recorded."""
     fault: str = ""
     """What luthien told the client because the upstream did not answer; empty where it did."""
     fault_status: int = 0
@@ -128,10 +132,11 @@ def pieces_of(answer: Answered) -> list[tuple[int, float | None]]:
         ends = found if found and found[-1] == length else [*found, length]
     if answer.duration_ms is None:
         return pieces + [(end, None) for end in ends]
+    at = at if at is not None else answer.first_ms
     begin = at if at is not None else answer.duration_ms / 2 if len(ends) > 1 else answer.duration_ms
-    step = max(0.0, answer.duration_ms - begin) / max(1, len(ends) - 1 if at is None else len(ends))
-    first = 0 if at is None else 1
-    return pieces + [(end, begin + step * (number + first)) for number, end in enumerate(ends)]
+    before = 1 if pieces else 0
+    step = max(0.0, answer.duration_ms - begin) / max(1, len(ends) - 1 + before)
+    return pieces + [(end, begin + step * (number + before)) for number, end in enumerate(ends)]
 
 
 def _sound(chunks: list[tuple[int, float]], length: int) -> list[tuple[int, float]]:

@@ -14,15 +14,13 @@ from msgspec import Struct
 from proxy_core.errors import ConfigurationError
 from proxy_core.replay.comparing import read_answer
 from proxy_core.replay.exchanges import Exchange
-from proxy_core.replay.replaying import offline_settings, why_not
+from proxy_core.replay.replaying import endpoint_of, offline_settings, path_to, why_not
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings, UpstreamSettings
 from proxy_core.wire.conversation import Usage
-from proxy_core.wire.dialects import Dialect, Endpoint, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Endpoint
 from proxy_core.wire.glance import glance
-
-_WORKFLOW = "agent-workflow"
 
 
 class Live(Struct, frozen=True):
@@ -33,6 +31,8 @@ class Live(Struct, frozen=True):
     """The raw path and query of the gateway by which a request gets there."""
     name: str
     """How people call it."""
+    upstreams: dict[str, str]
+    """Name of the upstream by the API that a request speaks."""
 
 
 class Estimate(Struct, frozen=True):
@@ -65,38 +65,32 @@ def live(settings: Settings, to: str, *, keep: bool = False) -> Live:
         endpoint = endpoint_of(exchange, known)
         if endpoint is None:
             return exchange.target
-        _, separator, query = exchange.target.partition(b"?")
-        first, _, rest = exchange.path[1:].partition("/")
-        workflow = f"/{first}/{rest.partition('/')[0]}" if first == _WORKFLOW else ""
-        path = f"{workflow}/{names[endpoint.dialect.value]}{endpoint.path}"
-        return path.encode("latin-1") + separator + query
+        return path_to(names[endpoint.dialect.value], exchange, endpoint)
 
     # Limits, retries and the health of upstreams are as configured: the upstream is a living one.
     again = quiet.model_copy(update={"routing": used.routing, "limits": used.limits, "upstreams": upstreams})
-    return Live(again, target, to)
+    return Live(again, target, to, names)
 
 
-def endpoint_of(exchange: Exchange, upstreams: tuple[tuple[str, Dialect], ...]) -> Endpoint | None:
-    """What a recorded request asks for; None where its path belongs to no API."""
-    try:
-        return find_endpoint(exchange.path, any(name == b"anthropic-version" for name, _ in exchange.headers), upstreams)
-    except UnsafePath:
-        return None
-
-
-async def estimate(exchanges: Sequence[Exchange], settings: Settings, to: str) -> Estimate:
-    """What the recorded tokens cost at an upstream or address."""
+async def estimate(exchanges: Sequence[Exchange], way: Live) -> Estimate:
+    """What the recorded tokens cost there."""
     prices = PriceBook(time.monotonic)
     await prices.load()
-    upstreams = Upstreams(settings)
-    chosen = upstreams.by_name.get(to)
-    base_url, local = (chosen.base_url, chosen.api is Dialect.OLLAMA) if chosen is not None else (to, False)
+    upstreams = Upstreams(way.settings)
     requests, unknown, usd = 0, 0, 0.0
     for exchange in exchanges:
         if why_not(exchange):
             continue
         requests += 1
-        cost = 0.0 if local else _cost(exchange, upstreams, prices, base_url)
+        endpoint = endpoint_of(exchange, upstreams.names)
+        if endpoint is None or endpoint.operation not in READ_OPERATIONS:
+            continue
+        upstream = upstreams.by_name[way.upstreams[endpoint.dialect.value]]
+        usage = _usage(exchange, endpoint)
+        cost: float | None = 0.0
+        if upstream.api is not Dialect.OLLAMA:
+            model = glance(exchange.body).model or exchange.model
+            cost = prices.cost_usd(upstream, model, usage) if usage is not None else None
         if cost is None:
             unknown += 1
         else:
@@ -104,15 +98,9 @@ async def estimate(exchanges: Sequence[Exchange], settings: Settings, to: str) -
     return Estimate(requests, usd, unknown)
 
 
-def _cost(exchange: Exchange, upstreams: Upstreams, prices: PriceBook, base_url: str) -> float | None:
+def _usage(exchange: Exchange, endpoint: Endpoint) -> Usage | None:
     facts = exchange.facts
     if facts is not None:
-        usage: Usage | None = Usage(facts.input_tokens, facts.output_tokens, facts.cached_tokens)
-    else:
-        endpoint = endpoint_of(exchange, upstreams.names)
-        answered = exchange.client
-        answer = read_answer(endpoint.operation.value, answered) if endpoint is not None and answered is not None else None
-        usage = answer.usage if answer is not None else None
-    if usage is None or usage.input_tokens is None:
-        return None
-    return prices.cost_usd(base_url, glance(exchange.body).model or exchange.model, usage)
+        return Usage(facts.input_tokens, facts.output_tokens, facts.cached_tokens)
+    answer = read_answer(endpoint.operation.value, exchange.client) if exchange.client is not None else None
+    return answer.usage if answer is not None else None

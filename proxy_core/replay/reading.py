@@ -205,10 +205,12 @@ def _add_response(exchange: Exchange, record: Response) -> None:
             status=said.status_code or record.status_code,
             headers=readable(pairs_of(said.headers, said.header_list) or headers, said_body),
             body=said_body,
-            chunks=list(record.chunks),
+            chunks=[] if own else list(record.chunks),  # of an answer that policies changed, they are those of the client's
+            first_ms=record.chunks[0][1] if record.chunks else None,
             duration_ms=record.duration_ms,
             complete=said.complete,
         )
+        exchange.upstream_api = said.api
         exchange.cut = exchange.cut or _is_cut(said.body, said_body)
     elif record.facts is not None:
         explain_without_upstream(exchange, record.facts)

@@ -27,17 +27,19 @@ from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders
 from proxy_core.replay.loopback import Loopback, ReplayTransport
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.transport import UpstreamTransport
-from proxy_core.routing.upstreams import Upstream
+from proxy_core.routing.upstreams import Upstream, Upstreams
 from proxy_core.runtime import GatewayRuntime
 from proxy_core.settings import LimitsSettings, Settings, Timeouts
 from proxy_core.tasks import spawn
 from proxy_core.transaction_row import TransactionRow
-from proxy_core.wire.dialects import Dialect
+from proxy_core.wire.dialects import Dialect, Endpoint, UnsafePath, find_endpoint
 from proxy_core.wire.headers import HOP_BY_HOP, response_headers
 
 HOLD_POLL_S = 0.01
+TRANSLATED = "its answer was translated from another API and stands translated in the recording; it was not translated again"
 PLACEHOLDER = b"taken-out-of-the-recording"
 """Stands where a recording has no credential any more."""
+_WORKFLOW = "agent-workflow"
 _NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect", HEADER}
 _LIMITS = frozenset(
     {
@@ -107,6 +109,7 @@ class Replay:
         self._data_dir = data_dir
         self._pace = pace or Pace()
         self._target = target
+        self._names_of_upstreams = Upstreams(settings).names
         self._names = Names(new_ids=new_ids)
         self._stack = AsyncExitStack()
 
@@ -203,14 +206,14 @@ class Replay:
             exchange=exchange,
             outcome=outcome,
             transaction_id=replayed.transaction_id,
-            differences=compare(exchange, outcome, live=live),
+            differences=compare(exchange, outcome, live=live, routed=TRANSLATED not in replayed.notes),
             notes=replayed.notes,
         )
 
     async def _ask(self, replayed: Current, name: bytes) -> Answered | None:
         """The client's side of one transaction; None where the connection ended before any answer."""
         exchange, loop = replayed.exchange, asyncio.get_running_loop()
-        target = exchange.target if self._target is None else self._target(exchange)
+        target = self._path_of(replayed) if self._target is None else self._target(exchange)
         headers = [*client_headers(exchange, live=self._target is not None), (HEADER, name)]
         try:
             response = await self._client.send(self._gateway, exchange.method, target, headers, exchange.body)
@@ -235,6 +238,21 @@ class Replay:
             duration_ms=(loop.time() - replayed.started) * 1e3,
             complete=complete,
         )
+
+    def _path_of(self, replayed: Current) -> bytes:
+        """Where a request is sent offline: as recorded, but for one whose answer stands translated in the recording. That one
+        goes to an upstream of its own API, where nothing is translated again."""
+        exchange = replayed.exchange
+        facts, api = exchange.facts, exchange.upstream_api
+        chosen = self._settings.upstreams.get(facts.upstream) if facts is not None else None
+        endpoint = endpoint_of(exchange, self._names_of_upstreams)
+        if chosen is None or endpoint is None or not api or api == chosen.api:
+            return exchange.target
+        own = next((name for name, one in self._settings.upstreams.items() if one.api == api), None)
+        if own is None:
+            return exchange.target
+        replayed.note(TRANSLATED)
+        return path_to(own, exchange, endpoint)
 
     async def _outcome(self, replayed: Current, answer: Answered | None) -> Outcome:
         """The answer, and what the gateway's journal says of it."""
@@ -279,6 +297,22 @@ def _with_recorded_id(body: bytes, replayed: Current) -> bytes:
     if not recorded_id or not given or recorded_id == given:
         return body
     return body.replace(given.encode("ascii"), recorded_id.encode("utf-8", "replace"))
+
+
+def endpoint_of(exchange: Exchange, upstreams: tuple[tuple[str, Dialect], ...]) -> Endpoint | None:
+    """What a recorded request asks for; None where its path belongs to no API."""
+    try:
+        return find_endpoint(exchange.path, any(name == b"anthropic-version" for name, _ in exchange.headers), upstreams)
+    except UnsafePath:
+        return None
+
+
+def path_to(upstream: str, exchange: Exchange, endpoint: Endpoint) -> bytes:
+    """The gateway's raw path and query by which a recorded request goes to this upstream."""
+    _, separator, query = exchange.target.partition(b"?")
+    first, _, rest = exchange.path[1:].partition("/")
+    workflow = f"/{first}/{rest.partition('/')[0]}" if first == _WORKFLOW else ""
+    return f"{workflow}/{upstream}{endpoint.path}".encode("latin-1") + separator + query
 
 
 def why_not(exchange: Exchange) -> str:
@@ -342,7 +376,7 @@ def facts_of(row: TransactionRow, verdicts: list[RecordedVerdict]) -> Facts:
 
 
 def offline_settings(settings: Settings, *, keep: bool = False) -> Settings:
-    """The settings for a gateway that only replays; with `keep` its journal stays the configured one."""
+    """The settings for a gateway that only replays; with `keep` its journal stays the configured one, and interceptors run."""
     routing = settings.routing
     calm = routing.model_copy(
         update={
@@ -360,6 +394,7 @@ def offline_settings(settings: Settings, *, keep: bool = False) -> Settings:
             "upstreams": {name: one.model_copy(update={"max_concurrency": None}) for name, one in settings.upstreams.items()},
             "routing": calm,
             "limits": LimitsSettings(),
+            "interceptors": settings.interceptors if keep else [],
             "journal": journal,
         }
     )
