@@ -12,6 +12,7 @@ from fastapi import FastAPI, Header, Query
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from proxy_core import __version__
+from proxy_core.api.agents import add_agent_routes
 from proxy_core.api.answers import answer, answer_errors, returns
 from proxy_core.api.events import EventStreams
 from proxy_core.api.holds import add_hold_routes
@@ -19,6 +20,7 @@ from proxy_core.api.openapi import describe
 from proxy_core.api.policies import add_policy_routes
 from proxy_core.api.reference import page
 from proxy_core.api.routing import add_routing_routes
+from proxy_core.api.sessions import add_session_routes
 from proxy_core.api.shapes import EventData
 from proxy_core.api.transactions import Expression, add_transaction_routes
 from proxy_core.control.filters import parse
@@ -64,6 +66,8 @@ def control_app(plane: ControlPlane, stopping: asyncio.Event | None = None) -> F
     add_policy_routes(app, plane)
     add_hold_routes(app, plane)
     add_routing_routes(app, plane)
+    add_session_routes(app, plane)
+    add_agent_routes(app, plane)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

@@ -16,16 +16,19 @@ from msgspec import Struct
 
 from proxy_core.api.answers import returns
 from proxy_core.api.shapes import (
+    AgentList,
     ErrorAnswer,
     EventData,
     HoldList,
     Killed,
     PolicyList,
+    SessionTags,
     TransactionDetails,
     TransactionList,
 )
 from proxy_core.control.plane import GatewayState
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
+from proxy_core.control.session_infos import AgentDetail, Dashboard, SessionDetail, SessionPage
 from proxy_core.routing.explaining import Explanation
 
 ANSWERS: tuple[type[Struct], ...] = (
@@ -39,6 +42,12 @@ ANSWERS: tuple[type[Struct], ...] = (
     RoutingInfo,
     WhatIf,
     Killed,
+    SessionPage,
+    SessionDetail,
+    SessionTags,
+    AgentList,
+    AgentDetail,
+    Dashboard,
     ErrorAnswer,
 )
 _REF = "#/components/schemas/{name}"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy_core.control.diff import Change
 from proxy_core.control.plane import HoldInfo, PolicyInfo, Timing
 from proxy_core.control.rows import TransactionRow
+from proxy_core.control.session_infos import AgentInfo, Count
 from proxy_core.verdicts import Verdict
 
 # --- answers ---
@@ -67,6 +68,28 @@ class PolicyList(Struct, kw_only=True):
     """Every policy of every chain, in order."""
 
     policies: list[PolicyInfo]
+    next: str | None = None
+
+
+class AgentList(Struct, kw_only=True):
+    """Agents, those with the latest requests first."""
+
+    agents: tuple[AgentInfo, ...]
+    next: str | None = None
+
+
+class TagUse(Struct, kw_only=True):
+    """One name of tags."""
+
+    name: str
+    values: tuple[Count, ...]
+    """Its values, the most used first, at most 100; each with the requests that have it."""
+
+
+class SessionTags(Struct, kw_only=True):
+    """Tags in use, by name, among the latest 20,000 tagged requests."""
+
+    tags: tuple[TagUse, ...]
     next: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy_core.control.feed import Feed, FeedRecord
@@ -18,7 +18,7 @@ from proxy_core.control.plane import (
 )
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.control.session_book import SessionBook
-from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage
+from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage, Turn
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
 from proxy_core.errors import BadRequest
 from proxy_core.gateway import Gateway
@@ -66,7 +66,7 @@ class RouteSource(Protocol):
 
     def info(self) -> RoutingInfo: ...
 
-    async def set_rules(self, params: Mapping[str, Any], *, who: str) -> RoutingInfo: ...
+    async def set_rules(self, params: Mapping[str, Any], *, local: bool | None = None, who: str) -> RoutingInfo: ...
 
     async def force_local(self, on: bool, *, who: str) -> RoutingInfo: ...
 
@@ -146,6 +146,9 @@ class LocalControlPlane:
     ) -> SessionDetail | None:
         return await self._sessions.session(session_id, after=after, before=before, limit=limit)
 
+    def story(self, session_id: str) -> AsyncIterator[Turn]:
+        return self._sessions.story(session_id)
+
     async def session_tags(self) -> dict[str, dict[str, int]]:
         return await self._sessions.used_tags()
 
@@ -197,8 +200,8 @@ class LocalControlPlane:
     def routing(self) -> RoutingInfo:
         return self._routes.info()
 
-    async def set_routing(self, params: dict[str, Any], *, who: str = "operator") -> RoutingInfo:
-        return await self._routes.set_rules(params, who=who)
+    async def set_routing(self, params: dict[str, Any], *, local: bool | None = None, who: str = "operator") -> RoutingInfo:
+        return await self._routes.set_rules(params, local=local, who=who)
 
     async def force_local(self, on: bool, *, who: str = "operator") -> RoutingInfo:
         return await self._routes.force_local(on, who=who)

@@ -5,7 +5,7 @@ The user interface uses nothing else. Calls never block the loop; reads of the j
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from proxy_core.control.feed import FeedRecord
 from proxy_core.control.param_info import ParamInfo as ParamInfo
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.control.rows import TransactionRow
-from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage
+from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage, Turn
 from proxy_core.routing.explaining import Explanation
 from proxy_core.verdicts import Mode, Verdict
 
@@ -231,6 +231,10 @@ class ControlPlane(Protocol):
         """
         ...
 
+    def story(self, session_id: str) -> AsyncIterator[Turn]:
+        """Every turn of a session in order, with texts of up to a million characters: for exports."""
+        ...
+
     async def session_tags(self) -> dict[str, dict[str, int]]:
         """Names of tags in use, with their values and how many of the latest 20,000 tagged requests have each."""
         ...
@@ -280,9 +284,9 @@ class ControlPlane(Protocol):
         """The rules in force, what was decided lately, and how each upstream fares."""
         ...
 
-    async def set_routing(self, params: dict[str, Any], *, who: str = "operator") -> RoutingInfo:
+    async def set_routing(self, params: dict[str, Any], *, local: bool | None = None, who: str = "operator") -> RoutingInfo:
         """Change rules by name, such as `cost.max_prompt_length_for_local`; None unsets one. Validated, recorded, then in
-        force for every later request. Raises ControlInvalid."""
+        force for every later request. `local` does what `force_local` does, in the same change. Raises ControlInvalid."""
         ...
 
     async def force_local(self, on: bool, *, who: str = "operator") -> RoutingInfo:

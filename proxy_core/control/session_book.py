@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -47,6 +47,8 @@ MAX_SCANNED = 2_000
 SCAN = 100
 MAX_TURNS = 1_000
 MAX_CHILDREN = 200
+STORY_PART = 20
+WHOLE_CHARS = 1_000_000
 MAX_AGENTS = 500
 SHOWN = 10
 SYSTEM_PREVIEW = 200
@@ -124,6 +126,21 @@ class SessionBook:
             parent=parent[0] if parent else None,
             system=system,
         )
+
+    async def story(self, session_id: str) -> AsyncIterator[Turn]:
+        """Every turn in order, with whole texts. A turn comes some turns late, so that the results of its calls are there."""
+        story = Story(STORY_PART, text_chars=WHOLE_CHARS)
+        waiting: deque[Turn] = deque()
+        first = 1
+        while recorded := await self._reads.turns(session_id, first, STORY_PART):
+            for one in recorded:
+                self._as_it_runs(one)
+            waiting += await asyncio.to_thread(_tell, story, recorded)
+            while len(waiting) > STORY_PART:
+                yield waiting.popleft()
+            first += len(recorded)
+        for turn in waiting:
+            yield turn
 
     async def used_tags(self) -> dict[str, dict[str, int]]:
         return await self._reads.used_tags()
@@ -336,12 +353,17 @@ class _Fresh(Generic[_Value]):
 
 def _story(recorded: Sequence[RecordedTurn], first: int, children: Sequence[SessionInfo]) -> tuple[list[Turn], str]:
     story = Story(len(recorded))
+    turns = _tell(story, recorded)
+    place_children(turns, children)
+    return [turn for turn in turns if turn.number >= first], story.system
+
+
+def _tell(story: Story, recorded: Sequence[RecordedTurn]) -> list[Turn]:
     turns: list[Turn] = []
     for one in recorded:
         turns.append(story.tell(one))
         time.sleep(0)  # the loop goes first
-    place_children(turns, children)
-    return [turn for turn in turns if turn.number >= first], story.system
+    return turns
 
 
 def _correct(totals: Totals, running: Sequence[Running]) -> None:

@@ -67,8 +67,10 @@ class _Point(Struct):
 class Story:
     """Tells one session's requests in order. Use it once."""
 
-    def __init__(self, turns: int) -> None:
+    def __init__(self, turns: int, *, text_chars: int = TEXT_CHARS) -> None:
+        """`turns` is how many share STORY_CHARS."""
         self._limit = max(LEAST_CHARS, STORY_CHARS // max(1, turns))
+        self._text_chars = text_chars
         self._points: deque[_Point] = deque(maxlen=CONTEXT)
         self._open: dict[str, ToolUse] = {}
         """Calls without a result, oldest first; by id, or by a number where there is none."""
@@ -85,11 +87,10 @@ class Story:
         if not recorded.bodies_kept:
             turn.problem = "bodies are not kept: journal.capture is 'metadata'"
         elif codec is not None:
-            room = _Room(self._limit)
             answer = _answer(codec, recorded)
-            self._tell_request(turn, codec, recorded, answer, room)
+            self._tell_request(turn, codec, recorded, answer, _Room(self._limit, self._text_chars))
             if answer is not None:
-                self._tell_answer(turn, recorded, answer, _Room(self._limit))
+                self._tell_answer(turn, recorded, answer, _Room(self._limit, self._text_chars))
         turn.marks = tuple(_marks(recorded.verdicts, turn))
         return turn
 
@@ -260,8 +261,9 @@ def system_text(codec: Codec, operation: Operation, seen: Glance, messages: Sequ
 class _Room:
     """Cuts text so that a turn stays within its share."""
 
-    def __init__(self, chars: int) -> None:
+    def __init__(self, chars: int, text_chars: int) -> None:
         self._left = chars
+        self._text_chars = text_chars
 
     def block(self, block: Block) -> StoryBlock:
         match block:
@@ -282,7 +284,7 @@ class _Room:
                 return StoryBlock(kind="opaque", name=block.kind[:200])
 
     def _of(self, kind: str, text: str) -> StoryBlock:
-        shown = text[: max(0, min(TEXT_CHARS, self._left))]
+        shown = text[: max(0, min(self._text_chars, self._left))]
         self._left -= len(shown)
         return StoryBlock(kind=kind, text=shown, omitted=len(text) - len(shown))  # type: ignore[arg-type]
 
