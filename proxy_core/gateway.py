@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 from proxy_core.admissions import Admissions
 from proxy_core.attempts import Attempts
@@ -24,20 +24,16 @@ from proxy_core.detectors.secrets import known_secrets
 from proxy_core.enforcement import ChainSource, Control, Enforcement, client_headers
 from proxy_core.errands import Errands
 from proxy_core.errors import (
-    AdmissionRefused,
     BadRequest,
     ClientGone,
     ConfigurationError,
     Draining,
-    JournalUnavailable,
-    KeyRefused,
     Killed,
     LuthienError,
     NotFound,
     RequestTimeout,
     RequestTooLarge,
     RouteRefused,
-    UpstreamError,
     UpstreamTimeout,
 )
 from proxy_core.ids import new_ulid
@@ -46,10 +42,9 @@ from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.limits.client_keys import KeyCheck, refuse_luthien_key
 from proxy_core.limits.limiter import Limiter
-from proxy_core.policies.base import PolicyDenied
 from proxy_core.policy_services import ServicesFor
 from proxy_core.recording import Recorder, shared, used_by, without_secrets
-from proxy_core.relay import STREAM_TYPES, Message, Receive, Relay, Send
+from proxy_core.relay import Message, Receive, Relay, Send
 from proxy_core.routing.pool import Pool
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import CHAT_OF, Router
@@ -61,13 +56,13 @@ from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
 from proxy_core.sessions.identity import person_of, redacted_tags
 from proxy_core.sessions.prices import PriceBook
+from proxy_core.sessions.usage import UsageEstimates
 from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
+from proxy_core.telling import Telling
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Stage, Verdict
 from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, Dialect, Endpoint, UnsafePath, find_endpoint
-from proxy_core.wire.encoder import IllegalStream
-from proxy_core.wire.errors import error_body, stream_error
 from proxy_core.wire.glance import glance, preview
 from proxy_core.wire.headers import content_length
 from proxy_core.wire.translate import Translated
@@ -76,16 +71,12 @@ log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
 
-_DENIALS = (PolicyDenied, Killed, RouteRefused, AdmissionRefused)
-"""What refuses a request after it was read: the client's connection stays, and the record says refused."""
 TICK_S = 0.1
 """How often deadlines are looked at: one timer for all transactions, since two for each cost more than reading its body."""
 WATCH_AFTER_S = 0.25
 """A transaction older than this has a watcher for a client that leaves; most are over before."""
 MIN_BODY_BYTES_PER_S = 1_024
 LAST_WORDS_S = 5.0
-LINGER_S = 2.0
-LINGER_BYTES = 128 * 1024 * 1024
 
 
 class Gateway:
@@ -125,8 +116,16 @@ class Gateway:
         self._keys = keys
         self._limiter = limiter
         self._sessions = sessions
-        self._recorder = Recorder(journal=journal, sessions=sessions, prices=prices, loop=loop, interceptors=interceptors)
+        self._recorder = Recorder(
+            journal=journal,
+            sessions=sessions,
+            prices=prices,
+            estimates=UsageEstimates(settings.prices),
+            loop=loop,
+            interceptors=interceptors,
+        )
         self._relay = Relay(recorder=self._recorder, feed=feed, own_headers=settings.server.response_headers, loop=loop)
+        self._telling = Telling(recorder=self._recorder, relay=self._relay)
         self._enforcement = Enforcement(source=policies, services=services, keys=settings.keys, digest=journal.digest, loop=loop)
         self._controlled = ControlledRelay(
             relay=self._relay,
@@ -231,6 +230,7 @@ class Gateway:
         if self._limiter is not None:
             self._limiter.use(settings.limits)
         self._controlled.heartbeat_s = settings.holds.heartbeat_s
+        self._recorder.take(settings.prices)
 
     def kill(self, transaction_id: str, who: str) -> bool:
         """End a running transaction; False where it is not running, or over but for its record."""
@@ -614,68 +614,8 @@ class Gateway:
         self._finished(running)
 
     async def _tell(self, running: Running, error: LuthienError, receive: Receive, send: Send) -> None:
-        """Something went wrong that luthien knows of: record it, then tell the client as far as that is possible still."""
-        row = running.row
-        face = error.face
-        running.error = str(error)
-        if running.seat is not None and isinstance(error, UpstreamError):
-            running.seat.health.failed(face.openai_code)
-        if isinstance(error, ClientGone):
-            await self._recorder.outcome(running, "cancelled")
-            self._finished(running)
-            return
-        words: _Words = {
-            "message": running.error,
-            "openai_type": face.openai_type,
-            "openai_code": face.openai_code,
-            "anthropic_type": face.anthropic_type,
-            "transaction_id": row.transaction_id,
-        }
-        if not running.sent:
-            refused = not running.intended or isinstance(error, _DENIALS)
-            unread = isinstance(error, RequestTooLarge) or (isinstance(error, KeyRefused) and "received" not in running.timing)
-            row.status = face.status
-            body = error_body(_dialect_of(running), **words)
-            running.response_headers = [(b"content-type", b"application/json")]
-            running.received = len(body)
-            running.response = bytearray(body)
-            if running.control is not None:
-                row.verdict = running.control.verdict
-            if isinstance(error, AdmissionRefused):
-                row.reason, row.verdict = error.reason, "deny"
-            if isinstance(error, JournalUnavailable):
-                # Nothing has passed, and the record would wait for the very store that is in trouble.
-                row.outcome, row.error = "refused", running.error
-                log.warning("%s refused: %s", row.transaction_id, error)
-            else:
-                await self._recorder.outcome(running, "refused" if refused else "error")
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode("ascii")),
-            ]
-            if unread or (refused and not isinstance(error, _DENIALS) and face.status not in (404, 503)):
-                headers.append((b"connection", b"close"))
-            if face.status < 500 and face.status != 429:
-                headers.append((b"x-should-retry", b"false"))
-            if isinstance(error, AdmissionRefused):
-                headers += error.headers
-            await send({"type": "http.response.start", "status": face.status, "headers": self._relay.with_own(running, headers)})
-            if unread:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                await _linger(receive)
-                body = b""
-            await send({"type": "http.response.body", "body": body, "more_body": False})
-        elif running.content_type.startswith(STREAM_TYPES):
-            refusal = _refusal(running, error)
-            event = refusal or _line_end(running) + stream_error(running.dialect, running.operation, **words)
-            if refusal:
-                self._relay.take(running, refusal)
-            await self._recorder.outcome(running, "refused" if isinstance(error, _DENIALS) else "truncated")
-            await send({"type": "http.response.body", "body": event, "more_body": False})
-        else:
-            # Half of a body cannot be mended: cut the connection, so that nobody takes it for whole.
-            await self._recorder.outcome(running, "truncated")
-            running.cut_connection()
+        """Something went wrong that luthien knows of."""
+        await self._telling.tell(running, error, receive, send)
         self._finished(running)
 
     async def _cancelled(self, running: Running, receive: Receive, send: Send) -> None:
@@ -703,14 +643,6 @@ class Gateway:
         self._metrics.finished(row)
 
 
-class _Words(TypedDict):
-    message: str
-    openai_type: str
-    openai_code: str
-    anthropic_type: str
-    transaction_id: str
-
-
 async def _watch(running: Running, receive: Receive) -> None:
     """Wait until the client leaves, then stop the transaction."""
     while True:
@@ -720,20 +652,6 @@ async def _watch(running: Running, receive: Receive) -> None:
     if not running.leaving and running.task is not None:
         running.client_gone = True
         running.task.cancel()
-
-
-async def _linger(receive: Receive) -> None:
-    """Read and forget what the client is still sending, so that it gets to read why it was refused."""
-    read = 0
-    try:
-        async with asyncio.timeout(LINGER_S):
-            while read < LINGER_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-                read += len(message.get("body", b""))
-    except TimeoutError:
-        return
 
 
 def _without_credentials(running: Running, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -773,35 +691,5 @@ def _wants_stream(running: Running) -> bool:
     return stream
 
 
-def _refusal(running: Running, error: LuthienError) -> bytes:
-    """A stream's legal end that says a policy's denial; empty where there is none."""
-    if not isinstance(error, PolicyDenied) or running.encoder is None:
-        return b""
-    try:
-        return running.encoder.refusal(str(error))
-    except IllegalStream:
-        return b""
-
-
 def _too_large(size: int, limit: int) -> str:
     return f"the request body has {size:,} bytes or more, the limit is {limit:,}; raise 'server.max_body_bytes' to allow it"
-
-
-def _dialect_of(running: Running) -> Dialect:
-    """The dialect to complain in, where the endpoint is not known: the path or the headers give a hint."""
-    if running.endpoint is not None:
-        return running.endpoint.dialect
-    path = running.row.path
-    if path.startswith(("/anthropic", "/v1/messages")) or any(name == b"anthropic-version" for name, _ in running.headers):
-        return Dialect.ANTHROPIC
-    return Dialect.OLLAMA if path.startswith(("/api", "/ollama")) else Dialect.OPENAI
-
-
-def _line_end(running: Running) -> bytes:
-    """What ends the event that the upstream left unfinished, so that ours stands alone."""
-    tail = bytes(running.response[-4:])
-    if not tail or tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
-        return b""
-    if running.dialect is Dialect.OLLAMA:
-        return b"" if tail.endswith(b"\n") else b"\n"
-    return b"\n" if tail.endswith((b"\n", b"\r")) else b"\n\n"
