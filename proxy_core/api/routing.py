@@ -42,11 +42,8 @@ def add_routing_routes(app: FastAPI, plane: ControlPlane) -> None:
         configuration's until that says something else of it; keeping everything local holds until it is taken back."""
         if not given.params and given.override is None:
             raise ControlInvalid("params", "give params, an override, or both")
-        if given.params:
-            await plane.set_routing(given.params, who=who)
-        if given.override is not None:
-            await plane.force_local(given.override == "local", who=who)
-        return answer(plane.routing())
+        local = None if given.override is None else given.override == "local"
+        return answer(await plane.set_routing(given.params or {}, local=local, who=who))
 
     @app.patch(
         "/api/upstreams/{name}",

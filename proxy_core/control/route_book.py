@@ -122,13 +122,20 @@ class RouteBook:
 
     # --- changes ---
 
-    async def set_rules(self, params: Mapping[str, Any], *, who: str, source: str = "operator") -> RoutingInfo:
-        """Change rules by name; None unsets one. Raises ControlInvalid, JournalUnavailable; then nothing has changed."""
-        return await to_the_end(self._set_rules(dict(params), who[:100], cast(ChangeSource, source)))
+    async def set_rules(
+        self, params: Mapping[str, Any], *, local: bool | None = None, who: str, source: str = "operator"
+    ) -> RoutingInfo:
+        """Change rules by name; None unsets one. `local` keeps everything local from now on, or no more, in the same change.
+
+        Raises ControlInvalid, JournalUnavailable; then nothing has changed.
+        """
+        if not params and local is None:
+            raise ControlInvalid("params", "give at least one rule to change")
+        return await to_the_end(self._set(dict(params), local, who[:100], cast(ChangeSource, source)))
 
     async def force_local(self, on: bool, *, who: str, source: str = "operator") -> RoutingInfo:
         """Keep everything local from now on, or no more. Raises JournalUnavailable; then nothing has changed."""
-        return await to_the_end(self._force_local(on, who[:100], cast(ChangeSource, source)))
+        return await self.set_rules({}, local=on, who=who, source=source)
 
     async def set_upstream(self, name: str, state: str, *, who: str, source: str = "operator") -> RoutingInfo:
         """Drain or freeze an upstream, or take it back. Raises ControlNotFound, ControlInvalid, JournalUnavailable."""
@@ -149,40 +156,36 @@ class RouteBook:
                 self._tell(f"upstream {name}", who, before, after)
             return self.info()
 
-    async def _set_rules(self, params: dict[str, Any], who: str, source: ChangeSource) -> RoutingInfo:
+    async def _set(self, params: dict[str, Any], local: bool | None, who: str, source: ChangeSource) -> RoutingInfo:
         async with self._changing:
-            if not params:
-                raise ControlInvalid("params", "give at least one rule to change")
-            wanted = changed(self._present, params, self._names)
+            wanted = changed(self._present, params, self._names) if params else self._present
+            forced = self._forced if local is None else local
             before = {name: value_of(self._present, name) for name in params}
             after = {name: value_of(wanted, name) for name in params}
             before, after = ({name: side[name] for name in params if before[name] != after[name]} for side in (before, after))
-            if not after:
-                return self.info()
-            kept = (self._rules.value if self._rules is not None else {}) | after
-            kept = {name: value for name, value in kept.items() if value != value_of(self._configured, name)}
-            at_ns = self._clock_ns()
-            digest = replace(rules_of(wanted), force_local=self._forced).digest
-            await self._record(RULES, who, source, at_ns, before, after, _override(kept, self._configured), digest)
-            self._put_in_force(wanted, _Set(kept, who, at_ns) if kept else None, self._forced)
-            self._tell("routing", who, before, after)
-            return self.info()
-
-    async def _force_local(self, on: bool, who: str, source: ChangeSource) -> RoutingInfo:
-        async with self._changing:
-            if on != self._forced:
-                before, after = {"force_local": self._forced}, {"force_local": on}
-                digest = replace(self._router.rules, force_local=on).digest
-                await self._record(FORCED, who, source, self._clock_ns(), before, after, after, digest)
-                self._put_in_force(self._present, self._rules, on)
+            what, rules, at_ns = FORCED, self._rules, self._clock_ns()
+            override: dict[str, Any] = {"force_local": forced}
+            if after:
+                kept = (rules.value if rules is not None else {}) | after
+                kept = {name: value for name, value in kept.items() if value != value_of(self._configured, name)}
+                what, rules = RULES, _Set(kept, who, at_ns) if kept else None
+                override |= _override(kept, self._configured)
+            if forced != self._forced:
+                before, after = before | {"force_local": self._forced}, after | {"force_local": forced}
+            if after:
+                digest = replace(rules_of(wanted), force_local=forced).digest
+                await self._record(what, who, source, at_ns, before, after, override, digest)
+                self._put_in_force(wanted, rules, forced)
                 self._tell("routing", who, before, after)
             return self.info()
 
     async def restore(self) -> None:
         """Put in force what operators had set before the last end, as far as it still holds."""
         recorded = await self._journal.store.latest_routing_overrides()
-        held, forced = recorded.get(RULES), recorded.get(FORCED)
-        is_forced = forced is not None and forced.override.get("force_local") is True
+        held = recorded.get(RULES)
+        said = [one for one in (held, recorded.get(FORCED)) if one is not None and "force_local" in one.override]
+        forced = max(said, key=lambda one: one.at_ns, default=None)
+        is_forced = forced is not None and forced.override["force_local"] is True
         rules: _Set | None = None
         present = self._configured
         params = held.override.get("params") if held is not None else None
@@ -269,7 +272,7 @@ class RouteBook:
         now = {name: value_of(present, name) for name in ended}
         log.warning("routing: the configuration holds, not what %s set: %s", who_set, in_words(ended, now))
         digest = replace(rules_of(present), force_local=forced).digest
-        override = _override(kept, self._configured)
+        override = {"force_local": forced} | _override(kept, self._configured)
         try:
             told = self._record(RULES, who, source, self._clock_ns(), ended, now, override, digest)
             await asyncio.wait_for(told, RECORD_S)

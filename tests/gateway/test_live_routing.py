@@ -104,6 +104,21 @@ async def test_an_operator_keeps_everything_local_over_restarts(start: Any, upst
     assert [one[0] for one in await changes(gateway)] == ["force local", "force local"]
 
 
+async def test_one_change_of_both_is_one_record_and_survives_a_restart(start: Any) -> None:
+    gateway = await start()
+    info = await gateway.plane.set_routing({LENGTH: 10}, local=True, who="ann")
+    assert (info.override, info.source[:12]) == ("local", "operator ann")
+    before, after = {LENGTH: None, "force_local": False}, {LENGTH: 10, "force_local": True}
+    assert await changes(gateway) == [("routing", "ann", before, after)]
+    await gateway.plane.set_routing({LENGTH: 20}, who="bob")
+    await gateway.restart()
+    assert gateway.plane.routing().override == "local", "a later change of a threshold leaves it so"
+    await gateway.plane.force_local(False, who="bob")
+    await gateway.restart()
+    assert (gateway.plane.routing().override, gateway.plane.routing().source[:12]) == ("", "operator bob")
+    assert len(await changes(gateway)) == 3
+
+
 async def test_what_nobody_local_takes_is_refused_while_everything_is_kept_local(
     start: Any, upstream: FaultUpstream, local: FaultUpstream
 ) -> None:
