@@ -30,6 +30,8 @@ class Reading(Struct):
     error: str = ""
     problem: str = ""
     complete: bool = True
+    answer: Answer | None = None
+    """The whole of it; None where nobody could read it."""
     first_token_offset: int = 0
     """Bytes of the body before the event that carries the first token; 0 for a body that is no stream."""
 
@@ -90,4 +92,5 @@ def reading_of(answer: Answer) -> Reading:
         error=f"{error.type}: {error.message}" if error else "",
         problem=answer.problem or "",
         complete=answer.complete,
+        answer=answer,
     )

@@ -62,7 +62,7 @@ from proxy_core.tasks import spawn
 from proxy_core.telling import Telling
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Stage, Verdict
-from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, Dialect, Endpoint, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, TURNS, Dialect, Endpoint, UnsafePath, find_endpoint
 from proxy_core.wire.glance import glance, preview
 from proxy_core.wire.headers import content_length
 from proxy_core.wire.translate import Translated
@@ -316,13 +316,15 @@ class Gateway:
         belonging = Belonging("", "")
         if endpoint.operation in READ_OPERATIONS:
             running.glance = glance(running.body)
-            belonging = self._sessions.belonging(headers, running.glance, running.body)
+            turn = endpoint.operation in TURNS
+            belonging = self._sessions.belonging(headers, running.glance, running.body, turn=turn)
             row.model = shared(running.glance.model)
             row.stream = bool(running.glance.stream)
             row.preview = without_secrets(running, preview(running.glance.history))
         else:
-            belonging = self._sessions.belonging(headers, running.glance, b"")
+            belonging = self._sessions.belonging(headers, running.glance, b"", turn=False)
         row.session_id = belonging.session_id
+        running.point = belonging.chain
         row.agent = shared(belonging.agent)
         row.parent_session, row.link, row.side = belonging.parent_session, belonging.link, belonging.side
         person = person_of(headers, running.headers, running.glance.marks)

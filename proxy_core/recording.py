@@ -119,7 +119,10 @@ class Recorder:
         if self._interceptors is not None:
             self._interceptors.finished(running, record)
         running.mark("finished", self._now())
-        self._sessions.answered(row.session_id, reading.response_id)
+        blocks = () if reading.answer is None else reading.answer.blocks
+        self._sessions.answered(
+            row.session_id, reading.response_id, point=running.point, blocks=blocks, failed=row.outcome != "ok"
+        )
 
     def late(self, running: Running, verdicts: list[Verdict]) -> None:
         """Verdicts that come after the outcome."""

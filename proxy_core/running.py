@@ -62,6 +62,7 @@ class Running:
         "method",
         "paused_at",
         "paused_s",
+        "point",
         "query",
         "receive",
         "received",
@@ -109,6 +110,8 @@ class Running:
         self.upstream: Upstream | None = None
         self.glance = Glance()
         self.body = b""
+        self.point = b""
+        """Hash of the whole history: where the session stands when the request is answered."""
         self.secrets: tuple[bytes, ...] = ()
         self.tags: dict[str, str] = {}
         """The client's tags as it sent them; those of the row are without secrets."""

@@ -46,7 +46,7 @@ from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.running import Running
 from proxy_core.server import EmbeddedServer, IngressProtocol, listen
-from proxy_core.sessions.detector import SessionDetector
+from proxy_core.sessions.detector import RECALLED_REQUESTS, KnownPoint, SessionDetector
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.settings_sources import LoadedSettings
@@ -178,6 +178,7 @@ class GatewayRuntime:
             ttl_s=settings.sessions.ttl_s,
             max_sessions=settings.sessions.max_sessions,
             clock=loop.time,
+            min_common_messages=settings.sessions.min_common_messages,
         )
         self._transport = self._given_transport or UpstreamTransport(max_connections=settings.routing.max_connections)
         self._upstreams = Upstreams(settings)
@@ -261,6 +262,9 @@ class GatewayRuntime:
         self._metrics.watch("luthien_sessions_active", "Sessions within their time to live.", lambda: self._sessions.active)
         self._metrics.watch("luthien_loop_lag_seconds", "Worst lateness of the event loop.", lambda: self._lag.worst_s)
         self._metrics.watch_counts("luthien_session_lookups", "How sessions were told.", "result", lambda: self._sessions.lookups)
+        self._metrics.watch_counts(
+            "luthien_session_events", "What became of sessions.", "event", lambda: self._sessions.events
+        )
         if (watching := self._interceptors) is not None:
             counts = self._metrics.watch_counts
             counts("luthien_interceptor_events", "Records given to interceptors.", "type", watching.events_taken)
@@ -347,8 +351,13 @@ class GatewayRuntime:
         settings = self._settings.sessions
         now = time.time_ns()
         since = now - int(2 * settings.ttl_s * 1e9)
-        points = await self._journal.store.remembered(since, settings.max_sessions)
-        self._sessions.recall((one.session_id, one.chain, one.response_id, (now - one.started_ns) / 1e9) for one in points)
+        points = await self._journal.store.remembered(since, RECALLED_REQUESTS * settings.max_sessions)
+        self._sessions.recall(
+            KnownPoint(
+                one.session_id, one.chain, one.response_id, (now - one.started_ns) / 1e9, one.parent_session, one.link, one.side
+            )
+            for one in points
+        )
 
     async def _close_after_serving(self) -> None:
         try:

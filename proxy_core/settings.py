@@ -200,6 +200,8 @@ class SessionSettings(Section):
     """Inactivity after which a continuation counts as a new session that names the old one."""
     max_sessions: int = Field(default=10_000, ge=10)
     """Sessions remembered at once; the least recently used is forgotten first."""
+    min_common_messages: int = Field(default=3, ge=2, le=12)
+    """Latest messages that a history whose beginning was dropped has to share with a session to belong to it."""
 
 
 def async_database_url(url: str) -> str:

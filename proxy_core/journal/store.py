@@ -142,6 +142,9 @@ class Remembered(Struct, frozen=True):
     chain: bytes
     response_id: str
     started_ns: int
+    parent_session: str = ""
+    link: str = ""
+    side: bool = False
 
 
 class JournalStore(UsageReads):
@@ -312,6 +315,9 @@ class JournalStore(UsageReads):
                 transactions.c.chain,
                 outcomes.c.response_id,
                 transactions.c.started_ns,
+                transactions.c.parent_session,
+                transactions.c.link,
+                transactions.c.side,
             )
             .select_from(transactions.outerjoin(outcomes, latest))
             .where(and_(transactions.c.started_ns >= since_ns, transactions.c.session_id != ""))
@@ -319,7 +325,16 @@ class JournalStore(UsageReads):
             .limit(limit)
         )
         return [
-            Remembered(one.session_id, one.agent, one.chain, one.response_id or "", one.started_ns)
+            Remembered(
+                session_id=one.session_id,
+                agent=one.agent,
+                chain=one.chain,
+                response_id=one.response_id or "",
+                started_ns=one.started_ns,
+                parent_session=one.parent_session,
+                link=one.link,
+                side=bool(one.side),
+            )
             for one in await self._all(query)
         ]
 

@@ -1,30 +1,39 @@
 """Which session a request belongs to.
 
-In this order: a header, a mark in the body, the response that it continues, else the longest known prefix of its
-history. The prefix is recognised by a hash chain over every message: each request leaves the hash of its whole history,
-and a later request that starts with the same messages continues it. What is known can be given back after a restart.
+In this order: a header, a mark in the body, the response that it continues, else its history: the longest prefix that a
+session is known to have had, told among twins by what each of them was answered; else, for a history whose beginning was
+dropped, the session that it shares its latest messages with. What is known can be given back after a restart.
+The rest of a request is never looked at, and nothing here raises on hostile input.
 """
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
-from typing import TypeVar
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from proxy_core.sessions.history_hashes import HashedHistory, HistoryHasher
 from proxy_core.sessions.identity import agent_in_headers, names_nothing, session_in_headers, session_in_marks
+from proxy_core.sessions.known_sessions import MAX_REPLIES, TAIL_MESSAGES, KnownSessions, Session
+from proxy_core.sessions.lineage import RunningCalls, SideOpenings, parent_in_headers
+from proxy_core.sessions.prompts import NO_PROMPT, Prompt, Prompts
+from proxy_core.sessions.replies import NOTHING_SAID, is_reply, said_in_answer, said_in_history
+from proxy_core.wire.conversation import Block
 from proxy_core.wire.glance import Glance
 
-POINTS_PER_SESSION = 2
-_Key = TypeVar("_Key", bytes, str)
-_CHAIN_BYTES = 16
-_CACHE_CONTROL = b'"cache_control"'
-_new_link = blake2b(digest_size=_CHAIN_BYTES).copy
-_START = b"\x00" * _CHAIN_BYTES
+UNKNOWN_HEAD = -1
+FORGET_AFTER_TTLS = 2.0
+"""A session that has expired is remembered for as long again, so that its continuation can name it."""
+UNKNOWN_POINT = b"?"
+RECALLED_REQUESTS = 3
+"""Requests given back after a restart for each session that may be remembered, on average."""
+LATEST_TWINS = 3
+LONG_OPENING = 5
+"""A first request with so many messages comes from a conversation that began elsewhere: the same again is no twin."""
+MAX_NEW_MESSAGES = 64
+_PARTIAL = frozenset({"previous_response_id", "conversation"})
+"""Marks of requests that carry only the new part of their history."""
 
 
 class Belonging(Struct, frozen=True):
@@ -35,7 +44,7 @@ class Belonging(Struct, frozen=True):
     predecessor: str = ""
     """The session that this one continues after it had expired."""
     chain: bytes = b""
-    """Hash of the whole history; empty without one."""
+    """Hash of the whole history; empty without one, and where only a part of it was sent."""
     message_hashes: tuple[bytes, ...] = ()
     """Keyed hash of each entry of the history, by which the journal stores it."""
     parent_session: str = ""
@@ -46,9 +55,26 @@ class Belonging(Struct, frozen=True):
     """A side request of its session: a title, a summary, memory; not a turn of the conversation."""
 
 
-class _Point(Struct, frozen=True, gc=False):
+class KnownPoint(Struct, frozen=True):
+    """What is given back after a restart: a request that was seen before."""
+
     session_id: str
-    seen: float
+    chain: bytes
+    response_id: str
+    age_s: float
+    parent_session: str = ""
+    link: str = ""
+    side: bool = False
+
+
+class _Told(Struct, frozen=True):
+    """A session, and how it was found."""
+
+    session: Session
+    link: str
+    predecessor: str = ""
+    shared: int = -1
+    """Place in the chain of the last message that the session is known to share; -1 without one."""
 
 
 class SessionDetector:
@@ -62,142 +88,308 @@ class SessionDetector:
         ttl_s: float,
         max_sessions: int,
         clock: Callable[[], float],
+        min_common_messages: int = 3,
     ) -> None:
-        self._digest = digest
+        self._hasher = HistoryHasher(digest)
+        self._prompts = Prompts(digest)
+        self._known = KnownSessions(max_sessions)
+        self._calls = RunningCalls()
+        self._openings = SideOpenings()
         self._new_id = new_id
         self._ttl_s = ttl_s
         self._clock = clock
-        self._max_points = max_sessions * POINTS_PER_SESSION
-        self._chains: OrderedDict[bytes, _Point] = OrderedDict()
-        self._responses: OrderedDict[str, _Point] = OrderedDict()
-        self.lookups = {"header": 0, "mark": 0, "response": 0, "prefix": 0, "new": 0, "none": 0}
+        self._min_common = min_common_messages
+        self.lookups = {"header": 0, "mark": 0, "response": 0, "prefix": 0, "inferred": 0, "new": 0, "none": 0}
 
-    def belonging(self, headers: Mapping[bytes, bytes], body: Glance, raw: bytes) -> Belonging:
-        """Tell session and agent of a request with the body `raw`, and remember the point that it reaches."""
-        history = body.history
-        hashes = tuple(map(self._digest, history))
-        steady: Sequence[bytes] = hashes
-        if _CACHE_CONTROL in raw:
-            # Clients move their cache marks from turn to turn: the chain is over the messages without them.
-            steady = [self._digest(_without_cache_control(bytes(entry))) for entry in history]
-        chain = _chain(steady)
-        unnamed = names_nothing(headers)
-        agent = "" if unnamed else agent_in_headers(headers)
-        if not agent and body.system:
-            system = _without_cache_control(body.system) if _CACHE_CONTROL in body.system else body.system
-            agent = "agent-" + blake2b(system, digest_size=4).hexdigest()
-        session_id, predecessor, link = self._session(headers, unnamed, body, chain, history)
-        head = chain[-1] if chain else b""
-        if session_id and head:
-            self._remember(self._chains, head, _Point(session_id, self._clock()))
-        return Belonging(session_id, agent, predecessor, head, hashes, link=link)
+    def belonging(self, headers: Mapping[bytes, bytes], body: Glance, raw: bytes, *, turn: bool = True) -> Belonging:
+        """Tell session and agent of a request with the body `raw`, and remember the point that it reaches.
 
-    def answered(self, session_id: str, response_id: str) -> None:
-        """Remember a response, so that a request that continues it finds its session."""
-        if session_id and response_id:
-            self._remember(self._responses, response_id, _Point(session_id, self._clock()))
-
-    def recall(self, points: Iterable[tuple[str, bytes, str, float]]) -> None:
-        """Give back what the journal knows: (session, chain, response id, age in seconds), newest first."""
+        What is no `turn` of a conversation (a count of tokens, embeddings) finds a session but never opens one.
+        """
         now = self._clock()
-        for session_id, chain, response_id, age in reversed(list(points)):
-            point = _Point(session_id, now - age)
-            if chain:
-                self._remember(self._chains, bytes(chain), point)
-            if response_id:
-                self._remember(self._responses, response_id, point)
+        prompt = self._prompts.of(body.system) if body.system else NO_PROMPT
+        hashed = self._hasher.of(body, raw, prompt.digest)
+        unnamed = names_nothing(headers)
+        agent = prompt.agent if unnamed else agent_in_headers(headers) or prompt.agent
+        told = None
+        if not unnamed and (name := session_in_headers(headers)):
+            told = self._named("header", name, prompt, now)
+        elif body.marks:
+            told = self._by_marks(body.marks, prompt, turn, now)
+        if told is None and hashed.chain:
+            told = self._by_history(headers, body.history, hashed, prompt, turn, now)
+            if told is None and turn:
+                told = self._opened(body.history, prompt, now)
+        if told is None:
+            self.lookups["none"] += 1
+            return Belonging("", agent, "", b"", hashed.entries, "", "none")
+        self.lookups[told.link] += 1
+        session = told.session
+        if b"x-parent-session-id" in headers or not unnamed:
+            session.parent = parent_in_headers(headers, session.name) or session.parent
+        point = self._advance(told, hashed, body, prompt, now) if turn else b""
+        return Belonging(session.name, agent, told.predecessor, point, hashed.entries, session.parent, told.link, prompt.side)
+
+    def answered(
+        self, session_id: str, response_id: str, *, point: bytes = b"", blocks: Iterable[Block] = (), failed: bool = False
+    ) -> None:
+        """Remember how the request that reached `point` was answered: what a later request continues, and by which id.
+
+        `failed`: it had no whole answer, so that the same request again is another try.
+        """
+        session = self._known.named(session_id)
+        if session is None:
+            return
+        if session.pending:
+            session.pending -= 1
+        if response_id:
+            self._known.gave(response_id, session)
+        session.failed = failed
+        if failed:
+            return
+        said = said_in_answer(blocks)
+        if said == NOTHING_SAID:
+            return
+        if point and session.tip == point and len(session.replies) < MAX_REPLIES:
+            session.replies += (said,)
+        if self._calls.started(session.name, blocks, self._clock()):
+            session.calls = True
+
+    def recall(self, points: Iterable[KnownPoint]) -> None:
+        """Give back what the journal knows, newest first."""
+        now = self._clock()
+        known = self._known
+        for one in reversed(list(points)):
+            session = known.named(one.session_id)
+            if session is None:
+                session = known.create(one.session_id, now - one.age_s, UNKNOWN_HEAD, float("-inf"))
+                session.parent = one.parent_session
+            known.touch(session, now - one.age_s)
+            if one.chain:
+                point = bytes(one.chain)
+                # Only the request that opened it tells where it began.
+                session.root = point if one.link == "new" else session.root or UNKNOWN_POINT
+                if not one.side:
+                    session.tip = point
+                known.reach(point, session)
+            if one.response_id:
+                known.gave(one.response_id, session)
 
     @property
     def active(self) -> int:
         """Sessions seen within the time to live, at most those remembered."""
-        limit = self._clock() - self._ttl_s
-        return len({point.session_id for point in self._chains.values() if point.seen >= limit})
+        return self._known.since(self._clock() - self._ttl_s)
 
-    def _session(
+    @property
+    def events(self) -> dict[str, int]:
+        """Counts since the start of what became of sessions."""
+        known = self._known
+        return {"created": known.created, "evicted": known.evicted, "expired": known.expired}
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start: active, hits, misses, created, inferred, evicted, expired."""
+        lookups = self.lookups
+        return {
+            "active": self.active,
+            "hits": sum(lookups[how] for how in ("header", "mark", "response", "prefix", "inferred")),
+            "misses": lookups["new"],
+            "inferred": lookups["inferred"],
+            **self.events,
+        }
+
+    def _by_marks(self, marks: Mapping[str, Any], prompt: Prompt, turn: bool, now: float) -> _Told | None:
+        previous = marks.get("previous_response_id")
+        previous = previous if isinstance(previous, str) else ""
+        session = self._known.response(previous) if previous else None
+        if session is not None:
+            return self._continued("response", session, -1, now)
+        if name := session_in_marks(marks):
+            return self._named("mark", name, prompt, now)
+        if not previous or not turn:
+            return None
+        # Nobody here knows that response; others that continue it belong to the same session.
+        session = self._create(prompt, now)
+        self._known.gave(previous, session)
+        return _Told(session, "new")
+
+    def _named(self, link: str, name: str, prompt: Prompt, now: float) -> _Told:
+        return _Told(self._known.named(name) or self._create(prompt, now, name), link)
+
+    def _by_history(
         self,
         headers: Mapping[bytes, bytes],
-        unnamed: bool,
-        body: Glance,
-        chain: Sequence[bytes],
         history: Sequence[memoryview],
-    ) -> tuple[str, str, str]:
-        if not unnamed and (named := session_in_headers(headers)):
-            return self._found("header", named)
-        if body.marks:
-            previous = body.marks.get("previous_response_id")
-            point = self._responses.get(previous) if isinstance(previous, str) else None
-            if point is not None:
-                return self._continued("response", point)
-            if named := session_in_marks(body.marks):
-                return self._found("mark", named)
-        if not chain:
-            self.lookups["none"] += 1
-            return "", "", "none"
-        retried = headers.get(b"x-stainless-retry-count", b"0") != b"0"
+        hashed: HashedHistory,
+        prompt: Prompt,
+        turn: bool,
+        now: float,
+    ) -> _Told | None:
+        known, chain = self._known, hashed.chain
         last = len(chain) - 1
-        for reached in range(last, -1, -1):
-            point = self._chains.get(chain[reached])
-            # The same opening again is another run of the same task, unless a client says that it tries again.
-            if point is not None and (reached < last or retried or (last > 1 and _has_reply(history))):
-                return self._continued("prefix", point)
-        return self._found("new", self._new_id())
+        place = known.furthest(chain, last)
+        while place >= 0:
+            point = chain[place]
+            sessions = known.at(point)
+            if place == last:
+                again = not turn or headers.get(b"x-stainless-retry-count", b"0") != b"0"
+                session = self._repeated(sessions, chain, again)
+            else:
+                session = self._continuing(sessions, point, history[place - last :], prompt, now)
+            if session is not None:
+                if session.tip != point or place == last:
+                    twin = self._waiting_twin(session, chain, place, history, prompt)
+                    if twin is not None:
+                        session, place = twin
+                return self._continued("prefix", session, place, now)
+            place = known.furthest(chain, place - 1)
+        if last + 1 < self._min_common:
+            return None
+        shared = self._common_run(hashed, history)
+        return None if shared is None else self._continued("inferred", *shared, now)
 
-    def _found(self, how: str, session_id: str) -> tuple[str, str, str]:
-        self.lookups[how] += 1
-        return session_id, "", how
+    def _repeated(self, sessions: Sequence[Session], chain: Sequence[bytes], again: bool) -> Session | None:
+        """Whose history it is that came once more: a regeneration, or another try after a failure.
 
-    def _continued(self, how: str, point: _Point) -> tuple[str, str, str]:
-        if self._clock() - point.seen > self._ttl_s:
-            self.lookups["new"] += 1
-            return self._new_id(), point.session_id, "new"
-        self.lookups[how] += 1
-        return point.session_id, "", how
+        An opening that comes once more opens another session, unless the client says that it tries again or has to.
+        """
+        point = chain[-1]
+        long = again or len(chain) >= LONG_OPENING
+        for session in sessions[: -LATEST_TWINS - 1 : -1]:
+            if (long or session.root != point or (session.failed and session.tip == point)) and not session.forgotten:
+                return session
+        return None
 
-    def _remember(self, points: OrderedDict[_Key, _Point], key: _Key, point: _Point) -> None:
-        points[key] = point
-        points.move_to_end(key)
-        if len(points) > self._max_points:
-            points.popitem(last=False)
+    def _waiting_twin(
+        self, session: Session, chain: Sequence[bytes], place: int, history: Sequence[memoryview], prompt: Prompt
+    ) -> tuple[Session, int] | None:
+        """Another session that waits for just this: it was answered with what follows its tip, and has not gone on yet."""
+        known = self._known
+        while (place := known.furthest(chain, place - 1)) >= 0:
+            said: frozenset[int] | None = None
+            for twin in reversed(known.at(chain[place])):
+                if twin is session or twin.forgotten or twin.tip != chain[place] or not twin.replies or twin.head != prompt.head:
+                    continue
+                if said is None:
+                    said = said_in_history(history[len(history) - len(chain) + place + 1 :])
+                if not said.isdisjoint(twin.replies):
+                    return twin, place
+        return None
 
+    def _continuing(
+        self, sessions: Sequence[Session], point: bytes, following: Sequence[memoryview], prompt: Prompt, now: float
+    ) -> Session | None:
+        """Which of the sessions at `point` goes on with `following`."""
+        if is_reply(following[0]):
+            sessions = [session for session in sessions if not session.forgotten]
+        else:
+            # Without a reply in between it is another opening that begins alike, unless there was no reply.
+            sessions = [session for session in sessions if self._unanswered(session, point)]
+        if not sessions:
+            return None
+        if len(sessions) == 1 and sessions[0].head in (prompt.head, UNKNOWN_HEAD):
+            return sessions[0]
+        fresh = [session for session in sessions if now - session.seen <= self._ttl_s] or sessions
+        same = [session for session in fresh if session.head in (prompt.head, UNKNOWN_HEAD)]
+        said = said_in_history(following)
+        if not same:
+            # Another agent: only the session's own words show that it is the same conversation.
+            told = [session for session in fresh if session.root != point or not said.isdisjoint(session.replies)]
+            return told[-1] if told else None
+        told = [session for session in same if session.tip == point and not said.isdisjoint(session.replies)]
+        if told:
+            # Of twins that were answered alike the latest: those before it were left after their first answer.
+            return told[-1]
+        waiting = [session for session in same if session.tip == point]
+        return ([one for one in waiting if not one.pending] or waiting or same)[0]
 
-def _chain(hashes: Sequence[bytes]) -> list[bytes]:
-    chain = []
-    reached = _START
-    for one in hashes:
-        link = _new_link()
-        link.update(reached + one)
-        reached = link.digest()
-        chain.append(reached)
-    return chain
+    @staticmethod
+    def _unanswered(session: Session, point: bytes) -> bool:
+        """Whether a session may go on from `point` without a reply."""
+        if session.forgotten:
+            return False
+        return session.root != point or (session.tip == point and (session.failed or session.pending > 0))
 
+    def _common_run(self, hashed: HashedHistory, history: Sequence[memoryview]) -> tuple[Session, int] | None:
+        """The session that shares the latest messages of a history whose beginning is not known, and the last one's place."""
+        steady = hashed.steady
+        for place in range(len(steady) - 1, max(-1, len(steady) - MAX_NEW_MESSAGES), -1):
+            session = self._known.ends_with(steady[place])
+            if session is None:
+                continue
+            common = 0
+            for theirs, ours in zip(reversed(session.tail), reversed(steady[: place + 1]), strict=False):
+                if theirs != ours:
+                    break
+                common += 1
+            said = said_in_history(history[len(history) - len(steady) + place + 1 :]) if session.replies else frozenset()
+            if common + (not said.isdisjoint(session.replies)) >= self._min_common:
+                return session, place
+        return None
 
-_REPLY = re.compile(rb'"assistant"|"model"|"function_call"|"reasoning"|"tool"')
+    def _opened(self, history: Sequence[memoryview], prompt: Prompt, now: float) -> _Told:
+        """A new session, or the one that this opening stands beside."""
+        openings = self._openings
+        if prompt.side:
+            beside = self._known.named(openings.quoted_by(history, now))
+            if beside is not None:
+                return _Told(beside, "inferred")
+            session = self._create(prompt, now)
+            openings.waits(session.name, history, now)
+            return _Told(session, "new")
+        if openings.waiting:
+            beside = self._known.named(openings.waiting_for(history, now))
+            if beside is not None:
+                beside.head, beside.root = prompt.head, b""
+                openings.conversation(beside.name, history, now)
+                return _Told(beside, "inferred")
+        session = self._create(prompt, now)
+        if self._calls.running:
+            session.parent = self._calls.parent_of(history, now)
+        openings.conversation(session.name, history, now)
+        return _Told(session, "new")
 
+    def _create(self, prompt: Prompt, now: float, name: str = "") -> Session:
+        return self._known.create(name or self._new_id(), now, prompt.head, now - FORGET_AFTER_TTLS * self._ttl_s)
 
-def _has_reply(history: Sequence[memoryview]) -> bool:
-    """Whether a model has spoken in this history already; looks at both ends of large entries only, the latest first."""
-    return any(
-        _REPLY.search(entry) if len(entry) <= 400 else _REPLY.search(entry[:200]) or _REPLY.search(entry[-200:])
-        for entry in reversed(history)
-    )
+    def _continued(self, link: str, session: Session, shared: int, now: float) -> _Told:
+        if now - session.seen <= self._ttl_s:
+            return _Told(session, link, "", shared)
+        again = self._known.create(self._new_id(), now, session.head, now - FORGET_AFTER_TTLS * self._ttl_s)
+        again.parent = session.parent
+        self._known.expire(session)
+        return _Told(again, "new", session.name, shared)
 
-
-def _without_cache_control(raw: bytes) -> bytes:
-    """A message or system prompt in one form, whether its parts carry cache marks or not."""
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return raw
-    if isinstance(value, dict):
-        value.pop("cache_control", None)
-        parts = value.get("content")
-    else:
-        parts = value
-    if isinstance(parts, list):
-        for part in parts:
-            if isinstance(part, dict):
-                part.pop("cache_control", None)
-        # A lone text part is what many clients write without the mark as a plain string.
-        if isinstance(value, dict) and len(parts) == 1 and isinstance(parts[0], dict) and set(parts[0]) == {"type", "text"}:
-            value["content"] = parts[0]["text"]
-    return msgspec.json.encode(value, order="sorted")
+    def _advance(self, told: _Told, hashed: HashedHistory, body: Glance, prompt: Prompt, now: float) -> bytes:
+        """Move the session to where the request has taken it; returns that point, empty where the history is not whole."""
+        session, known = told.session, self._known
+        if told.link != "new":
+            known.touch(session, now)
+        session.pending += 1
+        session.failed = False
+        chain = hashed.chain
+        if not chain or (body.marks and not _PARTIAL.isdisjoint(body.marks)):
+            return b""
+        point = chain[-1]
+        if not session.root:
+            session.root = point
+        known.reach(point, session)
+        if len(chain) > 1:
+            if 0 <= told.shared < len(chain) - 2:
+                # The reply alone tells twins apart, and is what an edit of the message after it leaves standing.
+                known.reach(chain[told.shared + 1], session)
+            elif is_reply(body.history[-1]):
+                # The beginning of a reply, given by the client: its whole will stand in its place.
+                known.reach(chain[-2], session)
+        if session.tip != point and not prompt.side:
+            if session.calls:
+                self._calls.ended(session.name)
+                session.calls = False
+            if session.head == UNKNOWN_HEAD:
+                session.head = prompt.head
+            session.tip = point
+            session.replies = ()
+            if len(chain) > 1:
+                session.tail = hashed.steady[-TAIL_MESSAGES:]
+                known.ended_with(session.tail[-1], session)
+        return point

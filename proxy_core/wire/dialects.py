@@ -47,6 +47,8 @@ NAMES: dict[Dialect | Operation, str] = {one: one.value for kind in (Dialect, Op
 """Their values: a look-up costs a quarter of what Enum's property does."""
 READ_OPERATIONS = frozenset(Operation) - {Operation.MODELS, Operation.OTHER}
 """The operations whose bodies luthien reads."""
+TURNS = READ_OPERATIONS - {Operation.EMBEDDINGS, Operation.OLLAMA_EMBED, Operation.COUNT_TOKENS}
+"""The operations by which a conversation goes on."""
 
 
 class Endpoint(Struct, frozen=True):

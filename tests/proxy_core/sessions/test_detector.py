@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy_core.sessions.detector import Belonging, SessionDetector
+from proxy_core.sessions.detector import Belonging, KnownPoint, SessionDetector
 from proxy_core.wire.glance import glance
 
 UUID = "01a1fb85-95d6-7702-b258-b45a0a76aa92"
@@ -121,7 +121,7 @@ def test_what_the_journal_gives_back_is_known() -> None:
     talk = Talk()
     first = talk.ask("hello")
     after_restart = Talk()
-    after_restart.detector.recall([(first.session_id, first.chain, "resp_9", 10.0)])
+    after_restart.detector.recall([KnownPoint(first.session_id, first.chain, "resp_9", 10.0)])
     assert after_restart.ask("hello", "hi", "more").session_id == first.session_id
 
 

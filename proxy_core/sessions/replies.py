@@ -1,0 +1,125 @@
+"""One form of what a model said, in which its answer and the client's copy of it in the next history are equal.
+
+Text without surrounding white space, and tool calls by name and arguments: ids, reasoning and annotations are left out, for
+clients drop or rewrite them. The form is a number that holds within this process. Never raises on hostile input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from proxy_core.wire.conversation import Block, TextBlock, ToolCallBlock
+
+NOTHING_SAID = 0
+MAX_ARGUMENTS_CHARS = 20_000
+"""Longer arguments are compared as they were written."""
+MAX_ENTRIES = 32
+_BY_MODEL = re.compile(rb'"(?:assistant|model|function_call|custom_tool_call|reasoning)"')
+_ENDS_BYTES = 200
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def said_in_answer(blocks: Iterable[Block]) -> int:
+    """The form of an answer; `NOTHING_SAID` where it has neither text nor calls."""
+    texts = []
+    calls = []
+    for block in blocks:
+        if isinstance(block, TextBlock):
+            texts.append(block.text)
+        elif isinstance(block, ToolCallBlock):
+            calls.append((block.name, _arguments(block.arguments)))
+    return _form(texts, calls)
+
+
+def is_reply(entry: memoryview) -> bool:
+    """Whether a model said this entry of a history, as its beginning or its end tells."""
+    if len(entry) <= 2 * _ENDS_BYTES:
+        return _BY_MODEL.search(entry) is not None
+    return (_BY_MODEL.search(entry[:_ENDS_BYTES]) or _BY_MODEL.search(entry[-_ENDS_BYTES:])) is not None
+
+
+def said_in_history(entries: Sequence[memoryview]) -> frozenset[int]:
+    """The forms of the reply with which these entries begin: of the first entry, of the first two, and so on.
+
+    One answer may come back as several entries, and several answers may follow one another. Empty where they begin with none.
+    """
+    texts: list[str] = []
+    calls: list[tuple[str, bytes]] = []
+    forms = set()
+    for entry in entries[:MAX_ENTRIES]:
+        try:
+            message = _decode(entry)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            break
+        if not isinstance(message, dict) or not _said_by_model(message, texts, calls):
+            break
+        forms.add(_form(texts, calls))
+    forms.discard(NOTHING_SAID)
+    return frozenset(forms)
+
+
+def _said_by_model(message: dict[str, Any], texts: list[str], calls: list[tuple[str, bytes]]) -> bool:
+    """Gather what one entry of a history says; false where a model did not say it."""
+    kind = message.get("type")
+    if kind in ("function_call", "custom_tool_call"):
+        arguments = message.get("arguments" if kind == "function_call" else "input")
+        calls.append((str(message.get("name")), _arguments(arguments)))
+        return True
+    if kind == "reasoning":
+        return True
+    if message.get("role") not in ("assistant", "model"):
+        return False
+    content = message.get("content")
+    if isinstance(content, str):
+        texts.append(content)
+    elif isinstance(content, list):
+        for part in content:
+            if isinstance(part, dict):
+                _part(part, texts, calls)
+    listed = message.get("tool_calls")
+    functions = [message.get("function_call")]
+    if isinstance(listed, list):
+        functions += [call.get("function") or call.get("custom") for call in listed if isinstance(call, dict)]
+    calls += [
+        (str(function.get("name")), _arguments(function.get("arguments", function.get("input"))))
+        for function in functions
+        if isinstance(function, dict)
+    ]
+    return True
+
+
+def _part(part: dict[str, Any], texts: list[str], calls: list[tuple[str, bytes]]) -> None:
+    kind = part.get("type")
+    if kind == "tool_use":
+        calls.append((str(part.get("name")), _arguments(part.get("input"))))
+    elif kind in ("text", "output_text") and isinstance(part.get("text"), str):
+        texts.append(part["text"])
+
+
+def _arguments(value: object) -> bytes:
+    """Arguments in one spelling, whether they came as JSON text or as a value."""
+    if isinstance(value, str):
+        if len(value) > MAX_ARGUMENTS_CHARS:
+            return value.encode("utf-8", "replace")
+        try:
+            value = _decode(value)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return str(value).encode("utf-8", "replace")
+    if value is None or value == {}:
+        return b""
+    try:
+        return _encode(value)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return b"?"
+
+
+def _form(texts: list[str], calls: list[tuple[str, bytes]]) -> int:
+    text = "".join(texts).strip()
+    if not text and not calls:
+        return NOTHING_SAID
+    return hash((text, *calls)) or 1
