@@ -262,9 +262,7 @@ class GatewayRuntime:
         self._metrics.watch("luthien_sessions_active", "Sessions within their time to live.", lambda: self._sessions.active)
         self._metrics.watch("luthien_loop_lag_seconds", "Worst lateness of the event loop.", lambda: self._lag.worst_s)
         self._metrics.watch_counts("luthien_session_lookups", "How sessions were told.", "result", lambda: self._sessions.lookups)
-        self._metrics.watch_counts(
-            "luthien_session_events", "What became of sessions.", "event", lambda: self._sessions.events
-        )
+        self._metrics.watch_counts("luthien_session_events", "What became of sessions.", "event", lambda: self._sessions.events)
         if (watching := self._interceptors) is not None:
             counts = self._metrics.watch_counts
             counts("luthien_interceptor_events", "Records given to interceptors.", "type", watching.events_taken)
