@@ -57,8 +57,8 @@ _STARTS_AGENTS = ("task", "agent", "delegate", "spawn", "subagent")
 class _Point(Struct):
     """A request that later ones are compared with."""
 
-    entries: list[bytes]
-    """Each entry of its history, without cache marks."""
+    entries: list[int]
+    """A number for each entry of its history; equal ones have the same."""
     said: tuple[str, tuple[str, ...]] | None
     """Text and called tools of its answer."""
     marks: tuple[object, object]
@@ -72,6 +72,8 @@ class Story:
         self._limit = max(LEAST_CHARS, STORY_CHARS // max(1, turns))
         self._text_chars = text_chars
         self._points: deque[_Point] = deque(maxlen=CONTEXT)
+        self._raw_entries: dict[bytes, int] = {}
+        self._entries: dict[bytes, int] = {}
         self._open: dict[str, ToolUse] = {}
         """Calls without a result, oldest first; by id, or by a number where there is none."""
         self._ended: dict[str, float] = {}
@@ -118,7 +120,7 @@ class Story:
         self, turn: Turn, codec: Codec, operation: Operation, seen: Glance, where: str, answer: Answer | None
     ) -> tuple[list[Message], TurnKind | None]:
         """The messages that were not told yet, and what kind of turn it is where their content does not say it."""
-        entries = [_entry(one) for one in seen.history]
+        entries = [self._entry(bytes(one)) for one in seen.history]
         marks = (seen.marks.get("previous_response_id"), seen.marks.get("conversation"))
         turn.known, turn.dropped, kind = self._compare(entries, marks)
         new = seen.history[turn.known :]
@@ -135,7 +137,7 @@ class Story:
             self._points.append(_Point(entries, said, marks))
         return messages, kind
 
-    def _compare(self, entries: list[bytes], marks: tuple[object, object]) -> tuple[int, int, TurnKind | None]:
+    def _compare(self, entries: list[int], marks: tuple[object, object]) -> tuple[int, int, TurnKind | None]:
         """How many entries are known, how many are gone, and the kind of turn where that says it."""
         best: _Point | None = None
         for point in reversed(self._points):
@@ -144,21 +146,34 @@ class Story:
             if is_longer and point.marks == marks and entries[:length] == point.entries:
                 best = point
         if best is not None:
-            same = len(best.entries) == len(entries)
-            return len(best.entries), 0, "retry" if same else None
+            known = len(best.entries)
+            if known == len(entries):
+                return known, 0, "retry"
+            # What was said after this point already is no part of this request: it branches off there.
+            others = [point.entries for point in self._points if len(point.entries) > known]
+            ahead = [len(other) - _common(other, entries) for other in others if other[:known] == best.entries]
+            dropped = max(ahead, default=0)
+            return known, dropped, "edit" if dropped else None
         if marks != (None, None):
             return 0, 0, None
         shared = 0
         for point in reversed(self._points):
-            known = _run_to_the_end(point.entries, entries)
-            if known is not None:
-                return known[0], len(point.entries) - known[1], None
+            run = _run_to_the_end(point.entries, entries)
+            if run is not None:
+                return run[0], len(point.entries) - run[1], None
             length = _common(point.entries, entries)
             if length > shared:
                 best, shared = point, length
         if best is None:
             return 0, 0, None
         return shared, len(best.entries) - shared, "edit"
+
+    def _entry(self, raw: bytes) -> int:
+        """A number that equal entries share; each is read once, however often it is sent."""
+        number = self._raw_entries.get(raw)
+        if number is None:
+            number = self._raw_entries[raw] = self._entries.setdefault(_steady(raw), len(self._entries))
+        return number
 
     def _leave_out_echo(self, turn: Turn, messages: list[Message]) -> None:
         """The answer before, which a client sends back as part of its history."""
@@ -184,7 +199,9 @@ class Story:
 
     def _answered(self, block: ToolResultBlock, shown: StoryBlock, turn: Turn) -> ToolUse | None:
         """The open call that a result belongs to, with the result in it."""
-        key = block.call_id if block.call_id else next((key for key in self._open if key.startswith("#")), "")
+        key = block.call_id
+        if key not in self._open:  # Ollama names the tool in place of a call, or nothing
+            key = next((known for known, use in self._open.items() if key in ("", use.name)), key)
         use = self._open.pop(key, None)
         if use is None:
             return None
@@ -320,11 +337,8 @@ def _answer(codec: Codec, recorded: RecordedTurn) -> Answer | None:
     return decoder.finish()
 
 
-def _entry(raw: memoryview) -> bytes:
+def _steady(entry: bytes) -> bytes:
     """An entry of a history, the same wherever the client puts its cache marks."""
-    entry = bytes(raw)
-    if b'"cache_control"' not in entry:
-        return entry
     try:
         value = msgspec.json.decode(entry)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -338,10 +352,13 @@ def _entry(raw: memoryview) -> bytes:
                     part.pop("cache_control", None)
             if len(content) == 1 and isinstance(content[0], dict) and set(content[0]) == {"type", "text"}:
                 value["content"] = content[0]["text"]  # as clients write a lone text without a mark
-    return msgspec.json.encode(value)
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return entry
 
 
-def _common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """Entries that both begin with."""
     length = 0
     for a, b in zip(one, other, strict=False):
@@ -351,7 +368,7 @@ def _common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
     return length
 
 
-def _run_to_the_end(known: Sequence[bytes], entries: Sequence[bytes]) -> tuple[int, int] | None:
+def _run_to_the_end(known: Sequence[int], entries: Sequence[int]) -> tuple[int, int] | None:
     """Of a history whose beginning was cut off: where the last known entry stands, and how many before it are known too."""
     if not known:
         return None

@@ -1,0 +1,312 @@
+"""Sessions, agents and the dashboard over a real gateway: traffic goes in over HTTP, what an operator sees comes out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy_core.control.filters import FilterError
+from proxy_core.control.plane import ControlInvalid
+from proxy_core.control.session_infos import SessionDetail, Turn
+from tests.fault_payloads import TEXT, TOOL_ARGUMENTS, TOOL_NAME
+from tests.fault_upstream import Fault, FaultUpstream
+from tests.gateway_fixtures import RunningGateway
+
+SYSTEM = "You keep the weather."
+RESULT = "18 degrees, and a light wind from the west"
+
+
+class Talk:
+    """A client that sends its whole history each time, as agents do."""
+
+    path = "/v1/chat/completions"
+
+    def __init__(self, gateway: RunningGateway, session: str, **headers: str) -> None:
+        self.gateway = gateway
+        self.headers = {"content-type": "application/json", "x-luthien-session-id": session, **headers}
+        self.history: list[Any] = [{"role": "system", "content": SYSTEM}]
+
+    def body(self) -> dict[str, Any]:
+        function = {"name": TOOL_NAME, "description": "", "parameters": {"type": "object"}}
+        return {"model": "gpt-5.4", "messages": self.history, "tools": [{"type": "function", "function": function}]}
+
+    def take(self, answer: Any) -> list[str]:
+        message = answer["choices"][0]["message"]
+        self.history.append(message)
+        return [call["id"] for call in message.get("tool_calls") or ()]
+
+    def give(self, call_id: str, result: str) -> None:
+        self.history.append({"role": "tool", "tool_call_id": call_id, "content": result})
+
+    def says(self, text: str) -> None:
+        self.history.append({"role": "user", "content": text})
+
+    async def send(self, **headers: str) -> list[str]:
+        """Send the history; the answer becomes a part of it. Returns the ids of its calls."""
+        answer = await self.gateway.ask("POST", self.path, json.dumps(self.body()).encode(), self.headers | headers)
+        return self.take(answer.json()) if answer.status == 200 else []
+
+
+class Messages(Talk):
+    path = "/v1/messages"
+
+    def __init__(self, gateway: RunningGateway, session: str, **headers: str) -> None:
+        super().__init__(gateway, session, **{"anthropic-version": "2023-06-01", **headers})
+        self.history = []
+
+    def body(self) -> dict[str, Any]:
+        # The cache mark moves to the newest message, as in every coding agent.
+        history = [dict(message) for message in self.history]
+        last = history[-1]["content"]
+        parts = [{"type": "text", "text": last}] if isinstance(last, str) else [dict(part) for part in last]
+        parts[-1]["cache_control"] = {"type": "ephemeral"}
+        history[-1]["content"] = parts
+        tools = [{"name": TOOL_NAME, "input_schema": {"type": "object"}}]
+        return {"model": "claude-sonnet-4-5", "max_tokens": 99, "system": SYSTEM, "messages": history, "tools": tools}
+
+    def take(self, answer: Any) -> list[str]:
+        self.history.append({"role": "assistant", "content": answer["content"]})
+        return [part["id"] for part in answer["content"] if part["type"] == "tool_use"]
+
+    def give(self, call_id: str, result: str) -> None:
+        part = {"type": "tool_result", "tool_use_id": call_id, "content": result}
+        self.history.append({"role": "user", "content": [part, {"type": "text", "text": "<system-reminder>be brief"}]})
+
+
+class Responses(Talk):
+    path = "/v1/responses"
+
+    def body(self) -> dict[str, Any]:
+        tools = [{"type": "function", "name": TOOL_NAME, "parameters": {"type": "object"}}]
+        return {"model": "gpt-5.4", "instructions": SYSTEM, "input": self.history[1:], "tools": tools}
+
+    def take(self, answer: Any) -> list[str]:
+        self.history += answer["output"]
+        return [item["call_id"] for item in answer["output"] if item["type"] == "function_call"]
+
+    def give(self, call_id: str, result: str) -> None:
+        self.history.append({"type": "function_call_output", "call_id": call_id, "output": result})
+
+
+class Ollama(Talk):
+    path = "/api/chat"
+
+    def body(self) -> dict[str, Any]:
+        return super().body() | {"model": "llama3.2", "stream": False}
+
+    def take(self, answer: Any) -> list[str]:
+        self.history.append(answer["message"])
+        return ["" for _ in answer["message"].get("tool_calls") or ()]
+
+    def give(self, call_id: str, result: str) -> None:
+        self.history.append({"role": "tool", "tool_name": TOOL_NAME, "content": result})
+
+
+async def the_session(gateway: RunningGateway, session: str, **window: Any) -> SessionDetail:
+    found = await gateway.plane.session(session, **window)
+    assert found is not None
+    return found
+
+
+def said(turn: Turn) -> list[tuple[str, str]]:
+    return [(message.role, block.text) for message in turn.said for block in message.blocks]
+
+
+@pytest.mark.parametrize("kind", [Talk, Messages, Responses, Ollama])
+async def test_a_conversation_is_told_once(gateway: RunningGateway, kind: type[Talk]) -> None:
+    talk = kind(gateway, "s-weather", **{"x-luthien-agent-id": "forecaster", "x-luthien-tags": "team:legal,debug"})
+    talk.says("how is Paris?")
+    (call_id,) = await talk.send()
+    talk.give(call_id, RESULT)
+    assert await talk.send() == []
+    talk.says("and Rome?")
+    await talk.send()
+
+    detail = await the_session(gateway, "s-weather")
+    first, second, third = detail.turns
+    assert detail.system == SYSTEM
+    assert [turn.kind for turn in detail.turns] == ["turn", "tool", "turn"]
+    assert said(first) == [("user", "how is Paris?")]
+    assert next(text for _, text in said(second)) == RESULT
+    assert said(third) == [("user", "and Rome?")]
+    assert [turn.dropped for turn in detail.turns] == [0, 0, 0]
+    assert "".join(block.text for block in second.answer if block.kind == "text") == TEXT
+
+    (use,) = first.tool_uses
+    assert (use.name, json.loads(use.arguments)) == (TOOL_NAME, json.loads(TOOL_ARGUMENTS))
+    assert first.answer[use.block].kind == "tool_call"
+    assert (use.result, use.is_error) == (RESULT, False)
+    assert (use.asked_by, use.answered_by) == (first.transaction_id, second.transaction_id)
+    assert use.duration_s is not None and 0 <= use.duration_s < 5
+    assert second.said[0].blocks[0].name == TOOL_NAME
+
+    info = detail.info
+    assert (info.agent, info.tags, info.turns, info.totals.requests) == (
+        "forecaster",
+        (("team", "legal"), ("debug", "true")),
+        3,
+        3,
+    )
+    assert info.tools[0].name == TOOL_NAME
+    assert info.status == "active"
+    assert info.totals.input_tokens > 0
+    assert (await gateway.plane.sessions()).sessions == (info,)
+
+
+async def test_retries_edits_and_windows(gateway: RunningGateway) -> None:
+    talk = Talk(gateway, "s-1")
+    del talk.history[0]
+    talk.body = lambda: {"model": "gpt-5.4", "messages": talk.history}  # type: ignore[method-assign]
+    for text in ("one", "two", "three", "three again"):
+        talk.says(text)
+        await talk.send()
+    talk.history.pop()
+    await talk.send()  # the same again
+    talk.history[-2:] = []
+    talk.says("three, but better")
+    await talk.send()  # the last message edited
+    talk.history = talk.history[2:]
+    talk.says("four")
+    await talk.send()  # the beginning cut off
+
+    turns = (await the_session(gateway, "s-1")).turns
+    assert [turn.kind for turn in turns] == ["turn"] * 4 + ["retry", "edit", "turn"]
+    assert said(turns[4]) == []
+    assert said(turns[5]) == [("user", "three, but better")]
+    assert turns[5].dropped == 1
+    assert said(turns[6]) == [("user", "four")]
+    assert turns[6].dropped == 2
+
+    last = await the_session(gateway, "s-1", limit=2)
+    assert [turn.number for turn in last.turns] == [6, 7]
+    assert said(last.turns[0]) == said(turns[5])
+    assert last.before == 6
+    earlier = await the_session(gateway, "s-1", before=6, limit=3)
+    assert [turn.number for turn in earlier.turns] == [3, 4, 5]
+    later = await the_session(gateway, "s-1", after=6)
+    assert [(turn.number, said(turn)) for turn in later.turns] == [(7, [("user", "four")])]
+
+
+async def test_lists_by_filter_tags_and_pages(stored_gateway: RunningGateway, upstream: FaultUpstream) -> None:
+    gateway = stored_gateway
+    for number in range(7):
+        tags = {"x-luthien-tags": f"team:{number % 2}" + (",deep" if number == 5 else "")}
+        talk = Talk(gateway, f"s-{number}", **{"x-luthien-agent-id": f"agent-{number % 3}"}, **tags)
+        talk.says("hello")
+        for _ in range(number % 3 + 1):
+            await talk.send()
+            talk.says("go on")
+    upstream.faults.append(Fault(status=500, body='{"error": {"message": "out of order", "type": "server_error"}}'))
+    talk = Talk(gateway, "s-broken", **{"x-luthien-agent-id": "agent-0", "x-should-retry": "false"})
+    talk.says("hello")
+    await talk.send()
+
+    async def names(**asked: Any) -> list[str]:
+        return [info.id for info in (await gateway.plane.sessions(**asked)).sessions]
+
+    everything = ["s-broken", *(f"s-{number}" for number in range(6, -1, -1))]
+    assert await names() == everything
+    pages: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await gateway.plane.sessions(limit=3, cursor=cursor)
+        pages += [info.id for info in page.sessions]
+        cursor = page.next
+        if cursor is None:
+            break
+    assert pages == everything
+    assert await names(tags=["team:1"]) == ["s-5", "s-3", "s-1"]
+    assert await names(tags=["team:1", "deep"]) == ["s-5"]
+    assert await names(agent="agent-2") == ["s-5", "s-2"]
+    assert await names(status="completed") == []
+    assert await names(filter="requests>=3") == ["s-5", "s-2"]
+    assert await names(filter="tag:deep or agent:agent-1", limit=2) == ["s-5", "s-4"]
+    with pytest.raises(FilterError):
+        await gateway.plane.sessions(filter="nonsense:1")
+    for wrong in ({"status": "asleep"}, {"limit": 0}, {"cursor": "x' or 1=1"}):
+        with pytest.raises(ControlInvalid):
+            await gateway.plane.sessions(**wrong)
+    assert set(await gateway.plane.session_tags()) == {"team", "deep"}
+
+    agents = {info.id: info for info in await gateway.plane.agents()}
+    assert set(agents) == {"agent-0", "agent-1", "agent-2"}
+    assert (agents["agent-0"].sessions, agents["agent-0"].totals.requests) == (4, 4)
+    assert agents["agent-1"].system == SYSTEM
+    agent = await gateway.plane.agent("agent-2")
+    assert agent is not None
+    assert agent.info.totals == agents["agent-2"].totals
+    assert agent.info.totals.requests == sum(day.totals.requests for day in agent.days) == 6
+    assert agent.system == SYSTEM and agent.tools_offered == (TOOL_NAME,)
+    assert agent.tools[0].name == TOOL_NAME
+    assert {info.id for info in agent.sessions} == {"s-5", "s-2"}
+    assert await gateway.plane.agent("nobody") is None
+
+    board = await gateway.plane.dashboard()
+    assert (board.today.requests, board.sessions, board.agents) == (14, 8, 3)
+    assert sum(board.per_minute) == board.last_hour.requests == 14
+    assert board.top_agents[0].id == "agent-2"
+    assert board.today.errors == 1
+    assert [row.session_id for row in board.latest_errors] == ["s-broken"]
+    assert board.errors[0].name == "error 500"
+    assert board.p50_ms is not None
+
+    # What is remembered and what is new come to the same as reading it all again.
+    talk = Talk(gateway, "s-0", **{"x-luthien-agent-id": "agent-0"})
+    talk.says("again")
+    await talk.send()
+    known = (await gateway.plane.sessions(limit=1)).sessions[0]
+    assert (known.id, known.totals.requests, known.totals.tool_calls) == ("s-0", 2, 2)
+    await gateway.restart()
+    fresh = (await gateway.plane.sessions(limit=1)).sessions[0]
+    assert fresh.totals == known.totals and fresh.tools == known.tools
+
+
+async def test_what_runs_is_seen_running(gateway: RunningGateway, upstream: FaultUpstream) -> None:
+    talk = Talk(gateway, "s-live")
+    talk.says("hello")
+    async with gateway.connect() as client:
+        headers = talk.headers | Fault(stall_after=3).header()
+        client.request("POST", talk.path, json.dumps(talk.body() | {"stream": True, "tools": []}).encode(), headers)
+        await client.head()
+        while not (await the_session(gateway, "s-live")).turns[0].answer:
+            pass
+        detail = await the_session(gateway, "s-live")
+        assert (detail.info.totals.running, detail.info.totals.errors) == (1, 0)
+        assert detail.turns[0].row.state == "streaming"
+        assert TEXT.startswith(detail.turns[0].answer[0].text)
+        assert (await gateway.plane.sessions(filter="is:running")).sessions[0].id == "s-live"
+    await gateway.row_when(lambda row: row.outcome == "cancelled")
+    info = (await the_session(gateway, "s-live")).info
+    assert (info.totals.running, info.totals.cancelled) == (0, 1)
+
+
+async def test_sub_sessions_stand_at_the_call_that_started_them(gateway: RunningGateway, upstream: FaultUpstream) -> None:
+    def calls(*prompts: str) -> str:
+        parts = [
+            {"type": "tool_use", "id": f"toolu_{number}", "name": "Task", "input": {"prompt": prompt}}
+            for number, prompt in enumerate(prompts)
+        ]
+        usage = {"input_tokens": 1, "output_tokens": 1}
+        return json.dumps({"id": "m", "type": "message", "role": "assistant", "model": "c", "stop_reason": "tool_use",
+                           "stop_sequence": None, "content": parts, "usage": usage})  # fmt: skip
+
+    main = Messages(gateway, "s-main")
+    main.says("count the files, then the lines")
+    upstream.faults.append(Fault(body=calls("count the files", 'count the "lines"')))
+    first, second = await main.send()
+    for name, prompt in (("s-lines", 'count the "lines"'), ("s-files", "count the files")):
+        sub = Messages(gateway, name, **{"x-luthien-parent-session-id": "s-main"})
+        sub.says(prompt)
+        await sub.send()
+    main.give(first, "3")
+    main.give(second, "99")
+    await main.send()
+
+    detail = await the_session(gateway, "s-main")
+    assert [child.id for child in detail.children] == ["s-lines", "s-files"]
+    assert [use.session_id for use in detail.turns[0].tool_uses] == ["s-files", "s-lines"]
+    assert [use.result for use in detail.turns[0].tool_uses] == ["3", "99"]
+    child = await the_session(gateway, "s-lines")
+    assert child.info.parent == "s-main" and child.parent is not None and child.parent.children == 2
