@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,12 +23,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from proxy_core.credentials import require_credential, without_credentials
-from proxy_core.errors import ClientGone, LuthienError
+from proxy_core.errors import ClientGone, KeyRefused, LuthienError
 from proxy_core.gateway import Gateway
 from proxy_core.ids import ulid_of, uuid_of
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import LateVerdicts
+from proxy_core.limits.client_keys import KeyCheck
 from proxy_core.routing.decision import LOCAL, PUBLIC, decide
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import Router
@@ -40,6 +41,8 @@ from proxy_core.wire.codec import codec_for
 from proxy_core.wire.dialects import Dialect, Endpoint, Operation
 
 log = logging.getLogger(__name__)
+
+Answer = Callable[[Request], Awaitable[Response]]
 
 AUDIT_PREFIX = "/v1/audit/"
 PATHS = frozenset({"/v1/chat", "/v1/routes", "/v1/health", "/v1/metrics"})
@@ -129,7 +132,9 @@ class PolicyMesh:
         journal: Journal,
         metrics: GatewayMetrics,
         settings: Settings,
+        keys: KeyCheck | None,
     ) -> None:
+        """`keys` is who lets clients in, None where none are asked for."""
         self._gateway = gateway
         self._router = router
         self._upstreams = upstreams
@@ -137,6 +142,8 @@ class PolicyMesh:
         self._metrics = metrics
         self._max_body_bytes = settings.server.max_body_bytes
         self._passes_keys_on = settings.server.auth == "passthrough"
+        self._audits = settings.server.audit
+        self._keys = keys
         registry = metrics.registry
         self._chats = Counter("chat_requests", "Chats by POST /v1/chat.", ["provider", "status"], registry=registry)
         self._latency = Histogram(
@@ -144,11 +151,24 @@ class PolicyMesh:
         )
         self.routes = [
             Route("/v1/chat", self._chat, methods=["POST"]),
-            Route("/v1/routes", self._routes, methods=["GET"]),
-            Route(AUDIT_PREFIX + "{request_id}", self._audit, methods=["GET"]),
+            Route("/v1/routes", self._guarded(self._routes), methods=["GET"]),
+            Route(AUDIT_PREFIX + "{request_id}", self._guarded(self._audit), methods=["GET"]),
             Route("/v1/health", self._health, methods=["GET"]),
-            Route("/v1/metrics", self._exposition, methods=["GET"]),
+            Route("/v1/metrics", self._guarded(self._exposition), methods=["GET"]),
         ]
+
+    def _guarded(self, answer: Answer) -> Answer:
+        """The same for who has a key, where keys are asked for."""
+
+        async def guarded(request: Request) -> Response:
+            if self._keys is not None:
+                try:
+                    await self._keys.require(request.scope["headers"], request.scope["query_string"])
+                except KeyRefused as refused:
+                    return JSONResponse({"detail": str(refused)}, refused.face.status)
+            return await answer(request)
+
+        return guarded
 
     # --- a chat ---
 
@@ -269,7 +289,7 @@ class PolicyMesh:
 
     async def _audit(self, request: Request) -> Response:
         request_id = request.path_params["request_id"]
-        transaction_id = ulid_of(request_id)
+        transaction_id = ulid_of(request_id) if self._audits else None
         stored = await self._journal.store.detail(transaction_id) if transaction_id is not None else None
         for verdict in stored.verdicts if stored is not None else ():
             if stored is not None and verdict.policy == _VERDICT:

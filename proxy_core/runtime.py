@@ -275,6 +275,7 @@ class GatewayRuntime:
             journal=self._journal,
             metrics=self._metrics,
             settings=settings,
+            keys=self._keys,
         )
         app = data_plane(gateway=self._gateway, mesh=mesh, metrics=self._metrics, state=self._state, settings=settings)
         if self._front is not None:

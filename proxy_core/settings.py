@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Api = Literal["openai", "anthropic", "ollama"]
@@ -42,6 +42,8 @@ class ServerSettings(Section):
     """Time that running transactions have to finish at shutdown."""
     response_headers: bool = True
     """Whether answers carry `x-luthien-*` headers."""
+    audit: bool = True
+    """Whether `GET /v1/audit/{request_id}` tells of what came by `POST /v1/chat`; the journal records it in any case."""
 
 
 class Timeouts(Section):
@@ -89,6 +91,8 @@ class UpstreamSettings(Section):
     """Longest time that a request waits; then it is answered with 429."""
     api_keys: list[SecretStr] = Field(default_factory=list)
     """Further keys beside `api_key`: the next one is taken where one is refused (401) or has reached its limit (429)."""
+    probe_path: str | None = Field(default=None, pattern=r"^/[!-~]*$")
+    """Path that `routing.probes` ask for with GET; by default `/v1/models`, and of Ollama `/api/version`."""
     allow_private: bool = True
     """Whether its name may lead to an address of this machine or a private network; where a proxy is used, that looks it up."""
 
@@ -175,11 +179,23 @@ class BreakerSettings(Section):
     """Longest pause."""
 
 
+class ProbeSettings(Section):
+    when: Literal["never", "trouble", "always"] = "trouble"
+    """Which upstreams luthien itself asks whether they are there: none, those whose breaker is open, or all."""
+    interval_s: Seconds = 10.0
+    """Time between two questions to one upstream."""
+    timeout_s: Seconds = 3.0
+    """Longest time for an answer."""
+
+
 class RoutingSettings(Section):
     sensitivity: SensitivitySettings = SensitivitySettings()
     cost: CostSettings = CostSettings()
     default_provider: str | None = None
     """Where requests go that no rule sends elsewhere: an upstream's name, `local` or `public`; by default where the path says."""
+    policy_file: str | None = None
+    """File of Policy Mesh's rules (JSON), from which `sensitivity`, `cost` and `default_provider` are taken; relative to the
+    configuration file."""
     on_unsupported: Literal["reject", "drop"] = "reject"
     """What happens where a rule sends a request to an upstream of another API, and something in it cannot be said there: that
     upstream is passed over, or that part is left out and the record names it."""
@@ -191,6 +207,7 @@ class RoutingSettings(Section):
     """Times for every upstream that sets none of its own."""
     retries: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
+    probes: ProbeSettings = ProbeSettings()
     max_connections: int = Field(default=1_000, ge=1)
     """Connections to upstreams at once."""
 
@@ -312,6 +329,37 @@ class LimitsSettings(Section):
     """Limits by upstream; `*` is for each one that is not named."""
 
 
+Usd = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class Price(Section):
+    input: Usd
+    """USD for a million tokens of input."""
+    output: Usd
+    """USD for a million tokens of output; 0 for embeddings."""
+    cache_read: Usd | None = None
+    """USD for a million tokens read from a cache; by default as other input."""
+    cache_write: Usd | None = None
+    """USD for a million tokens written into a cache; by default as other input."""
+
+
+class UpstreamPrices(Section):
+    models: dict[str, Price] = Field(default_factory=dict)
+    """Prices of models at this upstream, `*` for any text; the first that fits is taken, before `prices.models`."""
+
+
+class PricesSettings(Section):
+    estimate_usage: bool = True
+    """Whether tokens are estimated from the text where an upstream tells none; such counts are marked. Else they are unknown."""
+    chars_per_token: float = Field(default=4, ge=1, le=100)
+    """Characters that an estimate takes for one token."""
+    models: dict[str, Price] = Field(default_factory=dict)
+    """Prices of your own, by the model that is asked for or that answers, `*` for any text; the first that fits is taken. All
+    other models have their provider's list price, and those at upstreams of api `ollama` none."""
+    upstreams: dict[str, UpstreamPrices] = Field(default_factory=dict)
+    """Prices by upstream."""
+
+
 class ControlSettings(Section):
     enabled: bool = True
     """Whether the control API is served."""
@@ -404,12 +452,26 @@ class Settings(Section):
     """Client keys by name: for policies and limits that tell clients apart, and to let clients in where `server.auth` asks for
     keys. `luthien keys create` makes more of them, which stand in the store."""
     limits: LimitsSettings = LimitsSettings()
+    prices: PricesSettings = PricesSettings()
     interceptors: list[InterceptorSettings] = Field(default_factory=list)
     """What watches transactions beside the journal: prints, logs, records or sends them on. They never touch the traffic."""
     ui: UiSettings = UiSettings()
     logging: LogSettings = LogSettings()
     data_dir: str | None = None
     """Folder of the store, keys and logs; by default the user's data folder."""
+
+    @field_validator("prices")
+    @classmethod
+    def _prices_are_of_known_upstreams(cls, value: PricesSettings, info: ValidationInfo) -> PricesSettings:
+        from difflib import get_close_matches
+
+        known = info.data.get("upstreams", value.upstreams)
+        for name in value.upstreams:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                meant = f"did you mean '{near[0]}'?" if near else f"configured are: {', '.join(known)}"
+                raise ValueError(f"prices.upstreams: there is no upstream '{name}'; {meant}")
+        return value
 
     @field_validator("upstreams")
     @classmethod

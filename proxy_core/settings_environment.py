@@ -34,6 +34,8 @@ SHARED_NAMES = {
     "SENSITIVITY_KEYWORDS": ("routing", "sensitivity", "keywords"),
     "COST_MAX_PROMPT_LENGTH_FOR_LOCAL": ("routing", "cost", "max_prompt_length_for_local"),
     "DEFAULT_PROVIDER": ("routing", "default_provider"),
+    "POLICY_FILE": ("routing", "policy_file"),
+    "AUDIT_ENABLED": ("server", "audit"),
 }
 """Environment names that luthien shares with other programs, and the setting each one is."""
 
@@ -45,11 +47,15 @@ SHARED_BASE_URLS = {
     "OPENAI_BASE_URL": "openai",
     "ANTHROPIC_BASE_URL": "anthropic",
     "OLLAMA_BASE_URL": "ollama",
+    "LOCAL_LLM_URL": "ollama",
 }
 """Base URLs by environment name; each sets the upstream of that name, or else the first one of that API."""
 
-SHARED_API_KEYS = {"OPENAI_API_KEY": "openai", "ANTHROPIC_API_KEY": "anthropic"}
+SHARED_API_KEYS = {"OPENAI_API_KEY": "openai", "ANTHROPIC_API_KEY": "anthropic", "LOCAL_LLM_API_KEY": "ollama"}
 """Keys by environment name; each is used only with its provider's own address or one that came from the environment."""
+
+PUBLIC_URL, PUBLIC_KEY = "PUBLIC_LLM_URL", "PUBLIC_LLM_API_KEY"
+"""Address and key of Anthropic's upstream where `anthropic` stands in the address, else of OpenAI's."""
 
 ONE_UPSTREAM_NAMES = ("LLM_BASE_URL", "LLM_TYPE", "LLM_API_KEY")
 """Together these replace all upstreams by one."""
@@ -149,7 +155,8 @@ def apply_shared(variables: Mapping[str, tuple[str, str]], layers: Layers, own: 
             items = [item for one in text.split(",") if (item := one.strip())]
             layers.put(place, items if name in SHARED_LISTS else text, origin)
     _apply_one_upstream_variables(variables, layers, own)
-    for name, api in SHARED_BASE_URLS.items():
+    public = _public_api(variables)
+    for name, api in {**SHARED_BASE_URLS, PUBLIC_URL: public}.items():
         if name not in variables:
             continue
         url, origin = variables[name]
@@ -161,11 +168,24 @@ def apply_shared(variables: Mapping[str, tuple[str, str]], layers: Layers, own: 
             layers.warnings.append(f"{origin} is ignored: no upstream speaks the {api} API")
         elif not layers.origin(("upstreams", upstream, "base_url")).startswith(("environment LUTHIEN_", "environment LLM_")):
             layers.put(("upstreams", upstream, "base_url"), url, origin)
-    for name, api in SHARED_API_KEYS.items():
+    for name, api in {PUBLIC_KEY: public, **SHARED_API_KEYS}.items():
         if name in variables and (upstream := upstream_for(api, layers)) is not None:
             place = ("upstreams", upstream, "api_key")
             if layers.get(place) is None and _may_use_shared_key(upstream, api, layers):
                 layers.put(place, *variables[name])
+
+
+def _public_api(variables: Mapping[str, tuple[str, str]]) -> str:
+    return "anthropic" if "anthropic" in variables.get(PUBLIC_URL, ("", ""))[0] else "openai"
+
+
+def name_public(variables: Mapping[str, tuple[str, str]], layers: Layers) -> None:
+    """Where the environment names a public provider of another API than most clients speak, `public` means that one."""
+    place = ("routing", "default_provider")
+    if PUBLIC_URL in variables and _public_api(variables) == "anthropic" and layers.get(place) == "public":
+        upstream = upstream_for("anthropic", layers)
+        if upstream is not None:
+            layers.put(place, upstream, variables[PUBLIC_URL][1])
 
 
 def _apply_one_upstream_variables(variables: Mapping[str, tuple[str, str]], layers: Layers, own: tuple[str, int] | None) -> None:

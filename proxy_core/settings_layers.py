@@ -66,6 +66,7 @@ class Layers:
             node = inner
         for known in [known for known in self.origins if known[: len(place)] == place]:
             del self.origins[known]
+            self.marks.pop(known, None)
         node[place[-1]] = value
         self._mark(place, value, origin)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from proxy_core.data_folder import data_dir, data_dir_path
 from proxy_core.settings import Settings
-from proxy_core.settings_environment import apply_prefixed, apply_shared, with_dotenv
+from proxy_core.settings_environment import apply_prefixed, apply_shared, name_public, with_dotenv
 from proxy_core.settings_layers import DEFAULT, Fault, Layers, Mark, SettingsInvalid, fault_at, found_origin
 from proxy_core.settings_shown import shown
 from proxy_core.settings_tree import Place, known_names, known_places, near_setting, nearest
@@ -99,6 +99,11 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     apply_prefixed(variables, layers)
     own = own_address(layers, overrides)
     apply_shared(variables, layers, own)
+    if layers.get(("routing", "policy_file")) is not None:
+        from proxy_core.settings_rules_file import read_rules
+
+        read_rules(layers, config.expanduser().absolute().parent if config is not None else None)
+    name_public(variables, layers)
     _apply_options(overrides, layers)
     layers.raise_faults()
     complete_upstreams(layers)

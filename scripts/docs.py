@@ -57,8 +57,8 @@ upstream may leave out `api` where its name says it, and `base_url` where its AP
 writes a file with every default.
 
 Files of Cylestio Gateway load as they are: `llm` (`base_url`, `type`, `api_key`, `timeout`, `max_retries`) is the one upstream,
-`session` (`max_sessions`, `session_ttl_seconds`) the section `sessions`, and `live_trace` more of that interceptor's `config`. What
-stands in such a section and in luthien's own too is refused.
+`session` (`max_sessions`, `session_ttl_seconds`) the section `sessions`, and `live_trace` more of that interceptor's `config`.
+What stands in such a section and in luthien's own too is refused.
 """
 
 ENVIRONMENT_INTRO = """## Environment
@@ -181,6 +181,9 @@ def _environment_rows() -> list[str]:
         rows[name] = f"`base_url` of the upstream `{api}`, or else of the first one with that API"
     for name, api in environment.SHARED_API_KEYS.items():
         rows[name] = f"`api_key` of the same upstream for `{api}`, where it has none"
+    public = "of the upstream `anthropic` where that word stands in the address, else of `openai`"
+    rows[environment.PUBLIC_URL] = f"`base_url` {public}; a `default_provider` of `public` means that one"
+    rows[environment.PUBLIC_KEY] = f"`api_key` {public}"
     one = ", ".join(f"`{name}`" for name in environment.ONE_UPSTREAM_NAMES)
     return [
         *(f"| `{name}` | {meaning} |" for name, meaning in rows.items()),

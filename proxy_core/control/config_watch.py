@@ -31,12 +31,15 @@ log = logging.getLogger(__name__)
 
 LIVE = frozenset(
     {
-        *("policies", "chains", "policy_paths", "holds", "keys", "limits", "logging.level"),
-        *(f"routing.{name}" for name in ("sensitivity", "cost", "default_provider", "on_unsupported", "models", "tags")),
+        *("policies", "chains", "policy_paths", "holds", "keys", "limits", "prices", "logging.level"),
+        *(
+            f"routing.{name}"
+            for name in ("sensitivity", "cost", "default_provider", "on_unsupported", "models", "tags", "policy_file")
+        ),
     }
 )
 """What changes while the gateway runs, as sections and settings."""
-RECORDED = ("holds", "keys", "limits", "logging")
+RECORDED = ("holds", "keys", "limits", "prices", "logging")
 """Sections whose changes are recorded whole; of routing what differs is, and policies record their own."""
 LOOK_EVERY_S = 1.0
 SETTLE_S = 0.25
@@ -75,8 +78,8 @@ class ConfigWatch:
         self._seen: Mark = ()
 
     def start(self) -> None:
-        """Look at the file from now on; without one there is nothing to look at."""
-        if self._file is not None:
+        """Look at the files from now on; without one there is nothing to look at."""
+        if self._watched():
             self._seen = _mark(self._watched())
             self._task = spawn(self._look(), name="watch the configuration")
 
@@ -152,8 +155,10 @@ class ConfigWatch:
         return self._file.name if self._file is not None else "environment"
 
     def _watched(self) -> list[Path]:
-        """The configuration file, and the files of the operator's own policies."""
+        """The configuration file, the file of rules, and the files of the operator's own policies."""
         files = [self._file] if self._file is not None else []
+        if (rules := self._book.settings.routing.policy_file) is not None:
+            files.append(Path(rules))
         return [*files, *local_files.files(self._book.settings.policy_paths)]
 
     def _refused(self, faults: str) -> None:

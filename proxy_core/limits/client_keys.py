@@ -100,6 +100,13 @@ class KeyCheck:
             raise KeyRefused(Reason.KEY_REVOKED, f"the key '{found.name}' was revoked; ask for a new one")
         return found
 
+    async def require(self, headers: RawHeaders, query: bytes) -> ClientKey:
+        """The client's key, also where its own credential would do for an upstream. Raises KeyRefused."""
+        found = await self.admit(headers, query)
+        if found is None:
+            raise KeyRefused(Reason.KEY_MISSING, f"send a key of this gateway {_HOW}")
+        return found
+
     def _find(self, sent: list[bytes]) -> ClientKey | None:
         """The first of the keys that holds, else the first that is known at all."""
         known = [found for key in sent if (found := self._known(sha256_of(key))) is not None]

@@ -13,11 +13,31 @@ from typing import Any
 from proxy_core.policies.importing_source import Source, literal
 
 DEFAULT_CHARS = 1000
+SECTIONS = ("sensitivity", "cost", "default_provider")
 
 
 def translate(value: dict[str, Any], source: Source, environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings that mean the same."""
-    top = source.section(value, "$", ("sensitivity", "cost", "default_provider"))
+    routing = rules(value, source)
+    provider = value.get("default_provider")
+    if provider not in ("local", "public"):
+        source.note(f"default_provider {provider!r} meant local there, and does here")
+    elif provider == "public" and "anthropic" in environ.get("PUBLIC_LLM_URL", ""):
+        source.note("public was Anthropic (PUBLIC_LLM_URL); here a request goes to the provider whose API its client speaks")
+    source.note(
+        "local is the first upstream of api ollama or with `local: true`, public the one that a request's path asks for; "
+        "LOCAL_LLM_URL, LOCAL_LLM_API_KEY, PUBLIC_LLM_URL and PUBLIC_LLM_API_KEY of the environment are understood"
+    )
+    source.note(
+        "keywords are looked for as there, also within words and in the last message of the user alone; "
+        "`match: word` and `scope: conversation` are safer"
+    )
+    return {"routing": literal(routing)}
+
+
+def rules(value: dict[str, Any], source: Source) -> dict[str, Any]:
+    """The section `routing` that means the same, with texts as they are."""
+    top = source.section(value, "$", SECTIONS)
     for name in ("sensitivity", "cost"):
         if name not in top:
             source.refuse(f"$.{name}", "missing; it has to be an object")
@@ -29,24 +49,11 @@ def translate(value: dict[str, Any], source: Source, environ: Mapping[str, str])
     provider = top.get("default_provider")
     if provider is not None and not isinstance(provider, str):
         source.refuse("$.default_provider", "has to be local or public")
-    if provider not in ("local", "public"):
-        source.note(f"default_provider {provider!r} meant local there, and does here")
-    elif provider == "public" and "anthropic" in environ.get("PUBLIC_LLM_URL", ""):
-        source.note("public was Anthropic (PUBLIC_LLM_URL); here a request goes to the provider whose API its client speaks")
-    source.note(
-        "local is the first upstream of api ollama or with `local: true`, public the one that a request's path asks for; the "
-        "addresses and keys of LOCAL_LLM_URL, LOCAL_LLM_API_KEY, PUBLIC_LLM_URL and PUBLIC_LLM_API_KEY belong into `upstreams`"
-    )
-    source.note(
-        "keywords are looked for as there, also within words and in the last message of the user alone; "
-        "`match: word` and `scope: conversation` are safer"
-    )
-    routing = {
-        "sensitivity": {"keywords": literal(keywords), "match": "substring", "scope": "last_user"},
+    return {
+        "sensitivity": {"keywords": keywords, "match": "substring", "scope": "last_user"},
         "cost": cost,
         "default_provider": "public" if provider == "public" else "local",
     }
-    return {"routing": routing}
 
 
 def _keywords(value: Any, source: Source) -> list[str]:

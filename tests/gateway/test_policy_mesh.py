@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -213,3 +214,25 @@ async def test_policies_see_chats_too(start: Any, upstream: FaultUpstream) -> No
     gateway = await start(policies=[replaced])
     assert (await chat(gateway, LONG)).json()["content"] == TEXT.replace(word, "***")
     assert (await gateway.row()).verdict == "modify"
+
+
+@pytest.mark.parametrize("auth", ["gateway", "both"])
+async def test_who_has_no_key_sees_neither_audit_nor_rules_nor_figures(start: Any, auth: str) -> None:
+    digest = sha256(b"lth_team").hexdigest()
+    gateway = await start(server={"auth": auth}, keys={"team": {"sha256": digest}})
+    held = {"authorization": "Bearer lth_team"}
+    body = json.dumps({"messages": [{"role": "user", "content": "short"}]}).encode()
+    answer = await gateway.ask("POST", "/v1/chat", body, held | {"content-type": "application/json"})
+    for path in (f"/v1/audit/{answer.json()['request_id']}", "/v1/routes", "/v1/metrics"):
+        for headers in ({}, {"authorization": "Bearer sk-other"}, {"authorization": "Bearer lth_other"}):
+            refused = await gateway.ask("GET", path, headers=headers)
+            assert (refused.status, list(refused.json())) == (401, ["detail"])
+        assert (await gateway.ask("GET", path, headers=held)).status == 200
+    assert (await gateway.ask("GET", "/v1/health")).status == 200
+
+
+async def test_an_audit_that_is_switched_off_knows_nothing(start: Any) -> None:
+    gateway = await start(server={"audit": False})
+    answer = await chat(gateway, "short")
+    assert answer.status == 200
+    assert (await gateway.ask("GET", f"/v1/audit/{answer.header('x-request-id')}")).status == 404

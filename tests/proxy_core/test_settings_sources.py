@@ -337,3 +337,90 @@ def test_nothing_but_the_file_can_name_code_to_run(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"LUTHIEN_DATA_DIR={tmp_path}")
     assert load(None, {}, {}, dotenv).settings.policy_paths == []
+
+
+def test_names_of_policy_mesh(tmp_path: Path) -> None:
+    environ = {"LOCAL_LLM_URL": "http://near.example:1", "LOCAL_LLM_API_KEY": "k1", "PUBLIC_LLM_API_KEY": "k2"}
+    environ |= {"AUDIT_ENABLED": "no", "PROVIDER_TIMEOUT_SECONDS": "9"}
+    settings = loaded(tmp_path, environ=environ).settings
+    near, public = settings.upstreams["ollama"], settings.upstreams["openai"]
+    assert near.base_url == "http://near.example:1"
+    assert (near.api_key and near.api_key.get_secret_value(), public.api_key and public.api_key.get_secret_value()) == (
+        "k1",
+        "k2",
+    )
+    assert public.base_url == "https://api.openai.com"
+    assert settings.upstreams["anthropic"].api_key is None
+    assert (settings.server.audit, settings.routing.timeouts.total_s) == (False, 9)
+    assert loaded(tmp_path).settings.server.audit
+
+
+def test_a_public_provider_that_is_anthropic_is_what_public_means(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"sensitivity": {"keywords": ["Secret"]}, "cost": {"max_usd_for_local": 1}, "default_provider": "public"}')
+    environ = {"POLICY_FILE": str(rules), "PUBLIC_LLM_URL": "https://anthropic.example", "PUBLIC_LLM_API_KEY": "k"}
+    result = loaded(tmp_path, environ=environ)
+    settings = result.settings
+    assert settings.upstreams["anthropic"].base_url == "https://anthropic.example"
+    assert settings.upstreams["anthropic"].api_key is not None
+    assert (settings.routing.default_provider, result.origins["routing.default_provider"]) == (
+        "anthropic",
+        "environment PUBLIC_LLM_URL",
+    )
+    assert loaded(tmp_path, environ={"POLICY_FILE": str(rules)}).settings.routing.default_provider == "public"
+
+
+RULES = """{
+  "sensitivity": {"keywords": ["Internal", " ${X} "]},
+  "cost": {"max_prompt_length_for_local": 7},
+  "comment": "mine"
+}"""
+
+
+def test_a_file_of_rules_lies_over_the_file_and_under_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "rules.json").write_text(RULES)
+    text = "routing:\n  sensitivity: {keywords: [a], match: word}\n  default_provider: openai\n"
+    environ = {"POLICY_FILE": str(tmp_path / "rules.json"), "LUTHIEN_ROUTING__SENSITIVITY__MATCH": "word"}
+    result = loaded(tmp_path, text, environ)
+    routing = result.settings.routing
+    assert (routing.sensitivity.keywords, routing.sensitivity.match) == (["internal", "${x}"], "word")
+    assert (routing.sensitivity.scope, routing.default_provider) == ("last_user", "local")
+    assert result.origins["routing.cost.max_prompt_length_for_local"] == "file rules.json:3"
+    assert result.warnings == ("rules.json:4: comment is no key of such a file and is ignored",)
+    over = loaded(tmp_path, text, environ | {"COST_MAX_PROMPT_LENGTH_FOR_LOCAL": "8"}).settings.routing
+    assert over.cost.max_prompt_length_for_local == 8
+    in_file = loaded(tmp_path, "routing: {policy_file: rules.json}\n")
+    assert in_file.settings.routing.sensitivity.keywords == ["internal", "${x}"]
+    assert in_file.settings.routing.policy_file == str(tmp_path / "rules.json")
+
+
+@pytest.mark.parametrize(
+    ("rules", "line"),
+    [
+        (None, "routing.policy_file (environment POLICY_FILE): cannot read "),
+        ("{", "rules.json:1: not JSON: expecting property name"),
+        ("[]", "rules.json:1: it has to hold an object"),
+        (
+            '{"sensitivity": {},\n"cost": {}}',
+            "rules.json:1: $.sensitivity.keywords: missing; it has to be a list of texts",
+        ),
+        (
+            '{"sensitivity": {"keywords": []},\n"cost": {"chars_per_tokn": 3}}',
+            "rules.json:2: $.cost.chars_per_tokn: unknown key; did you mean chars_per_token?",
+        ),
+    ],
+)
+def test_faults_of_a_file_of_rules_have_their_line(tmp_path: Path, rules: str | None, line: str) -> None:
+    file = tmp_path / "rules.json"
+    if rules is not None:
+        file.write_text(rules)
+    (fault,) = faults(tmp_path, None, {"POLICY_FILE": str(file)})
+    assert line in fault
+
+
+def test_what_the_file_of_rules_and_the_configuration_both_say_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rules.json").write_text(RULES)
+    assert faults(tmp_path, "routing:\n  policy_file: rules.json\n  sensitivity: {keywords: [a]}\n") == [
+        "routing.sensitivity.keywords (file config.yaml:3): "
+        "routing.policy_file (file config.yaml:2) says where requests go too; keep one"
+    ]

@@ -21,13 +21,15 @@ def test_the_readme_and_the_example_environment_name_only_what_exists() -> None:
         NOT_SETTINGS,
         ONE_UPSTREAM_NAMES,
         PREFIX,
+        PUBLIC_KEY,
+        PUBLIC_URL,
         SHARED_API_KEYS,
         SHARED_BASE_URLS,
         SHARED_NAMES,
     )
     from proxy_core.settings_tree import kind_at
 
-    shared = {*SHARED_NAMES, *SHARED_BASE_URLS, *SHARED_API_KEYS, *ONE_UPSTREAM_NAMES, *NOT_SETTINGS}
+    shared = {*SHARED_NAMES, *SHARED_BASE_URLS, *SHARED_API_KEYS, *ONE_UPSTREAM_NAMES, *NOT_SETTINGS, PUBLIC_KEY, PUBLIC_URL}
     for line in (ROOT / ".env.example").read_text("utf-8").splitlines():
         if match := re.fullmatch(r"#? ?([A-Z][A-Z_]+)=.*", line):
             name = match[1]

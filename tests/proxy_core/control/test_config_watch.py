@@ -285,6 +285,20 @@ async def test_what_an_operator_set_lies_over_the_file_until_that_says_otherwise
     assert recorded["routing"].override["params"] == {"cost.chars_per_token": 3}
 
 
+async def test_a_changed_file_of_rules_is_taken_in_by_itself(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    rules = watched.file.parent / "rules.json"
+    rules.write_text('{"sensitivity": {"keywords": ["a"]}, "cost": {}}')
+    watched.write(FIRST + "routing: {policy_file: rules.json}\n")
+    assert await watched.watch.reload()
+    watched.watch.start()
+    rules.write_text('{"sensitivity": {"keywords": ["a", "b"]},\n "cost": {"max_prompt_length": 3}}')
+    await watched.until(lambda: "was not taken" in caplog.text)
+    assert "rules.json:2: $.cost.max_prompt_length: unknown key; did you mean max_prompt_length_for_local?" in caplog.text
+    assert watched.routes.info().keywords == 1
+    rules.write_text('{"sensitivity": {"keywords": ["a", "b"]}, "cost": {}}')
+    await watched.until(lambda: watched.routes.info().keywords == 2)
+
+
 async def test_routing_to_an_upstream_that_does_not_run_is_refused_with_its_line(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
