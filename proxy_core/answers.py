@@ -11,7 +11,18 @@ from msgspec import Struct
 
 from proxy_core.running import Running
 from proxy_core.wire.codec import Codec, codec_for
-from proxy_core.wire.conversation import Answer, TextDelta, ThinkingDelta, ToolCallBlock, ToolCallDelta, ToolCallStart, Usage
+from proxy_core.wire.conversation import (
+    Answer,
+    Block,
+    TextBlock,
+    TextDelta,
+    ThinkingBlock,
+    ThinkingDelta,
+    ToolCallBlock,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 THREAD_FROM_BYTES = 256 * 1024
@@ -32,6 +43,8 @@ class Reading(Struct):
     complete: bool = True
     answer: Answer | None = None
     """The whole of it; None where nobody could read it."""
+    said_chars: int = 0
+    """Characters of text, thinking and tool calls; counted only where the answer does not tell all its tokens."""
     first_token_offset: int = 0
     """Bytes of the body before the event that carries the first token; 0 for a body that is no stream."""
 
@@ -82,9 +95,10 @@ def _read_stream(codec: Codec, body: bytes) -> Reading:
 
 def reading_of(answer: Answer) -> Reading:
     """An answer's facts."""
-    error = answer.error
+    error, usage = answer.error, answer.usage
+    told = answer.complete and usage is not None and usage.output_tokens is not None
     return Reading(
-        usage=answer.usage,
+        usage=usage,
         stop_reason=answer.stop_reason or "",
         tools=tuple([block.name for block in answer.blocks if isinstance(block, ToolCallBlock)]),
         model=answer.model or "",
@@ -93,4 +107,11 @@ def reading_of(answer: Answer) -> Reading:
         problem=answer.problem or "",
         complete=answer.complete,
         answer=answer,
+        said_chars=0 if told else sum(map(_length, answer.blocks)),
     )
+
+
+def _length(block: Block) -> int:
+    if isinstance(block, TextBlock | ThinkingBlock):
+        return len(block.text)
+    return len(block.name) + len(block.arguments) if isinstance(block, ToolCallBlock) else 0

@@ -278,13 +278,13 @@ class PolicyServices:
         return codec.read_response(body)
 
     async def _cost(self, chosen: Upstream, answer: Answer | None) -> float | None:
-        if chosen.api is Dialect.OLLAMA:
-            return 0.0
+        unknown = 0.0 if chosen.api is Dialect.OLLAMA else None
         if answer is None or answer.usage is None:
-            return None
+            return unknown
         if not self._prices.ready:
             await self._prices.load()
-        return self._prices.cost_usd(chosen.base_url, answer.model or self._running.row.model, answer.usage)
+        known = self._prices.cost_usd(chosen, answer.model or self._running.row.model, answer.usage)
+        return unknown if known is None else known
 
 
 def _operation(context: TransactionContext, target: bytes) -> Operation:

@@ -18,13 +18,17 @@ from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.errors import LuthienError
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import Intent, LateVerdicts, Outcome, Sent
+from proxy_core.limits.estimate import FREE
 from proxy_core.limits.limiter import Used
 from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
 from proxy_core.sessions.prices import PriceBook
+from proxy_core.sessions.usage import UsageEstimates
+from proxy_core.settings import PricesSettings
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
-from proxy_core.wire.dialects import READ_OPERATIONS, Dialect
+from proxy_core.wire.dialects import READ_OPERATIONS
+from proxy_core.wire.glance import glance
 
 if TYPE_CHECKING:
     from proxy_core.interceptors.dispatch import Interceptors
@@ -44,6 +48,7 @@ class Recorder:
         journal: Journal,
         sessions: SessionDetector,
         prices: PriceBook,
+        estimates: UsageEstimates,
         loop: asyncio.AbstractEventLoop,
         interceptors: Interceptors | None = None,
     ) -> None:
@@ -51,7 +56,13 @@ class Recorder:
         self._interceptors = interceptors
         self._sessions = sessions
         self._prices = prices
+        self._estimates = estimates
         self._now = loop.time
+
+    def take(self, settings: PricesSettings) -> None:
+        """These prices and rules of estimating hold from now on."""
+        self._prices.use(settings)
+        self._estimates.use(settings)
 
     async def intent(self, running: Running, scope: dict[str, Any], belonging: Belonging) -> None:
         """Return when the request is on record."""
@@ -101,8 +112,11 @@ class Recorder:
             reading.complete = False
         if control is not None and said is not None and control.altered:
             reading = _as_upstream_counts(reading, reading_of(said))
-        if reading.usage is None and running.translated is not None:
-            reading = msgspec.structs.replace(reading, usage=running.translated.usage)
+        if running.translated is not None and running.translated.usage is not None:
+            # What the upstream tells, before it was said in the words of another API.
+            reading.usage = running.translated.usage
+        if row.overhead_ms is not None and not reading.error and not reading.problem and (row.status or 0) < 400:
+            self._estimate(running, reading)
         self._fill(running, reading)
         if row.input_tokens is not None and not self._prices.ready:
             await self._prices.load()
@@ -239,6 +253,19 @@ class Recorder:
         if self._interceptors is not None:
             self._interceptors.begun(running, record, ())
 
+    def _estimate(self, running: Running, reading: Reading) -> None:
+        """Put estimates in place of counts that the upstream does not tell, and mark them."""
+        asked = running.glance
+        if running.sent_body and running.sent_body is not running.body and reading.usage is None:
+            asked = glance(running.sent_body)
+        reading.usage, running.row.estimated = self._estimates.completed(
+            reading.usage,
+            operation=running.operation,
+            asked=asked,
+            said_chars=reading.said_chars,
+            complete=reading.complete,
+        )
+
     def _fill(self, running: Running, reading: Reading) -> None:
         row = running.row
         usage = reading.usage
@@ -261,8 +288,9 @@ class Recorder:
         """What the answer cost, and what policies spent beside it; unknown where any part of it is."""
         row = running.row
         upstream, usage = running.upstream, reading.usage
-        if upstream is not None and upstream.api is not Dialect.OLLAMA and usage is not None and row.input_tokens is not None:
-            row.cost_usd = self._prices.cost_usd(upstream.base_url, row.model or reading.model, usage)
+        if upstream is not None and usage is not None and row.input_tokens is not None:
+            free = running.operation in FREE
+            row.cost_usd = 0.0 if free else self._prices.cost_usd(upstream, row.model, usage, answered=reading.model)
         running.answer_usd = row.cost_usd
         control = running.control
         if control is not None and control.services.calls:

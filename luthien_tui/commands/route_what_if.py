@@ -69,7 +69,7 @@ async def _ask(settings: Settings, params: dict[str, Any], limit: int) -> WhatIf
     wanted = changed(settings.routing, params, tuple(settings.upstreams))
     store = await JournalStore.open(store_url(settings))
     try:
-        upstreams, prices = Upstreams(settings), PriceBook(time.monotonic)
+        upstreams, prices = Upstreams(settings), PriceBook(time.monotonic, settings.prices)
         await prices.load()
         asked = RouteWhatIf(router=Router(settings, upstreams), upstreams=upstreams, store=store, prices=prices)
         return await asked.ask(rules_of(settings.routing), rules_of(wanted), limit)

@@ -23,7 +23,7 @@ from proxy_core.routing.explaining import endpoint_of
 from proxy_core.routing.keywords import find_keyword
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.router import Router
-from proxy_core.routing.upstreams import Upstreams, speaks
+from proxy_core.routing.upstreams import Upstream, Upstreams, speaks
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.conversation import Usage
 from proxy_core.wire.dialects import READ_OPERATIONS, Dialect, Endpoint
@@ -40,7 +40,7 @@ Way = tuple[tuple[str, ...], bool]
 
 
 class Prices(Protocol):
-    def cost_usd(self, base_url: str, model: str, usage: Usage) -> float | None: ...
+    def cost_usd(self, upstream: Upstream, model: str, usage: Usage) -> float | None: ...
 
 
 class _Past(Struct, frozen=True):
@@ -180,7 +180,7 @@ class RouteWhatIf:
             reasoning_tokens=row.reasoning_tokens,
         )
         model = self._router.model_there(upstream, past.endpoint, past.question.model) or past.question.model
-        return self._prices.cost_usd(upstream.base_url, model, usage)
+        return self._prices.cost_usd(upstream, model, usage)
 
 
 def _short(question: Question, way: Way) -> Question:

@@ -296,14 +296,16 @@ class Limiter:
     def _pricing(self, asked: Asked) -> Callable[[Tokens], float | None]:
         """The price of tokens in USD; None where it is not known. A model of one's own costs nothing."""
         upstream = asked.upstream
-        if upstream.api is Dialect.OLLAMA:
-            return lambda tokens: 0.0
+        unknown = 0.0 if upstream.api is Dialect.OLLAMA else None
         if asked.operation not in READ_OPERATIONS:
-            return lambda tokens: None
+            return lambda tokens: unknown
         prices, model = self._prices, asked.model_there or asked.model
-        return lambda tokens: prices.cost_usd(
-            upstream.base_url, model, Usage(input_tokens=tokens.input, output_tokens=tokens.output)
-        )
+
+        def price(tokens: Tokens) -> float | None:
+            usd = prices.cost_usd(upstream, model, Usage(input_tokens=tokens.input, output_tokens=tokens.output))
+            return unknown if usd is None else usd
+
+        return price
 
     async def _reserve(self, booking: _Booking, rules: tuple[Rule, ...], asked: Asked, before: Tokens) -> None:
         """Reserve the estimate in all budgets.

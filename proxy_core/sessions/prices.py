@@ -1,4 +1,5 @@
-"""What tokens cost, from genai-prices' bundled table. Unknown models and missing counts have no price: None, never 0.
+"""What tokens cost: the configuration's own prices, else genai-prices' bundled table. Unknown models and missing counts have no
+price: None, never 0.
 
 The table takes a while to import, so it is loaded in a thread after the start; a model's rates are looked up once.
 """
@@ -6,17 +7,41 @@ The table takes a while to import, so it is loaded in a thread after the start; 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
 
 from msgspec import Struct
 
+from proxy_core.settings import Price, PricesSettings
 from proxy_core.wire.conversation import Usage
+from proxy_core.wire.dialects import Dialect
 
+_NEVER = float("inf")
+_RATES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+_SPECIAL = {
+    "cache_write_1h_tokens": ("cache_write_1h_mtok", "cache_write_1h_tokens"),
+    "reasoning_tokens": ("output_reasoning_mtok", "output_reasoning_tokens"),
+    "input_audio_tokens": ("input_audio_mtok", "input_audio_tokens"),
+    "output_audio_tokens": ("output_audio_mtok", "output_audio_tokens"),
+    "web_searches": ("web_searches_kcount", "web_searches"),
+}
+"""Fields of Usage, and what their rate and their count are called in the table."""
 LOOKUP_TTL_S = 3_600.0
 MAX_MODELS = 2_000
+
+
+class Place(Protocol):
+    """The upstream at which tokens are used."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def api(self) -> Dialect: ...
+    @property
+    def base_url(self) -> str: ...
 
 
 class _Rates(Struct, frozen=True):
@@ -26,59 +51,90 @@ class _Rates(Struct, frozen=True):
     cached_input: float
     cache_write: float
     output: float
-    tiered: Any = None
-    """The table's own price where it depends on the amount; then it does the sum."""
+    whole: Any = None
+    """The table's own price, which does the sum where these four rates are not all."""
+    whole_from: float = _NEVER
+    """Tokens of input from which on that is so."""
+    special: tuple[str, ...] = ()
+    """Fields of Usage that have a rate of their own: where one of them is told, that is so too."""
 
 
 class PriceBook:
     """Prices of models at upstreams."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], settings: PricesSettings | None = None) -> None:
         self._clock = clock
         self._table: Any = None
-        self._loading: asyncio.Task[None] | None = None
-        self._rates: dict[tuple[str, str], tuple[float, _Rates | None]] = {}
+        self._rates: dict[tuple[str, str, str], tuple[float, _Rates | None]] = {}
+        self.use(settings or PricesSettings())
+
+    def use(self, settings: PricesSettings) -> None:
+        """These prices hold from now on."""
+        self._own = settings.models
+        self._own_there = {name: one.models for name, one in settings.upstreams.items()}
+        self._rates.clear()
 
     async def load(self) -> None:
         """Load the table off the loop; cheap once it is there."""
         if self._table is None:
             self._table = await asyncio.to_thread(_load_table)
+            self._rates.clear()
 
     @property
     def ready(self) -> bool:
         return self._table is not None
 
-    def cost_usd(self, base_url: str, model: str, usage: Usage) -> float | None:
-        """The price of `usage` in USD; None where the model, its price or a count is unknown."""
-        if not model or usage.input_tokens is None or self._table is None:
+    def cost_usd(self, upstream: Place, model: str, usage: Usage, *, answered: str = "") -> float | None:
+        """The price of `usage` in USD; None where the model, its price or a count is unknown.
+
+        `model` was asked for, `answered` is what the upstream calls the one that answered.
+        """
+        if usage.input_tokens is None or not (model or answered):
             return None
-        known = self._rates.get((base_url, model))
+        place = (upstream.name, model, answered)
+        known = self._rates.get(place)
         if known is None or self._clock() - known[0] > LOOKUP_TTL_S:
             if len(self._rates) >= MAX_MODELS:
                 self._rates.clear()
-            known = (self._clock(), self._look_up(base_url, model))
-            self._rates[(base_url, model)] = known
+            known = self._rates[place] = (self._clock(), self._look_up(upstream, model, answered))
         rates = known[1]
         if rates is None:
             return None
+        if usage.input_tokens >= rates.whole_from or (rates.special and any(getattr(usage, name) for name in rates.special)):
+            return self._whole(rates, usage)
         cached = usage.cached_input_tokens or 0
         written = usage.cache_write_tokens or 0
-        output = usage.output_tokens or 0
-        if rates.tiered is not None:
-            return self._tiered(rates.tiered, usage.input_tokens, output, cached, written)
         plain = max(0, usage.input_tokens - cached - written)
-        return plain * rates.plain_input + cached * rates.cached_input + written * rates.cache_write + output * rates.output
+        output = (usage.output_tokens or 0) * rates.output
+        return plain * rates.plain_input + cached * rates.cached_input + written * rates.cache_write + output
 
-    def _tiered(self, price: Any, input_tokens: int, output: int, cached: int, written: int) -> float | None:
-        usage = self._table.Usage(
-            input_tokens=input_tokens, output_tokens=output, cache_read_tokens=cached, cache_write_tokens=written
-        )
+    def _whole(self, rates: _Rates, usage: Usage) -> float | None:
+        counts: dict[str, int] = {
+            "input_tokens": usage.input_tokens or 0,
+            "output_tokens": usage.output_tokens or 0,
+            "cache_read_tokens": usage.cached_input_tokens or 0,
+            "cache_write_tokens": usage.cache_write_tokens or 0,
+        }
+        for name in rates.special:
+            if count := getattr(usage, name):
+                counts[_SPECIAL[name][1]] = count
+        if "input_audio_tokens" in counts:
+            counts["cache_audio_read_tokens"] = 0
         try:
-            return float(price.calc_price(usage)["total_price"])
+            return float(rates.whole.calc_price(self._table.Usage(**counts))["total_price"])
         except (ValueError, KeyError, ArithmeticError):
             return None
 
-    def _look_up(self, base_url: str, model: str) -> _Rates | None:
+    def _look_up(self, upstream: Place, model: str, answered: str) -> _Rates | None:
+        for own in (self._own_there.get(upstream.name, {}), self._own):
+            if (price := _fitting(own, (model, answered))) is not None:
+                return _own_rates(price)
+        if upstream.api is Dialect.OLLAMA or self._table is None:
+            return None
+        found = self._listed(upstream.base_url, answered) if answered else None
+        return found or (self._listed(upstream.base_url, model) if model and model != answered else None)
+
+    def _listed(self, base_url: str, model: str) -> _Rates | None:
         snapshot = self._table.data_snapshot.get_snapshot()
         found = None
         # The address tells the provider; behind another gateway's address the model's name has to.
@@ -91,20 +147,48 @@ class PriceBook:
         if found is None:
             return None
         price = found.get_prices(datetime.now(tz=UTC))
-        values = {
-            name: getattr(price, name, None) for name in ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
-        }
-        if values["input_mtok"] is None:
+        whole_from = _NEVER if price.requests_kcount is None else 0.0
+        values: dict[str, float | None] = {}
+        for name in _RATES:
+            value = getattr(price, name)
+            if value is not None and not isinstance(value, Decimal):
+                whole_from = min(whole_from, *(tier.start for tier in value.tiers))
+                value = value.base
+            values[name] = None if value is None else float(value) / 1e6
+        plain, output, cached, written = (values[name] for name in _RATES)
+        if plain is None:
             return None
-        if any(value is not None and not isinstance(value, Decimal) for value in values.values()):
-            return _Rates(0.0, 0.0, 0.0, 0.0, tiered=price)
-        plain = float(values["input_mtok"]) / 1e6
         return _Rates(
             plain_input=plain,
-            cached_input=plain if values["cache_read_mtok"] is None else float(values["cache_read_mtok"]) / 1e6,
-            cache_write=plain if values["cache_write_mtok"] is None else float(values["cache_write_mtok"]) / 1e6,
-            output=float(values["output_mtok"] or 0) / 1e6,
+            cached_input=plain if cached is None else cached,
+            cache_write=plain if written is None else written,
+            output=output or 0.0,
+            whole=price,
+            whole_from=whole_from,
+            special=tuple([name for name, (rate, _) in _SPECIAL.items() if getattr(price, rate) is not None]),
         )
+
+
+def _fitting(own: Mapping[str, Price], models: Iterable[str]) -> Price | None:
+    """The first price whose pattern fits one of the names."""
+    for pattern, price in own.items():
+        for model in models:
+            if model and (model == pattern or ("*" in pattern and _fits(pattern, model))):
+                return price
+    return None
+
+
+def _fits(pattern: str, model: str) -> bool:
+    return fnmatchcase(model, pattern.replace("[", "[[]").replace("?", "[?]"))
+
+
+def _own_rates(price: Price) -> _Rates:
+    return _Rates(
+        plain_input=price.input / 1e6,
+        cached_input=(price.input if price.cache_read is None else price.cache_read) / 1e6,
+        cache_write=(price.input if price.cache_write is None else price.cache_write) / 1e6,
+        output=price.output / 1e6,
+    )
 
 
 def _load_table() -> Any:
