@@ -255,7 +255,7 @@ def tell_health(seat: Seat, response: UpstreamResponse, now: float, ms: float, *
     status = response.status
     asked = retry_after_s(response.headers, unix_time=time.time()) if status in (429, 503, 529) else None
     if status in FAILURES:
-        seat.health.failed(f"status {status}")
+        seat.health.failed(f"status {status}", absent=False)
     elif status != 429:
         seat.health.answered(now, ms)
     if status == 429 or asked is not None:

@@ -41,6 +41,7 @@ from proxy_core.loop_lag import LoopLag
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_mesh import PolicyMesh
 from proxy_core.policy_services import PolicyServices
+from proxy_core.routing.probes import Probes
 from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
@@ -141,6 +142,7 @@ class GatewayRuntime:
         if self._interceptors is not None:
             self._interceptors.start()
         self._lag.start()
+        self._probes.start()
         self._warming = spawn(self._prices.load(), name="load prices")
         self._closing = spawn(self._close_after_serving(), name="close the gateway")
 
@@ -170,7 +172,7 @@ class GatewayRuntime:
         settings = self._settings
         self._feed = Feed()
         self._metrics = GatewayMetrics()
-        self._prices = PriceBook(loop.time)
+        self._prices = PriceBook(loop.time, settings.prices)
         self._lag = LoopLag(loop)
         self._sessions = SessionDetector(
             digest=self._journal.digest,
@@ -226,6 +228,13 @@ class GatewayRuntime:
             clock=loop.time,
         )
         self._metrics.follow(self._routes.stats.note)
+        self._probes = Probes(self._gateway.pool, self._transport, settings.routing.probes, loop=loop)
+        self._metrics.watch_labelled(
+            "luthien_upstream_probes",
+            "Times that luthien itself asked an upstream whether it is there.",
+            ("upstream", "result"),
+            lambda: self._probes.results,
+        )
         self.plane = LocalControlPlane(
             gateway=self._gateway,
             journal=self._journal,
@@ -237,6 +246,7 @@ class GatewayRuntime:
             holds=self._holds,
             routes=self._routes,
             kill=self._kill,
+            session_ttl_s=settings.sessions.ttl_s,
         )
         self._watch: ConfigWatch | None = None
         if self._load is not None:
@@ -370,6 +380,7 @@ class GatewayRuntime:
                 await self._control.close()
             if self._interceptors is not None:
                 await self._interceptors.close()
+            await self._probes.stop()
             await self._close_limits()
             await self._journal.close()
             await self._transport.aclose()

@@ -369,6 +369,8 @@ class ControlSettings(Section):
     """Port of the control API; 0 takes a free one."""
     allowed_hosts: list[str] = Field(default_factory=list)
     """Names besides the loopback's by which a browser or client may call the control API."""
+    mcp_write: bool = False
+    """Whether MCP clients are offered tools that act: decide holds, set policies, end requests."""
 
 
 class HoldSettings(Section):

@@ -118,7 +118,21 @@ def _upstreams(info: RoutingInfo) -> list[Line]:
             (f" · {figures.usd(one.cost_usd_1h)}", "quiet"),
         ]
         lines.append((facts, place))
+        if trouble := _trouble(one):
+            lines.append(([(f"  {trouble}", "warning")], place))
     return lines
+
+
+def _trouble(one: UpstreamInfo) -> str:
+    """What is wrong with an upstream, and when it is tried again; empty where nothing is."""
+    said: list[str] = []
+    if one.breaker != "closed" and one.last_failure:
+        said.append(cell(one.last_failure))
+    if one.ready_in_s > 0:
+        said.append(f"again in {figures.duration(one.ready_in_s * 1e3)}")
+    if one.probe and (said or one.probe != "ok"):
+        said.append(f"probe: {cell(one.probe)}")
+    return " · ".join(said)
 
 
 def _reasons(info: RoutingInfo) -> list[Line]:

@@ -112,6 +112,10 @@ class RouteBook:
             error_rate=figures.error_rate,
             requests_1h=figures.requests,
             cost_usd_1h=figures.cost_usd,
+            last_failure=view.last_failure,
+            ready_in_s=view.ready_in_s,
+            probe=view.probe,
+            probed_s_ago=view.probed_s_ago,
         )
 
     async def what_if(self, params: Mapping[str, Any], limit: int) -> WhatIf:

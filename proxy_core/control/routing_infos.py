@@ -33,6 +33,13 @@ class UpstreamInfo(Struct, kw_only=True):
     requests_1h: int
     cost_usd_1h: float
     """Of those whose price is known."""
+    last_failure: str = ""
+    """Since the start; `status 503`, or a code such as `upstream_unreachable`."""
+    ready_in_s: float = 0.0
+    """Time until it is tried again; 0 where it is tried now."""
+    probe: str = ""
+    """What luthien's own latest question found: `ok`, or what was wrong; empty where none was asked."""
+    probed_s_ago: float | None = None
 
 
 class DecisionInfo(Struct, kw_only=True):

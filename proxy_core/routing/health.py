@@ -54,6 +54,9 @@ class HealthView(Struct, frozen=True):
     ready_in_s: float
     """Time until it is tried again; 0 where it is tried now."""
     last_failure: str
+    probe: str
+    """What the latest probe found: `ok`, or what was wrong; empty where there was none."""
+    probed_s_ago: float | None
 
 
 class SlidingCount:
@@ -117,6 +120,10 @@ class Health:
         self._trying = False
         self._resting_until = 0.0
         self._last_failure = ""
+        self._is_absent = False
+        """Whether its last failure was no answer at all, rather than a bad one."""
+        self._probe = ""
+        self._probed_at: float | None = None
         self._since = clock()
         self.in_flight = 0
         self.operator: OperatorState = "active"
@@ -159,10 +166,10 @@ class Health:
         if self._open:
             self._close()
 
-    def failed(self, why: str) -> None:
-        """It gave no answer, or one that says that it is in trouble."""
+    def failed(self, why: str, *, absent: bool = True) -> None:
+        """It gave no answer (`absent`), or one that says that it is in trouble."""
         now = self._clock()
-        self._last_failure = why
+        self._last_failure, self._is_absent = why, absent
         self._count.see(now)
         self._count.mark(now)
         self._in_a_row += 1
@@ -176,6 +183,19 @@ class Health:
         if self._in_a_row >= self._rules.failures or too_many:
             self._open = True
             self._tried_from = now + self._pause()
+
+    def probed(self, what: str, *, absent: bool, keeps_s: float = 0.0) -> None:
+        """A probe was answered, or was not: then clients are kept away for so long at least, if they are."""
+        now = self._clock()
+        self._probe, self._probed_at = what, now
+        if absent and not self._open:
+            self.failed(f"probe: {what}")
+        if not self._open:
+            return
+        if absent:
+            self._tried_from = max(self._tried_from, now + keeps_s)
+        elif self._is_absent:
+            self._tried_from = min(self._tried_from, now)
 
     def rest(self, seconds: float) -> None:
         """It asked to be left alone for so long; that is no failure."""
@@ -208,6 +228,8 @@ class Health:
             p99_ms=_percentile(known, 0.99),
             ready_in_s=max(until - now, 0.0),
             last_failure=self._last_failure,
+            probe=self._probe,
+            probed_s_ago=None if self._probed_at is None else now - self._probed_at,
         )
 
     def _pause(self) -> float:

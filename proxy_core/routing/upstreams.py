@@ -44,6 +44,7 @@ class Upstream(Struct, frozen=True):
     queue: int = 0
     queue_timeout_s: float = 0.0
     allow_private: bool = True
+    probe_path: str | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -114,4 +115,5 @@ def _upstream(name: str, one: UpstreamSettings, timeouts: Timeouts) -> Upstream:
         queue=one.queue,
         queue_timeout_s=one.queue_timeout_s,
         allow_private=one.allow_private,
+        probe_path=one.probe_path,
     )

@@ -30,6 +30,17 @@ async def test_decisions_with_rule_and_reason_and_how_upstreams_fare() -> None:
         assert "2 keywords keep a request local" in shown.text
 
 
+async def test_what_ails_an_upstream_and_when_it_is_tried_again() -> None:
+    plane = routed_plane()
+    probed = {"probe": "no answer within 3 s", "probed_s_ago": 2.5}
+    ails = {"breaker": "open", "last_failure": "status 503", "ready_in_s": 12.0}
+    plane.upstream_infos = [make_upstream("openai", **ails, **probed), make_upstream("near", probe="ok", probed_s_ago=1.0)]
+    async with console(plane) as shown:
+        await shown.press("5")
+        assert "status 503 · again in 12.0s · probe: no answer within 3 s" in shown.text
+        assert "probe: ok" not in shown.text, "who is well needs no words"
+
+
 async def test_a_threshold_moves_with_its_what_if_and_holds_after_enter() -> None:
     plane = routed_plane()
     async with console(plane) as shown:
