@@ -19,21 +19,18 @@ from proxy_core.admissions import Admissions
 from proxy_core.attempts import Attempts
 from proxy_core.control.feed import Feed
 from proxy_core.controlled_relay import ControlledRelay
-from proxy_core.credentials import add_credential, is_credential, require_credential
 from proxy_core.detectors.secrets import known_secrets
-from proxy_core.enforcement import ChainSource, Control, Enforcement, client_headers
+from proxy_core.enforcement import ChainSource, Control, Enforcement
 from proxy_core.errands import Errands
 from proxy_core.errors import (
     BadRequest,
     ClientGone,
-    ConfigurationError,
     Draining,
     Killed,
     LuthienError,
     NotFound,
     RequestTimeout,
     RequestTooLarge,
-    RouteRefused,
     UpstreamTimeout,
 )
 from proxy_core.ids import new_ulid
@@ -46,13 +43,11 @@ from proxy_core.policy_services import ServicesFor
 from proxy_core.recording import Recorder, shared, used_by, without_secrets
 from proxy_core.relay import Message, Receive, Relay, Send
 from proxy_core.routing.pool import Pool
-from proxy_core.routing.reasons import Reason
-from proxy_core.routing.router import CHAT_OF, Router
-from proxy_core.routing.translated import request_headers as translated_headers
-from proxy_core.routing.translated import translated_answer
+from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
-from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
+from proxy_core.routing.upstreams import Choice, Upstreams
 from proxy_core.running import Running
+from proxy_core.sending import Sending
 from proxy_core.sessions.detector import Belonging, SessionDetector
 from proxy_core.sessions.identity import person_of, redacted_tags
 from proxy_core.sessions.prices import PriceBook
@@ -61,11 +56,9 @@ from proxy_core.settings import Settings
 from proxy_core.tasks import spawn
 from proxy_core.telling import Telling
 from proxy_core.transaction_row import TransactionRow
-from proxy_core.verdicts import Stage, Verdict
-from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, TURNS, Dialect, Endpoint, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, TURNS, Dialect, UnsafePath, find_endpoint
 from proxy_core.wire.glance import glance, preview
 from proxy_core.wire.headers import content_length
-from proxy_core.wire.translate import Translated
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +104,6 @@ class Gateway:
         self._server = settings.server
         self._capture_limit = settings.journal.max_body_bytes
         self._upstreams = upstreams
-        self._router = router
-        self._transport = transport
         self._keys = keys
         self._limiter = limiter
         self._sessions = sessions
@@ -144,6 +135,17 @@ class Gateway:
             recorder=self._recorder,
             admissions=self.admissions,
             settings=retries,
+            loop=loop,
+        )
+        self._sending = Sending(
+            upstreams=upstreams,
+            router=router,
+            pool=self.pool,
+            attempts=self._attempts,
+            admissions=self.admissions,
+            transport=transport,
+            recorder=self._recorder,
+            feed=feed,
             loop=loop,
         )
         self.errands = Errands(pool=self.pool, budget=self._attempts.budget, max_attempts=retries.max_attempts, loop=loop)
@@ -332,15 +334,7 @@ class Gateway:
         row.user, row.workflow = without_secrets(running, person.user), shared(endpoint.workflow)
         if person.tags:
             row.tags = redacted_tags(person.tags, partial(without_secrets, running))
-        refused: RouteRefused | None = None
-        if self._router.idle:
-            choice = self._upstreams.choose(endpoint)
-            row.upstream = choice.upstream.name
-        else:
-            choice, refused = self._first_route(running, endpoint)
-        if self.pool.pooled and refused is None:
-            choice = self._attempts.pick(running, endpoint, choice, running.body)
-            row.upstream = choice.upstream.name
+        choice, refused = self._sending.choose(running, endpoint)
         running.upstream = choice.upstream
         row.reason = choice.reason
         row.state = "waiting"
@@ -363,18 +357,6 @@ class Gateway:
         await self._recorder.intent(running, scope, belonging)
         running.mark("recorded", self._now())
         self._feed.publish("routed", row)
-
-    def _first_route(self, running: Running, endpoint: Endpoint) -> tuple[Choice, RouteRefused | None]:
-        """Where the request goes as it came. Where it may go nowhere, its usual upstream, and the refusal: policies may
-        yet take out what keeps it. Raises UnknownUpstream."""
-        try:
-            choice = self._router.choose(
-                endpoint, headers=running.headers, body=running.body, model=running.glance.model, tags=running.tags
-            )
-        except RouteRefused as refused:
-            return Choice(self._upstreams.choose(endpoint).upstream, refused.reasons), refused
-        running.row.upstream = choice.upstream.name
-        return choice, None
 
     async def _read_body(self, running: Running, receive: Receive) -> bytes:
         limit = self._server.max_body_bytes
@@ -412,32 +394,11 @@ class Gateway:
             running.deadline = loop.time() + timeout_s
             message = await receive()
 
-    # --- the upstream ---
+    # --- the answer ---
 
     async def _forward(self, running: Running, send: Send) -> bytes:
         """Send the request as it came, and the answer back; returns the last piece of the answer."""
-        endpoint = running.endpoint
-        if endpoint is None:
-            raise NotFound("no upstream was chosen")
-        target = endpoint.path.encode("latin-1")
-        if running.query:
-            target += b"?" + running.query
-
-        async def once() -> UpstreamResponse:
-            upstream, headers, body = running.upstream, client_headers(running), running.body
-            if upstream is not None and not (self._router.idle and not self._router.maps_models and not self.pool.pooled):
-                body = self._router.with_model(upstream, endpoint, body, running.glance.model)
-                if self._router.moved(endpoint, upstream):
-                    headers = _without_credentials(running, headers)
-                if body is not running.body or running.tried:
-                    running.row.model = shared(glance(body).model)
-                    running.sent_headers, running.sent_body = headers, body
-                    await self._recorder.sent(running, target)
-            return await self._send_upstream(running, target, headers, body)
-
-        if running.upstream is None:
-            raise NotFound("no upstream was chosen")
-        response = await self._attempts.send(running, running.upstream, endpoint, running.body, once)
+        response = await self._sending.as_it_came(running)
         try:
             held = await self._relay.relay(running, response, send)
             running.mark("last_byte", self._now())
@@ -455,7 +416,7 @@ class Gateway:
             if control.context.response_status is not None:
                 held = await self._controlled.answered(running, control, send)
             else:
-                response = await self._send_controlled(running, control)
+                response = await self._sending.as_policies_left_it(running, control)
                 held = await self._controlled.relay(running, control, response, send)
             running.mark("last_byte", self._now())
             return held
@@ -465,139 +426,6 @@ class Gateway:
                 await heartbeat.stop()
             if response is not None:
                 response.close()
-
-    async def _send_controlled(self, running: Running, control: Control) -> UpstreamResponse:
-        """Send what the policies made of the request, recorded first where it is not what came."""
-        context = control.context
-        before = running.upstream
-        endpoint, first = running.endpoint, self._take_route(running, control)
-        if endpoint is None:
-            raise NotFound("no upstream was chosen")
-        if self.admissions.hold_for(running):
-            given = Choice(first, running.row.reason)
-            admitted = await self._attempts.admit(running, endpoint, given, context.request_body)
-            first = running.upstream = admitted.upstream
-            running.row.upstream, running.row.reason = first.name, admitted.reason
-        same_target = context.target.partition(b"?")[0] == endpoint.path.encode("latin-1")
-
-        async def once() -> UpstreamResponse:
-            upstream = running.upstream or first
-            headers = list(context.request_headers)
-            body = context.request_body
-            if upstream is not first:
-                # A credential that a policy gave is meant for the upstream that it saw.
-                headers = [one for one in headers if not is_credential(one[0]) or one in running.headers]
-            if self._router.moved(endpoint, upstream):
-                headers = _without_credentials(running, headers)
-            if self._router.maps_models:
-                body = self._router.with_model(upstream, endpoint, body, glance(body).model)
-            running.sent_headers, running.sent_body = headers, body
-            if headers != running.headers:
-                running.secrets = tuple({*running.secrets, *known_secrets(headers, b"")})
-            if running.sent_body != running.body or running.tried:
-                model = glance(running.sent_body).model
-                running.row.model = shared(model) if model else running.row.model
-            if running.sent_body != running.body or upstream is not before or not same_target or running.tried:
-                await self._recorder.sent(running, context.target)
-            self._feed.publish("policy", running.row)
-            return await self._send_upstream(running, context.target, headers, running.sent_body)
-
-        return await self._attempts.send(running, first, endpoint, context.request_body, once)
-
-    def _take_route(self, running: Running, control: Control) -> Upstream:
-        """Go where the policies and the rules say.
-
-        Raises ConfigurationError where a policy chose an upstream that speaks another API, and RouteRefused.
-        """
-        context = control.context
-        route = context.route
-        row = running.row
-        chosen = self._upstreams.by_name.get(route.upstream)
-        endpoint = running.endpoint
-        if chosen is None or endpoint is None:
-            raise ConfigurationError(f"a policy chose the upstream '{route.upstream}', which is not configured")
-        reason = str(route.reason)
-        by_policy = running.upstream is None or chosen is not running.upstream or reason != row.reason
-        if by_policy and not speaks(chosen.api, endpoint):
-            raise ConfigurationError(
-                f"a policy chose the upstream '{chosen.name}', which speaks {chosen.api.value}, "
-                f"for a request that speaks {endpoint.api.value}"
-            )
-        if not self._router.idle and (by_policy or not row.upstream or context.request_body is not running.body):
-            chosen, reason = self._route_again(running, control, (chosen.name, _code(reason)) if by_policy else None)
-            if not by_policy and self.pool.pooled:
-                choice = self._attempts.pick(running, endpoint, Choice(chosen, reason), context.request_body)
-                chosen, reason = choice.upstream, choice.reason
-        running.upstream = chosen
-        row.upstream, row.reason = chosen.name, reason
-        return chosen
-
-    def _route_again(self, running: Running, control: Control, asked: tuple[str, Reason] | None) -> tuple[Upstream, str]:
-        """Ask the rules about what the policies made of the request. Raises RouteRefused, UnknownUpstream."""
-        context, endpoint = control.context, running.endpoint
-        if endpoint is None:
-            raise NotFound("no upstream was chosen")
-        try:
-            choice = self._router.choose(
-                endpoint,
-                headers=context.request_headers,
-                body=context.request_body,
-                model=glance(context.request_body).model,
-                tags=context.tags,
-                asked=asked,
-            )
-        except RouteRefused as refused:
-            running.upstream = None
-            running.row.upstream, running.row.reason = "", refused.reasons
-            context.policy = "routing"
-            context.verdict("deny", Reason(refused.reasons.partition(",")[0]), str(refused))
-            raise
-        return choice.upstream, choice.reason
-
-    async def _send_upstream(
-        self, running: Running, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes
-    ) -> UpstreamResponse:
-        upstream, endpoint = running.upstream, running.endpoint
-        if upstream is None or endpoint is None:
-            raise NotFound("no upstream was chosen")
-        translated: Translated | None = None
-        running.translated = None
-        if not speaks(upstream.api, endpoint):
-            translated = self._router.translation(upstream, endpoint, body)
-            if translated is None:
-                raise BadRequest(f"this request cannot be said in the API of upstream '{upstream.name}'")
-            target, body = translated.path.encode("ascii"), translated.body
-            headers = translated_headers(headers, translated)
-            running.sent_headers, running.sent_body = headers, body
-            await self._recorder.sent(running, target)
-            if translated.lost or translated.hints:
-                self._recorder.late(running, [_left_out(translated, running.ms_at(self._now()))])
-        key = running.seat.key if running.seat is not None else upstream.api_key
-        if key is not None:
-            dialect = upstream.api if translated is not None else endpoint.dialect
-            running.key_added = add_credential(headers, dialect, key)
-        elif running.client_key is not None and upstream.api is not Dialect.OLLAMA:
-            require_credential(headers, upstream.name)
-        now = self._now()
-        running.row.overhead_ms = running.ms_at(now)
-        response = await self._transport.send(upstream, running.method, target, headers, body)
-        running.mark("connected", response.connected_at)
-        running.mark("responded", self._now())
-        if translated is None:
-            return response
-        try:
-            running.translated = await translated_answer(
-                response,
-                CHAT_OF[upstream.api],
-                endpoint.operation,
-                translated,
-                transaction_id=running.row.transaction_id,
-                model=running.row.model,
-            )
-        except BaseException:
-            response.close()
-            raise
-        return running.translated
 
     # --- the end ---
 
@@ -654,35 +482,6 @@ async def _watch(running: Running, receive: Receive) -> None:
     if not running.leaving and running.task is not None:
         running.client_gone = True
         running.task.cancel()
-
-
-def _without_credentials(running: Running, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The client's credential is meant for the upstream that it asked for; one that a policy gave stays."""
-    return [one for one in headers if not (is_credential(one[0]) and one in running.headers)]
-
-
-def _left_out(translated: Translated, at_ms: float) -> Verdict:
-    """The word of the record on what could not be carried into another dialect; hints alone are no reason to flag."""
-    lost, hints = list(translated.lost), list(translated.hints)
-    return Verdict(
-        policy="routing",
-        stage=Stage.REQUEST,
-        mode="enforce",
-        ran="partial" if lost else "ran",
-        action="flag" if lost else "allow",
-        reason=Reason.CAPABILITY_MISSING if lost else Reason.HINT_DROPPED,
-        message=f"left out, because the upstream's API cannot say it: {', '.join([*lost, *hints])}",
-        at_ms=round(at_ms, 3),
-        detail={"lost": lost, "hints": hints},
-    )
-
-
-def _code(reason: str) -> Reason:
-    """The code that a policy gave its route; those of others may say what they like."""
-    try:
-        return Reason(reason)
-    except ValueError:
-        return Reason.BACKEND_SET
 
 
 def _wants_stream(running: Running) -> bool:
