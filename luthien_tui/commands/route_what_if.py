@@ -1,7 +1,7 @@
 """`luthien route what-if`: which recorded transactions changed rules would have sent elsewhere, and what that would have cost.
 
-Reads the journal only; a running gateway is not disturbed, and nothing is sent or changed. The rules that are compared with are
-those of the configuration.
+Nothing is sent or changed. The rules that are compared with are those in force, where a gateway runs over this data folder, with
+all that operators have set; else those of the configuration, and the journal is read here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from luthien_tui import figures
 from luthien_tui.commands.log import store_url
+from luthien_tui.commands.running_gateway import ask_running
 from proxy_core.control.plane import ControlInvalid
 from proxy_core.control.route_params import changed
 from proxy_core.control.routing_infos import WhatIf
@@ -24,16 +25,19 @@ from proxy_core.logs import escaped
 from proxy_core.settings import Settings
 
 
-def print_what_if(settings: Settings, changes: Sequence[str], *, limit: int, as_json: bool) -> int:
+def print_what_if(settings: Settings, changes: Sequence[str], *, limit: int, configured: bool, as_json: bool) -> int:
     """Print what the changes, such as `cost.max_prompt_length_for_local=500`, would have moved.
 
-    Raises ConfigurationError, StoreError.
+    With `configured` a gateway that runs is not asked. Raises ConfigurationError, StoreError.
     """
     params = dict(_parsed(one) for one in changes)
     if not params:
         raise ConfigurationError("give at least one change: --set cost.max_prompt_length_for_local=500")
     try:
-        found = asyncio.run(_ask(settings, params, limit))
+        question = {"params": params, "limit": limit}
+        found = None if configured else ask_running(settings, "/api/routing/what-if", question, WhatIf)
+        if found is None:
+            found = asyncio.run(_ask(settings, params, limit))
     except ControlInvalid as fault:
         raise ConfigurationError(f"--set {fault.field.removeprefix('params.')}: {fault.message}") from fault
     if as_json:

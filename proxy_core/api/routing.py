@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from proxy_core.api.answers import answer, returns
 from proxy_core.api.operator import Operator
-from proxy_core.api.shapes import RoutingChange, UpstreamChange, WhatIfQuestion
+from proxy_core.api.shapes import RouteQuestion, RoutingChange, UpstreamChange, WhatIfQuestion
 from proxy_core.control.plane import ControlInvalid, ControlPlane
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.routing.explaining import USUAL_PATH, Explanation
@@ -76,3 +76,15 @@ def add_routing_routes(app: FastAPI, plane: ControlPlane) -> None:
     async def explain(model: Model = "", prompt: Prompt = "", path: ApiPath = USUAL_PATH, tags: Tags = "") -> Response:
         """Nothing is sent, and policies are not asked: they may change a request before the rules see it."""
         return answer(plane.explain_route(path=path, model=model, prompt=prompt, tags=tags))
+
+    @app.post(
+        "/api/routing/explain",
+        tags=["routing"],
+        responses=returns(Explanation, 422),
+        summary="Where a whole request would go, and what every rule says of it",
+    )
+    async def explain_whole(given: RouteQuestion) -> Response:
+        """Nothing is sent or recorded, and policies are not asked."""
+        body = given.body.encode("utf-8", "surrogatepass") if given.body is not None else None
+        asked = plane.explain_route(path=given.path, model=given.model, prompt=given.prompt, tags=given.tags, body=body)
+        return answer(asked)

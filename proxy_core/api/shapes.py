@@ -16,6 +16,7 @@ from proxy_core.control.diff import Change
 from proxy_core.control.plane import HoldInfo, PolicyInfo, Timing
 from proxy_core.control.rows import TransactionRow
 from proxy_core.control.session_infos import AgentInfo, Count
+from proxy_core.routing.explaining import USUAL_PATH
 from proxy_core.verdicts import Verdict
 
 # --- answers ---
@@ -172,6 +173,21 @@ class WhatIfQuestion(_Given):
     """Rules that would be changed, by name; null would unset one."""
     limit: int = Field(default=1_000, ge=1, le=5_000)
     """How many of the latest transactions are looked at."""
+
+
+class RouteQuestion(_Given):
+    """A request that nobody sends."""
+
+    path: str = Field(default=USUAL_PATH, max_length=1_000)
+    """The path that it would have."""
+    model: str = Field(default="", max_length=200)
+    """The model that would be asked for; of a `body` its own, where this is empty."""
+    prompt: str = ""
+    """What the user would say."""
+    body: str | None = None
+    """Or the whole request, as JSON text."""
+    tags: str = Field(default="", max_length=4_000)
+    """Tags as in `x-luthien-tags`: `team:legal,debug`."""
 
 
 class Decision(_Given):

@@ -36,6 +36,14 @@ def control_token(data_dir: Path) -> str:
     return found
 
 
+def known_token(data_dir: Path) -> str | None:
+    """The token of the gateway that lives in `data_dir`; None where there is none that can be read."""
+    try:
+        return _read(data_dir / FILE_NAME)
+    except OSError:
+        return None
+
+
 def is_token(given: str, token: str) -> bool:
     """Whether `given` is the token; takes the same time for every wrong one."""
     return hmac.compare_digest(_digest(given), _digest(token))

@@ -30,6 +30,7 @@ from proxy_core.routing.router import Router
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.running import Running
 from proxy_core.transaction_row import TransactionRow
+from proxy_core.wire.editing import UnreadableBody, set_field
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 _TIMES = ("received", "recorded", "connected", "responded", "first_token", "last_byte", "finished")
@@ -190,12 +191,17 @@ class LocalControlPlane:
         await held.recorded(hold_id)
         return extended
 
-    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
+    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "", body: bytes | None = None) -> Explanation:
         try:
-            body = request_of(endpoint_of(path, self._upstreams), model, prompt)
+            if body is None:
+                body = request_of(endpoint_of(path, self._upstreams), model, prompt)
+            elif model:
+                body = set_field(body, "model", model)
             return explain(self._router, self._upstreams, path=path, body=body, tags=tags)
         except BadRequest as error:
             raise ControlInvalid("path", str(error)) from error
+        except UnreadableBody as error:
+            raise ControlInvalid("model", f"the request has no place for it: {error}") from error
 
     def routing(self) -> RoutingInfo:
         return self._routes.info()

@@ -276,8 +276,9 @@ class ControlPlane(Protocol):
         """Give a hold more time. Raises ControlNotFound, ControlConflict."""
         ...
 
-    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
-        """Where a request would go and why; nothing is sent. Raises ControlInvalid for a path of no API."""
+    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "", body: bytes | None = None) -> Explanation:
+        """Where a request would go and why; nothing is sent. `body` is a whole request in place of the prompt. Raises
+        ControlInvalid for a path of no API, and for a body that has no place for the model."""
         ...
 
     def routing(self) -> RoutingInfo:

@@ -178,11 +178,11 @@ class FakePlane:
         self.feed.publish("held", None, hold_id)
         return self.hold_infos[place]
 
-    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "") -> Explanation:
+    def explain_route(self, *, path: str, model: str, prompt: str, tags: str = "", body: bytes | None = None) -> Explanation:
         settings = Settings.model_validate({"routing": {"sensitivity": {"keywords": ["internal"]}}})
         upstreams = Upstreams(settings)
         try:
-            body = request_of(endpoint_of(path, upstreams), model, prompt)
+            body = body or request_of(endpoint_of(path, upstreams), model, prompt)
         except BadRequest as error:
             raise ControlInvalid("path", str(error)) from error
         return explain(Router(settings, upstreams), upstreams, path=path, body=body, tags=tags)

@@ -1,8 +1,10 @@
-"""`luthien route what-if`: what changed rules would have moved, told from the journal alone."""
+"""`luthien route what-if`: what changed rules would have moved, told from the journal, and by the gateway where one runs."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,33 @@ def test_without_a_journal_it_says_so(tmp_path: Path) -> None:
     result = luthien(tmp_path, "route", "what-if", "--set", f"{LENGTH}=5")
     assert "there is no journal" in result.stderr
     assert result.returncode != 0
+
+
+async def test_a_gateway_that_runs_is_asked_for_the_rules_in_force(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    upstreams = {"openai": {"api": "openai", "base_url": upstream.url}, "near": {"api": "ollama", "base_url": upstream.url}}
+    gateway = await start_gateway(upstreams=upstreams)
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "four words of prompt"}]}
+    await gateway.ask("POST", CHAT.path, json.dumps(body).encode())
+    await gateway.plane.set_routing({LENGTH: 50}, who="ann")
+    port = gateway.runtime.control_address.rpartition(":")[2]
+
+    async def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+        where = ("--data-dir", ".", "--control-port", port)
+        return await asyncio.to_thread(luthien, gateway.data_dir, "route", *arguments, *where)
+
+    moved = await asked("what-if", "--set", f"{LENGTH}=3")
+    assert moved.stdout.splitlines()[:2] == ["1 of the last 1 transactions would have gone elsewhere", "       1  near → openai"]
+    assert moved.stderr == f"asked the gateway with its control port at 127.0.0.1:{port}\n"
+    file = gateway.data_dir / "request.json"
+    file.write_text(json.dumps(body))
+    for given in (("--prompt", "short"), ("--file", "request.json", "--model", "gpt-4o")):
+        assert (await asked("explain", *given)).stdout.startswith("near (")
+    configured = await asked("explain", "--configured", "--prompt", "short", "--json")
+    assert (json.loads(configured.stdout)["upstream"], configured.stderr) == ("openai", "")
+    wrong = await asked("what-if", "--set", "cost.max=3")
+    assert (wrong.returncode, wrong.stderr.partition(":")[0]) == (2, "luthien")
+    assert "--set cost.max: unknown rule" in wrong.stderr
+    (gateway.data_dir / "control-token").write_text("another folder's token, which is long enough")
+    other = await asked("explain", "--prompt", "short")
+    assert other.stdout.startswith("openai (https://api.openai.com)")
+    assert "is another folder's and was not asked" in other.stderr
