@@ -148,6 +148,33 @@ def log(
     raise typer.Exit(run_log(given, filter_text, as_json=as_json, follow=follow, limit=limit, body=body))
 
 
+@app.command()
+@takes(*STORED)
+def usage(
+    given: Given,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by", metavar="NAMES", help="session, agent, model, key, user, upstream, day, workflow, or several: day,model."
+        ),
+    ] = "day",
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="From then on: 7d, 36h, or 2026-01-31 in UTC.")] = "",
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="Up to then.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, metavar="N", help="At most this many lines.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Sum tokens and cost of recorded traffic.
+
+    \b
+    Examples:
+      luthien usage --by model --since 7d
+      luthien usage --by day,agent --json
+    """
+    from luthien_tui.commands.usage import run_usage
+
+    raise typer.Exit(run_usage(given, by=by, since=since, until=until, limit=limit, as_json=as_json))
+
+
 app.command("replay")(replay)
 
 
