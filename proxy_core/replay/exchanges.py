@@ -6,6 +6,7 @@ Only what was recorded stands here; what a recording does not say is None or emp
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 
 from msgspec import Struct
 
@@ -27,12 +28,12 @@ class Answered(Struct, kw_only=True):
     body: bytes = b""
     chunks: list[tuple[int, float]] = []
     """Pieces of the body as they came, as far as that was recorded: offset of the end, ms since the first byte of the request."""
-    first_ms: float | None = None
-    """When the first piece came, in ms since the first byte of the request."""
     duration_ms: float | None = None
     """From the first byte of the request to the end."""
     complete: bool = True
     """False where it broke off, or only its beginning was recorded."""
+    redacted: bool = False
+    """Whether something was taken out of the body."""
 
     def header(self, wanted: bytes) -> bytes:
         """The first value of a header (lower case); empty where it is absent."""
@@ -79,7 +80,9 @@ class Exchange(Struct, kw_only=True):
     facts: Facts | None = None
     """What luthien recorded of it; None in recordings of other programs."""
     redacted: tuple[str, ...] = ()
-    """Parts that something was taken out of."""
+    """Parts of request or answer that something was taken out of."""
+    body_redacted: bool = False
+    """Whether the request's body is one of them."""
     cut: bool = False
     """Whether a body is not whole in the recording."""
 
@@ -132,11 +135,24 @@ def pieces_of(answer: Answered) -> list[tuple[int, float | None]]:
         ends = found if found and found[-1] == length else [*found, length]
     if answer.duration_ms is None:
         return pieces + [(end, None) for end in ends]
-    at = at if at is not None else answer.first_ms
     begin = at if at is not None else answer.duration_ms / 2 if len(ends) > 1 else answer.duration_ms
     before = 1 if pieces else 0
     step = max(0.0, answer.duration_ms - begin) / max(1, len(ends) - 1 + before)
     return pieces + [(end, begin + step * (number + before)) for number, end in enumerate(ends)]
+
+
+def carried_over(chunks: list[tuple[int, float]], length: int, answer: Answered) -> list[tuple[int, float]]:
+    """The pieces of a body of `length` bytes as pieces of another form of it, the answer's: in proportion, at ends of events.
+
+    Where policies changed a stream, only the pieces that the client got are recorded."""
+    ends = [end for end, _ in pieces_of(Answered(status=0, headers=answer.headers, body=answer.body))]
+    pieces: list[tuple[int, float]] = []
+    for end, at in _sound(chunks, length):
+        wanted = end * len(answer.body) / length
+        place = bisect_left(ends, wanted)
+        near = min(ends[max(0, place - 1) : place + 1], key=lambda one: abs(one - wanted), default=0)
+        pieces.append((near, at))
+    return _sound(pieces, len(answer.body))
 
 
 def _sound(chunks: list[tuple[int, float]], length: int) -> list[tuple[int, float]]:

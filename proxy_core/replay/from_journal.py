@@ -60,6 +60,7 @@ def _exchange(stored: Stored) -> Exchange:
         model=row.model,
         stream=row.stream,
         redacted=("headers", "body") if stored.redacted else ("headers",),
+        body_redacted=stored.redacted,
         cut=cut,
     )
     if not stored.has_outcome:
@@ -75,6 +76,7 @@ def _exchange(stored: Stored) -> Exchange:
         body=stored.response_body,
         duration_ms=row.total_ms,
         complete=row.outcome not in ("truncated", "cancelled") and not cut,
+        redacted=stored.redacted,
     )
     exchange.client = client
     if stored.upstream_body is not None:
@@ -84,6 +86,7 @@ def _exchange(stored: Stored) -> Exchange:
             body=stored.upstream_body,
             duration_ms=row.total_ms,
             complete=client.complete,
+            redacted=stored.redacted,
         )
     elif stored.timing.get("responded") is not None:
         exchange.upstream = client

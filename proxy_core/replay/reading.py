@@ -28,7 +28,7 @@ from proxy_core.interceptors.recording_format import (
     pairs_of,
     read_record,
 )
-from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording
+from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording, carried_over
 from proxy_core.replay.har import exchanges_of_har
 from proxy_core.replay.pairing import Line, Pair, Pairing
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
@@ -165,7 +165,8 @@ def _exchange(asked: Request, where: str) -> Exchange:
         provider=asked.provider or "",
         model=asked.model or "",
         stream=bool(asked.is_streaming),
-        redacted=_redacted(asked),
+        redacted=(redacted := _redacted(asked)),
+        body_redacted="body" in redacted,
         cut=_is_cut(asked.body, body),
     )
 
@@ -194,6 +195,7 @@ def _add_response(exchange: Exchange, record: Response) -> None:
     exchange.facts = record.facts
     exchange.cut = exchange.cut or cut
     exchange.redacted = tuple(dict.fromkeys((*exchange.redacted, *_redacted(record))))
+    client.redacted = "body" in _redacted(record)
     if not record.format:
         exchange.upstream = client
         return
@@ -205,11 +207,13 @@ def _add_response(exchange: Exchange, record: Response) -> None:
             status=said.status_code or record.status_code,
             headers=readable(pairs_of(said.headers, said.header_list) or headers, said_body),
             body=said_body,
-            chunks=[] if own else list(record.chunks),  # of an answer that policies changed, they are those of the client's
-            first_ms=record.chunks[0][1] if record.chunks else None,
+            chunks=list(record.chunks),
             duration_ms=record.duration_ms,
             complete=said.complete,
+            redacted=said.body.redacted if said.body is not None else client.redacted,
         )
+        if own:
+            exchange.upstream.chunks = carried_over(record.chunks, len(body), exchange.upstream)
         exchange.upstream_api = said.api
         exchange.cut = exchange.cut or _is_cut(said.body, said_body)
     elif record.facts is not None:

@@ -17,14 +17,13 @@ from types import TracebackType
 from msgspec import Struct
 
 from proxy_core.control.plane import ControlConflict, ControlNotFound, HoldInfo
-from proxy_core.credentials import is_credential
-from proxy_core.detectors.secrets import is_secret_header
 from proxy_core.errors import UpstreamError
 from proxy_core.interceptors.recording_format import Facts, RecordedVerdict
 from proxy_core.replay.comparing import Difference, Outcome, compare, recorded
 from proxy_core.replay.current import HEADER, Current, Names
-from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders
+from proxy_core.replay.exchanges import Answered, Exchange
 from proxy_core.replay.loopback import Loopback, ReplayTransport
+from proxy_core.replay.restoring import as_recorded, client_headers, restored
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstream, Upstreams
@@ -33,14 +32,13 @@ from proxy_core.settings import LimitsSettings, Settings, Timeouts
 from proxy_core.tasks import spawn
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import Dialect, Endpoint, UnsafePath, find_endpoint
-from proxy_core.wire.headers import HOP_BY_HOP, response_headers
+from proxy_core.wire.headers import response_headers
 
 HOLD_POLL_S = 0.01
+REPLAY = "replay"
+"""Who decides what nobody had decided."""
 TRANSLATED = "its answer was translated from another API and stands translated in the recording; it was not translated again"
-PLACEHOLDER = b"taken-out-of-the-recording"
-"""Stands where a recording has no credential any more."""
 _WORKFLOW = "agent-workflow"
-_NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect", HEADER}
 _LIMITS = frozenset(
     {
         Reason.KEY_MISSING,
@@ -192,16 +190,17 @@ class Replay:
     async def _one(self, number: int, exchange: Exchange) -> Replayed:
         if why := why_not(exchange):
             return Replayed(exchange=exchange, outcome=None, skipped=why)
-        name = b"%d" % number
-        replayed = Current(number, exchange, started=asyncio.get_running_loop().time())
+        name, live = b"%d" % number, self._target is not None
+        replayed = Current(number, exchange if live else restored(exchange), started=asyncio.get_running_loop().time())
         self._names.by_number[name] = replayed
         try:
             answer = await self._ask(replayed, name)
+            if answer is not None:
+                answer = as_recorded(answer, exchange, replayed.transaction_id)
             outcome = await self._outcome(replayed, answer)
         finally:
             del self._names.by_number[name]
             self._names.by_id.pop(replayed.transaction_id, None)
-        live = self._target is not None
         return Replayed(
             exchange=exchange,
             outcome=outcome,
@@ -214,7 +213,7 @@ class Replay:
         """The client's side of one transaction; None where the connection ended before any answer."""
         exchange, loop = replayed.exchange, asyncio.get_running_loop()
         target = self._path_of(replayed) if self._target is None else self._target(exchange)
-        headers = [*client_headers(exchange, live=self._target is not None), (HEADER, name)]
+        headers = [*client_headers(exchange.headers, live=self._target is not None), (HEADER, name)]
         try:
             response = await self._client.send(self._gateway, exchange.method, target, headers, exchange.body)
         except UpstreamError:
@@ -233,7 +232,7 @@ class Replay:
         return Answered(
             status=response.status,
             headers=response_headers(response.headers),
-            body=_with_recorded_id(bytes(body), replayed),
+            body=bytes(body),
             chunks=chunks,
             duration_ms=(loop.time() - replayed.started) * 1e3,
             complete=complete,
@@ -268,35 +267,39 @@ class Replay:
         plane = self._runtime.plane
         while True:
             for hold in plane.holds():
-                decision, message = self._decision(hold)
+                decided = self._decision(hold)
                 with suppress(ControlConflict, ControlNotFound):
-                    await plane.decide_hold(hold.id, decision=decision, shown=hold.shown, reason=message, who="replay")
+                    await plane.decide_hold(
+                        hold.id, decision=decided.decision, shown=hold.shown, reason=decided.reason, who=decided.who
+                    )
             await asyncio.sleep(HOLD_POLL_S)
 
-    def _decision(self, hold: HoldInfo) -> tuple[str, str]:
+    def _decision(self, hold: HoldInfo) -> _Decision:
         replayed = self._names.by_id.get(hold.transaction_id)
         if replayed is None:
-            return "deny", ""
+            return _Decision("deny")
         facts = replayed.exchange.facts
-        ends = [one for one in (facts.verdicts if facts is not None else []) if one.policy == hold.policy]
-        for verdict in ends:
-            if (decision := _HOLD_ENDS.get(verdict.reason)) is not None:
+        for verdict in facts.verdicts if facts is not None else ():
+            decision = _HOLD_ENDS.get(verdict.reason) if verdict.policy == hold.policy else None
+            if decision is not None:
                 if verdict.reason == Reason.APPROVED_EDITED:
                     replayed.note("a person edited what was held; the recording has no edit, so it was approved as it is")
-                return decision, verdict.message if decision == "deny" else ""
+                who = verdict.detail.get("decided_by")
+                said = verdict.message if decision == "deny" else ""
+                return _Decision(decision, said, who[:200] if isinstance(who, str) else REPLAY)
         if self._target is not None:
             replayed.note("it was held and the recording has no decision, so it was denied")
-            return "deny", ""
+            return _Decision("deny")
         replayed.note("it was held and the recording has no decision, so it was approved")
-        return "approve", ""
+        return _Decision("approve")
 
 
-def _with_recorded_id(body: bytes, replayed: Current) -> bytes:
-    """Luthien makes ids and names in answers out of the transaction's own; they are compared under the recorded one."""
-    recorded_id, given = replayed.exchange.transaction_id, replayed.transaction_id
-    if not recorded_id or not given or recorded_id == given:
-        return body
-    return body.replace(given.encode("ascii"), recorded_id.encode("utf-8", "replace"))
+class _Decision(Struct, frozen=True):
+    """How a hold ends."""
+
+    decision: str
+    reason: str = ""
+    who: str = REPLAY
 
 
 def endpoint_of(exchange: Exchange, upstreams: tuple[tuple[str, Dialect], ...]) -> Endpoint | None:
@@ -335,21 +338,6 @@ def why_not(exchange: Exchange) -> str:
 def _cut_request(exchange: Exchange) -> bool:
     announced = next((value for name, value in exchange.headers if name == b"content-length"), b"")
     return announced.isdigit() and int(announced) > len(exchange.body) and "body" not in exchange.redacted
-
-
-def client_headers(exchange: Exchange, *, live: bool) -> RawHeaders:
-    """The recorded headers as they are sent again. A credential that was taken out is no credential: live it is left away, so
-    that the upstream's own key takes its place; offline something stands for it."""
-    headers: RawHeaders = []
-    for name, value in exchange.headers:
-        if name in _NOT_SENT or set(value) & {0, 10, 13} or not name or any(byte < 0x21 or byte in b'":' for byte in name):
-            continue
-        if b"[redacted]" in value.lower() and (is_credential(name) or is_secret_header(name.decode("latin-1"))):
-            if live:
-                continue
-            value = b"Bearer " + PLACEHOLDER if value[:7].lower() == b"bearer " else PLACEHOLDER
-        headers.append((name, value))
-    return headers
 
 
 def facts_of(row: TransactionRow, verdicts: list[RecordedVerdict]) -> Facts:
