@@ -18,8 +18,8 @@ from proxy_core.sessions.identity import agent_in_headers, names_nothing, sessio
 from proxy_core.sessions.known_sessions import MAX_REPLIES, TAIL_MESSAGES, KnownSessions, Session
 from proxy_core.sessions.lineage import RunningCalls, SideOpenings, parent_in_headers
 from proxy_core.sessions.prompts import NO_PROMPT, Prompt, Prompts
-from proxy_core.sessions.replies import NOTHING_SAID, is_reply, said_in_answer, said_in_history
-from proxy_core.wire.conversation import Block
+from proxy_core.sessions.replies import NOTHING_SAID, call_ids, is_reply, said_in_answer, said_in_history
+from proxy_core.wire.conversation import Block, ToolCallBlock
 from proxy_core.wire.glance import Glance
 
 UNKNOWN_HEAD = -1
@@ -32,6 +32,9 @@ LATEST_TWINS = 3
 LONG_OPENING = 5
 """A first request with so many messages comes from a conversation that began elsewhere: the same again is no twin."""
 MAX_NEW_MESSAGES = 64
+MIN_CALL_ID = 16
+MAX_CALL_ID = 128
+"""Shorter ids are numbers that come again in every session."""
 _PARTIAL = frozenset({"previous_response_id", "conversation"})
 """Marks of requests that carry only the new part of their history."""
 
@@ -119,7 +122,7 @@ class SessionDetector:
         if told is None and hashed.chain:
             told = self._by_history(headers, body.history, hashed, prompt, turn, now)
             if told is None and turn:
-                told = self._opened(body.history, prompt, now)
+                told = self._opened(headers.get(b"user-agent", b""), body.history, prompt, now)
         if told is None:
             self.lookups["none"] += 1
             return Belonging("", agent, "", b"", hashed.entries, "", "none")
@@ -152,6 +155,9 @@ class SessionDetector:
             return
         if point and session.tip == point and len(session.replies) < MAX_REPLIES:
             session.replies += (said,)
+        for block in blocks:
+            if isinstance(block, ToolCallBlock) and MIN_CALL_ID <= len(block.call_id) <= MAX_CALL_ID:
+                self._known.calls(block.call_id, session)
         if self._calls.started(session.name, blocks, self._clock()):
             session.calls = True
 
@@ -240,12 +246,17 @@ class SessionDetector:
                 if session.tip != point or place == last:
                     twin = self._waiting_twin(session, chain, place, history, prompt)
                     if twin is not None:
-                        session, place = twin
+                        return self._continued("prefix", *twin, now)
+                    if session.root == point and place < last:
+                        # Only the opening is the same. What came after it may tell of another session.
+                        other = self._answered_call(history, last)
+                        if other is not None and other[0] is not session:
+                            return self._continued("inferred", *other, now)
                 return self._continued("prefix", session, place, now)
             place = known.furthest(chain, place - 1)
-        if last + 1 < self._min_common:
+        if last == 0:
             return None
-        shared = self._common_run(hashed, history)
+        shared = self._common_run(hashed, history) or self._answered_call(history, last)
         return None if shared is None else self._continued("inferred", *shared, now)
 
     def _repeated(self, sessions: Sequence[Session], chain: Sequence[bytes], again: bool) -> Session | None:
@@ -313,6 +324,8 @@ class SessionDetector:
     def _common_run(self, hashed: HashedHistory, history: Sequence[memoryview]) -> tuple[Session, int] | None:
         """The session that shares the latest messages of a history whose beginning is not known, and the last one's place."""
         steady = hashed.steady
+        if len(steady) < self._min_common:
+            return None
         for place in range(len(steady) - 1, max(-1, len(steady) - MAX_NEW_MESSAGES), -1):
             session = self._known.ends_with(steady[place])
             if session is None:
@@ -327,26 +340,34 @@ class SessionDetector:
                 return session, place
         return None
 
-    def _opened(self, history: Sequence[memoryview], prompt: Prompt, now: float) -> _Told:
+    def _answered_call(self, history: Sequence[memoryview], last: int) -> tuple[Session, int] | None:
+        """The session in which a tool was called whose result the history holds; the client may have rewritten all else."""
+        for entry in history[: -MAX_NEW_MESSAGES - 1 : -1]:
+            for call_id in call_ids(entry):
+                session = self._known.called(call_id)
+                if session is not None:
+                    return session, last
+        return None
+
+    def _opened(self, client: bytes, history: Sequence[memoryview], prompt: Prompt, now: float) -> _Told:
         """A new session, or the one that this opening stands beside."""
         openings = self._openings
         if prompt.side:
-            beside = self._known.named(openings.quoted_by(history, now))
+            beside = self._known.named(openings.quoted_by(client, history, now))
             if beside is not None:
                 return _Told(beside, "inferred")
             session = self._create(prompt, now)
-            openings.waits(session.name, history, now)
+            openings.waits(session.name, client, history, now)
             return _Told(session, "new")
         if openings.waiting:
-            beside = self._known.named(openings.waiting_for(history, now))
+            beside = self._known.named(openings.waiting_for(client, history, now))
             if beside is not None:
                 beside.head, beside.root = prompt.head, b""
-                openings.conversation(beside.name, history, now)
                 return _Told(beside, "inferred")
         session = self._create(prompt, now)
         if self._calls.running:
             session.parent = self._calls.parent_of(history, now)
-        openings.conversation(session.name, history, now)
+        openings.conversation(session.name, client, history, now)
         return _Told(session, "new")
 
     def _create(self, prompt: Prompt, now: float, name: str = "") -> Session:
@@ -371,6 +392,9 @@ class SessionDetector:
         if not chain or (body.marks and not _PARTIAL.isdisjoint(body.marks)):
             return b""
         point = chain[-1]
+        if prompt.side and told.shared < 0:
+            # The same words are asked beside other conversations, too.
+            return point
         if not session.root:
             session.root = point
         known.reach(point, session)

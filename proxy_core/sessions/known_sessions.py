@@ -57,6 +57,7 @@ class KnownSessions:
         self._points: OrderedDict[bytes, Session | list[Session]] = OrderedDict()
         self._responses: OrderedDict[str, Session] = OrderedDict()
         self._tips: OrderedDict[bytes, Session] = OrderedDict()
+        self._calls: OrderedDict[str, Session | None] = OrderedDict()
         self.created = 0
         self.evicted = 0
         self.expired = 0
@@ -136,6 +137,19 @@ class KnownSessions:
         self._responses[response_id] = session
         if len(self._responses) > self._max_points:
             self._responses.popitem(last=False)
+
+    def called(self, call_id: str) -> Session | None:
+        """The session in which a tool was called by this id, where it was no other session, too."""
+        session = self._calls.get(call_id)
+        return None if session is None or session.forgotten else session
+
+    def calls(self, call_id: str, session: Session) -> None:
+        """An answer in the session calls a tool by this id. Ids that come twice tell nothing."""
+        known = self._calls.setdefault(call_id, session)
+        if known is not session:
+            self._calls[call_id] = None
+        if len(self._calls) > self._max_points:
+            self._calls.popitem(last=False)
 
     def ends_with(self, message: bytes) -> Session | None:
         """The session whose latest request ended with this message."""

@@ -46,8 +46,8 @@ class _Call(Struct, frozen=True):
     at: float
 
 
-_Opening: TypeAlias = tuple[str, bytes, float]
-"""Session, what it quotes or opens with, and when: a plain tuple, for one is made for every session."""
+_Opening: TypeAlias = tuple[str, bytes, bytes, float]
+"""Session, client, what it quotes or opens with, and when: a plain tuple, for one is made for every session."""
 
 
 class RunningCalls:
@@ -85,42 +85,47 @@ class RunningCalls:
 
 
 class SideOpenings:
-    """Recent openings of conversations, and of side requests that quote one which has not begun yet."""
+    """Recent openings of conversations, and of side requests that quote one which has not begun yet.
+
+    Both come from one client program, and each conversation has one side request of this kind at most.
+    """
 
     def __init__(self) -> None:
         self._conversations: deque[_Opening] = deque(maxlen=MAX_OPENINGS)
         self.waiting: deque[_Opening] = deque(maxlen=MAX_OPENINGS)
 
-    def conversation(self, session_id: str, history: Sequence[memoryview], now: float) -> None:
+    def conversation(self, session_id: str, client: bytes, history: Sequence[memoryview], now: float) -> None:
         """Note the opening of a conversation."""
         last = history[-1]
         if len(last) <= MAX_TEXT_BYTES:
-            self._conversations.append((session_id, bytes(last), now))
+            self._conversations.append((session_id, client, bytes(last), now))
 
-    def waiting_for(self, history: Sequence[memoryview], now: float) -> str:
+    def waiting_for(self, client: bytes, history: Sequence[memoryview], now: float) -> str:
         """The session that a side request opened for the conversation that begins with `history`; empty for most."""
         said = text_of(history[-1])
         for opening in self.waiting:
-            session_id, quoting, at = opening
-            if said and now - at <= OPENING_TTL_S and _quotes(quoting.decode("utf-8", "replace"), said):
+            session_id, asking, quoting, at = opening
+            if asking == client and now - at <= OPENING_TTL_S and _quotes(quoting.decode("utf-8", "replace"), said):
                 self.waiting.remove(opening)
                 return session_id
         return ""
 
-    def quoted_by(self, history: Sequence[memoryview], now: float) -> str:
+    def quoted_by(self, client: bytes, history: Sequence[memoryview], now: float) -> str:
         """The session of the conversation whose opening this side request quotes; empty where none is known."""
         quoting = "\n".join(text_of(entry) for entry in history[-3:])
-        for session_id, opening, at in reversed(self._conversations):
+        for opening in reversed(self._conversations):
+            session_id, talking, first, at = opening
             if now - at > OPENING_TTL_S:
                 break
-            if _quotes(quoting, text_of(memoryview(opening))):
+            if talking == client and _quotes(quoting, text_of(memoryview(first))):
+                self._conversations.remove(opening)
                 return session_id
         return ""
 
-    def waits(self, session_id: str, history: Sequence[memoryview], now: float) -> None:
+    def waits(self, session_id: str, client: bytes, history: Sequence[memoryview], now: float) -> None:
         """Note a side request that came before its conversation."""
         quoting = "\n".join(text_of(entry) for entry in history[-3:])
-        self.waiting.append((session_id, quoting.encode("utf-8", "replace"), now))
+        self.waiting.append((session_id, client, quoting.encode("utf-8", "replace"), now))
 
 
 def text_of(entry: memoryview) -> str:

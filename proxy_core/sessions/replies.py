@@ -18,8 +18,10 @@ NOTHING_SAID = 0
 MAX_ARGUMENTS_CHARS = 20_000
 """Longer arguments are compared as they were written."""
 MAX_ENTRIES = 32
-_BY_MODEL = re.compile(rb'"(?:assistant|model|function_call|custom_tool_call|reasoning)"')
+_BY_CLIENT = re.compile(rb'"role"\s*:\s*"(?:user|system|developer|tool|function)"|"type"\s*:\s*"\w+_output"')
+_CALL_ID = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([!-~]{1,128}?)"')
 _ENDS_BYTES = 200
+_OBJECT = ord("{")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -37,10 +39,18 @@ def said_in_answer(blocks: Iterable[Block]) -> int:
 
 
 def is_reply(entry: memoryview) -> bool:
-    """Whether a model said this entry of a history, as its beginning or its end tells."""
+    """Whether a model said this entry of a history, as its beginning and its end tell."""
+    if entry[0] != _OBJECT:
+        return False
     if len(entry) <= 2 * _ENDS_BYTES:
-        return _BY_MODEL.search(entry) is not None
-    return (_BY_MODEL.search(entry[:_ENDS_BYTES]) or _BY_MODEL.search(entry[-_ENDS_BYTES:])) is not None
+        return _BY_CLIENT.search(entry) is None
+    return _BY_CLIENT.search(entry[:_ENDS_BYTES]) is None and _BY_CLIENT.search(entry[-_ENDS_BYTES:]) is None
+
+
+def call_ids(entry: memoryview) -> list[str]:
+    """The ids of the tool calls that an entry of a history answers or repeats, as its beginning and its end tell."""
+    found = _CALL_ID.findall(entry[:_ENDS_BYTES]) + _CALL_ID.findall(entry[-_ENDS_BYTES:])
+    return [one.decode("ascii") for one in found]
 
 
 def said_in_history(entries: Sequence[memoryview]) -> frozenset[int]:
