@@ -144,6 +144,7 @@ class GatewayRuntime:
         self._lag.start()
         self._probes.start()
         self._warming = spawn(self._prices.load(), name="load prices")
+        self._remembering = spawn(self._routes.remember(), name="remember the figures of routing")
         self._closing = spawn(self._close_after_serving(), name="close the gateway")
 
     async def reload(self) -> bool:
@@ -381,6 +382,8 @@ class GatewayRuntime:
             if self._interceptors is not None:
                 await self._interceptors.close()
             await self._probes.stop()
+            self._remembering.cancel()
+            await asyncio.wait([self._remembering])
             await self._close_limits()
             await self._journal.close()
             await self._transport.aclose()

@@ -18,6 +18,7 @@ from typing import Any, cast, get_args
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
+from sqlalchemy.exc import SQLAlchemyError
 
 from proxy_core.control.feed import Feed
 from proxy_core.control.finishing import to_the_end
@@ -36,11 +37,16 @@ from proxy_core.routing.pool import Pool
 from proxy_core.routing.router import Router, rules_of, unknown_upstreams
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.settings import RoutingSettings, Settings
+from proxy_core.transaction_row import TransactionRow
 
 log = logging.getLogger(__name__)
 
 RULES, FORCED, UPSTREAM = "routing", "force local", "upstream "
 """What a recorded change concerns; the name of the upstream follows."""
+REMEMBERED = 10_000
+"""Transactions of which the figures are taken up at the start, at most."""
+HOUR_S = 3_600.0
+_AT_ONCE = 200
 RECORD_S = 5.0
 """A start does not wait longer for its own records."""
 
@@ -77,6 +83,7 @@ class RouteBook:
         self._feed = feed
         self._pool = pool
         self._clock_ns = clock_ns
+        self._began = clock_ns() / 1e9
         self._changing = asyncio.Lock()
         self._what_if = RouteWhatIf(router=router, upstreams=upstreams, store=journal.store, prices=prices)
         self._rules: _Set | None = None
@@ -244,6 +251,22 @@ class RouteBook:
                 log.info("routing: what %s set lies over the configuration: %s", rules.who, in_words({}, kept))
             if taken and before is not None and len(kept) < len(params):
                 await self._end_overrides(params, kept, present, before.who, who, "file", self._forced)
+
+    async def remember(self) -> None:
+        """Take up the figures of the hour before this gateway began, as far as a bounded look into the journal tells them."""
+        began, before, found = self._began, None, list[tuple[float, TransactionRow]]()
+        try:
+            while len(found) < REMEMBERED:
+                rows = await self._journal.store.rows(_AT_ONCE, before)
+                # What ends from now on is counted as it ends.
+                ended = [(began - row.started_at - (row.total_ms or 0.0) / 1e3, row) for row in rows if row.outcome]
+                found += [(age_s, row) for age_s, row in ended if 0 < age_s < HOUR_S]
+                if len(rows) < _AT_ONCE or began - rows[-1].started_at > HOUR_S:
+                    break
+                before = rows[-1].transaction_id
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the figures of routing begin anew: %s", str(error).splitlines()[0])
+        self.stats.recall(sorted(found, key=lambda one: -one[0]))
 
     # --- parts ---
 

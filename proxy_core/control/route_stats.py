@@ -1,13 +1,13 @@
 """How routing fared: counts by reason and upstream over the last hour, latencies, and the latest decisions.
 
-One call as each transaction ends; everything is kept in this process and begins anew with it. Bounded: sixty minutes of counts,
-1,000 latencies of each upstream, 200 decisions.
+One call as each transaction ends; everything is kept in this process, and those of the hour before it are recalled. Bounded:
+sixty minutes of counts, 1,000 latencies of each upstream, 200 decisions.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -58,6 +58,15 @@ class _Minute:
         self.reasons: Counter[str] = Counter()
         """By the codes as rows have them: comma-separated."""
 
+    def add(self, row: TransactionRow) -> None:
+        upstream = row.upstream
+        self.requests[upstream] += 1
+        self.reasons[row.reason] += 1
+        if row.outcome in _FAILED:
+            self.failed[upstream] += 1
+        if row.cost_usd:
+            self.cost[upstream] = self.cost.get(upstream, 0.0) + row.cost_usd
+
 
 class RouteStats:
     """Counts as transactions end. `clock` gives steady seconds."""
@@ -74,20 +83,30 @@ class RouteStats:
         if not row.reason:
             return
         now = self._clock()
-        minute = self._minute(now)
-        upstream = row.upstream
-        minute.requests[upstream] += 1
-        minute.reasons[row.reason] += 1
-        if row.outcome in _FAILED:
-            minute.failed[upstream] += 1
-        if row.cost_usd:
-            minute.cost[upstream] = minute.cost.get(upstream, 0.0) + row.cost_usd
+        self._minute(now).add(row)
         if row.total_ms is not None:
-            latencies = self._latencies.get(upstream)
+            latencies = self._latencies.get(row.upstream)
             if latencies is None:
-                latencies = self._latencies[upstream] = deque(maxlen=LATENCIES)
+                latencies = self._latencies[row.upstream] = deque(maxlen=LATENCIES)
             latencies.append((now, row.total_ms))
         self._recent.append(row)
+
+    def recall(self, rows: Sequence[tuple[float, TransactionRow]]) -> None:
+        """Count transactions of the last hour that ended before all that were counted; each with its age in seconds, oldest
+        first."""
+        now = self._clock()
+        minutes = {minute.number: minute for minute in self._minutes}
+        latencies: dict[str, list[tuple[float, float]]] = {}
+        known = [(now - age_s, row) for age_s, row in rows if row.reason and 0 <= age_s < MINUTES * 60]
+        for at, row in known:
+            number = int(at // 60)
+            minutes.setdefault(number, _Minute(number)).add(row)
+            if row.total_ms is not None:
+                latencies.setdefault(row.upstream, []).append((at, row.total_ms))
+        self._minutes = deque(minutes[number] for number in sorted(minutes))
+        for name, found in latencies.items():
+            self._latencies[name] = deque([*found, *self._latencies.get(name, ())], maxlen=LATENCIES)
+        self._recent = deque([*(row for _, row in known), *self._recent], maxlen=RECENT)
 
     def reasons(self) -> tuple[tuple[str, int], ...]:
         """Codes of the last hour, the most frequent first; of several codes of one decision each counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from proxy_core.control.plane import ControlInvalid, ControlNotFound
 from proxy_core.errors import JournalUnavailable
 from tests.conftest import StartGateway
-from tests.fault_upstream import FaultUpstream
+from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway.asking import CHAT, MESSAGES, OLLAMA_CHAT
 from tests.gateway_fixtures import RunningGateway
 
@@ -69,6 +70,25 @@ async def test_what_changes_nothing_is_not_recorded(start: Any) -> None:
     await gateway.plane.set_routing({LENGTH: 10})
     await gateway.plane.force_local(False)
     assert await changes(gateway) == []
+
+
+async def test_the_figures_of_the_last_hour_survive_a_restart(start: Any, upstream: FaultUpstream) -> None:
+    gateway = await start(cost={"max_prompt_length_for_local": 3})
+    upstream.faults.append(Fault(status=500))
+    assert [await ask(gateway, text) for text in ("long enough", "hi", "long enough too")] == ["openai", "near", "openai"]
+    before = gateway.plane.routing()
+    await gateway.restart()
+    async with asyncio.timeout(3):
+        while not gateway.plane.routing().recent:
+            await asyncio.sleep(0.005)
+    after = gateway.plane.routing()
+    assert (after.reasons, after.recent) == (before.reasons, before.recent)
+    assert [(one.requests_1h, one.error_rate, one.cost_usd_1h) for one in after.upstreams] == [
+        (one.requests_1h, one.error_rate, one.cost_usd_1h) for one in before.upstreams
+    ]
+    assert after.upstreams[0].error_rate == 0.5
+    await ask(gateway, "long enough again")
+    assert gateway.plane.routing().upstreams[0].requests_1h == 3
 
 
 async def test_a_threshold_survives_a_restart_until_the_configuration_says_otherwise(start: Any) -> None:
