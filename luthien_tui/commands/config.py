@@ -13,7 +13,7 @@ from msgspec import Struct
 from proxy_core.errors import ConfigurationError, StoreError
 from proxy_core.logs import escaped
 from proxy_core.settings import PolicySettings, Settings
-from proxy_core.settings_layers import DEFAULT, SettingsInvalid
+from proxy_core.settings_layers import DEFAULT, Fault, SettingsInvalid
 from proxy_core.settings_sources import LoadedSettings, data_dir_path, shown
 
 if TYPE_CHECKING:
@@ -51,14 +51,19 @@ def print_settings(loaded: LoadedSettings, *, as_json: bool) -> None:
         print(f"warning: {escaped(warning)}")
 
 
-def check_policies(loaded: LoadedSettings) -> None:
-    """Build all chains once. Raises ConfigurationError with a line for each fault."""
+def check_parts(loaded: LoadedSettings) -> None:
+    """Build all policies and interceptors once. Raises SettingsInvalid with each fault."""
+    from proxy_core.interceptors.registry import check_interceptors
     from proxy_core.policies.chain import build_chains
 
-    try:
-        build_chains(loaded.settings)
-    except ConfigurationError as fault:
-        raise SettingsInvalid(loaded.faults_in(str(fault))) from fault
+    faults: list[Fault] = []
+    for check in (build_chains, check_interceptors):
+        try:
+            check(loaded.settings)
+        except ConfigurationError as fault:
+            faults += loaded.faults_in(str(fault))
+    if faults:
+        raise SettingsInvalid(faults)
 
 
 def flat(tree: dict[str, Any], around: str = "") -> dict[str, Any]:

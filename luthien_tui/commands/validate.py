@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from luthien_tui.commands.config import check_policies
+from luthien_tui.commands.config import check_parts
 from luthien_tui.commands.given import Given
 from proxy_core.errors import ConfigurationError, ExitCode
 from proxy_core.logs import escaped, redact
@@ -38,7 +38,7 @@ def _checked(path: Path) -> tuple[LoadedSettings | None, Sequence[Fault]]:
     """The settings, or what is wrong with them."""
     try:
         loaded = Given(config=path).load()
-        check_policies(loaded)
+        check_parts(loaded)
     except SettingsInvalid as invalid:
         return None, invalid.faults
     except ConfigurationError as fault:
@@ -93,6 +93,7 @@ def _summary(settings: Settings) -> list[tuple[str, list[str]]]:
         ("upstreams", [f"{name} ({one.api} at {one.base_url})" for name, one in settings.upstreams.items()]),
         ("routing", rules),
         ("policies", [_policy(one) for one in settings.policies] + chains),
+        ("interceptors", [one.type if one.enabled else f"{one.type} (off)" for one in settings.interceptors]),
         ("journal", [store, settings.journal.capture]),
     ]
 

@@ -165,6 +165,7 @@ def _written(tree: dict[str, Any], program: str) -> str:
 
 def _check(text: str, environ: Mapping[str, str]) -> None:
     """Load the translation as the gateway would."""
+    from proxy_core.interceptors.registry import check_interceptors
     from proxy_core.policies.chain import build_chains
     from proxy_core.settings_sources import load
 
@@ -173,7 +174,9 @@ def _check(text: str, environ: Mapping[str, str]) -> None:
         file = Path(folder) / "imported.yaml"
         file.write_text(text, "utf-8")
         try:
-            build_chains(load(file, {}, variables, None).settings)
+            settings = load(file, {}, variables, None).settings
+            build_chains(settings)
+            check_interceptors(settings)
         except ConfigurationError as fault:
             lines = str(fault).replace(" (file imported.yaml:", " (translated, line ")
             raise ConfigurationError("\n".join(f"it cannot be used here: {line}" for line in lines.splitlines())) from fault

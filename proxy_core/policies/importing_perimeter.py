@@ -1,7 +1,6 @@
-"""Cylestio Perimeter's configuration: address, upstream, sessions, log level, and which interceptors ran.
+"""Cylestio Perimeter's configuration: address, upstream, sessions, log and interceptors, in luthien's own words.
 
-What its interceptors recorded luthien's journal records anyway, so those change nothing; one that did something else is
-refused by name.
+Such a file can also be used as it is, with `--config`. What luthien has no part for is refused by name.
 """
 
 from __future__ import annotations
@@ -14,24 +13,14 @@ from proxy_core.policies.importing_source import Source, literal
 from proxy_core.policies.registry import nearest
 from proxy_core.settings import default_upstreams
 
-RECORDED = {
-    "printer": "the screen shows what it printed",
-    "message_logger": "the journal records what it wrote; `luthien log --json --body` reads it",
-    "event_recorder": "the journal records what it wrote; `luthien log --json` reads it",
-    "http_recorder": "the journal records what it wrote; `luthien log --json --body` reads it",
-    "live_trace": "the screen shows what its dashboard showed",
-}
-"""Interceptors whose work luthien does anyway."""
-UNMATCHED = ("cylestio_trace", "test_recorder", "rate_limit", "auth", "custom_logging")
+UNMATCHED = ("test_recorder", "rate_limit", "auth", "custom_logging")
 WITHOUT_EFFECT = {
     "server.workers": "it was never used there",
-    "llm.max_retries": "it was never used there",
-    "logging.format": "luthien's log has one form",
-    "logging.file": "luthien's log is in the data folder",
-    "logging.max_file_size": "luthien's log is in the data folder",
-    "logging.backup_count": "luthien's log is in the data folder",
     "session.enabled": "luthien always finds sessions",
 }
+LIVE_TRACE = ("session_completion_timeout", "completion_check_interval")
+LOG = ("level", "format", "file", "max_file_size", "backup_count")
+MOST_RETRIES = 9
 REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
@@ -51,13 +40,14 @@ def translate(value: dict[str, Any], source: Source, environ: Mapping[str, str])
         tree["sessions"] = found
     for key in renamed:
         _refer_to_text_only(session.get(key), f"$.session.{key}", source)
-    logging = _section(top, "logging", ("level", "format", "file", "max_file_size", "backup_count"), source)
-    if logging.get("level") is not None:
-        tree["logging"] = {"level": _text(logging["level"])}
-    for at, one in enumerate(source.items(top.get("interceptors"), "$.interceptors")):
-        _interceptor(one, f"$.interceptors[{at}]", source)
-    if source.section(top.get("live_trace"), "$.live_trace", ("session_completion_timeout", "completion_check_interval")):
-        source.note("live_trace: the screen shows what its dashboard showed")
+    logging = _section(top, "logging", LOG, source)
+    if said := {key: _text(logging[key]) for key in LOG if logging.get(key) is not None}:
+        tree["logging"] = said
+    live = source.section(top.get("live_trace"), "$.live_trace", LIVE_TRACE)
+    listed = source.items(top.get("interceptors"), "$.interceptors")
+    taken = [_interceptor(one, f"$.interceptors[{at}]", live, source) for at, one in enumerate(listed)]
+    if any(taken):
+        tree["interceptors"] = [one for one in taken if one]
     cylestio = source.section(top.get("cylestio"), "$.cylestio", ("enabled", "api_url", "access_key", "timeout"))
     if cylestio.get("enabled"):
         source.refuse("$.cylestio", "luthien sends nothing to cylestio.com; remove the section")
@@ -94,24 +84,42 @@ def _upstream(top: dict[str, Any], source: Source) -> dict[str, Any]:
     if (seconds := source.number(llm.get("timeout"), "$.llm.timeout", above=True)) is not None:
         # it was the longest silence there, before the first byte and between two
         upstream["timeouts"] = {"first_byte_s": float(seconds), "idle_s": float(seconds)}
-    return {"upstreams": {api: upstream}}
+    tree: dict[str, Any] = {"upstreams": {api: upstream}}
+    if (retries := source.number(llm.get("max_retries"), "$.llm.max_retries", whole=True)) is not None:
+        count = min(retries, MOST_RETRIES)
+        tree["routing"] = {"retries": {"max_attempts": count + 1, "same_upstream": count > 0}}
+    return tree
 
 
-def _interceptor(value: Any, place: str, source: Source) -> None:
+def _interceptor(value: Any, place: str, live: dict[str, Any], source: Source) -> dict[str, Any]:
+    """The interceptor of the same type; empty where it is left out or refused."""
+    from proxy_core.interceptors.registry import ALIASES, LIVE_TRACE, known_types
+
     one = source.section(value, place, ("type", "enabled", "config"))
     name = source.text(one.get("type"), f"{place}.type")
     if not name:
-        return
-    if one.get("enabled") is False:
-        source.note(f"the interceptor {name} was switched off and is left out")
-    elif name in RECORDED:
-        source.note(f"the interceptor {name} is left out: {RECORDED[name]}")
-    elif name in UNMATCHED:
-        source.refuse(f"{place}.type", f"the interceptor {name!r} has no counterpart here; remove it")
-    else:
-        near = nearest(name, RECORDED)
-        hint = f"did you mean {near!r}?" if near else f"known are {', '.join(RECORDED)}"
+        return {}
+    if name in UNMATCHED:
+        if one.get("enabled") is False:
+            source.note(f"the interceptor {name} was switched off and is left out")
+        else:
+            source.refuse(f"{place}.type", f"the interceptor {name!r} has no counterpart here; remove it")
+        return {}
+    known = [*known_types(), *ALIASES]
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
         source.refuse(f"{place}.type", f"no interceptor is called {name!r}; {hint}")
+        return {}
+    config = one.get("config") or {}
+    if not isinstance(config, dict):
+        source.refuse(f"{place}.config", "has to be an object")
+        return {}
+    config = {key: _text(inner) for key, inner in ({**live, **config} if name == LIVE_TRACE else config).items()}
+    found: dict[str, Any] = {"type": ALIASES.get(name, name)}
+    if one.get("enabled") is False:
+        found["enabled"] = False
+    return found | ({"config": config} if config else {})
 
 
 def _text(value: Any) -> Any:

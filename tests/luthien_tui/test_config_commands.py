@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from luthien_tui.commands.config import check_policies
+from luthien_tui.commands.config import check_parts
 from luthien_tui.commands.generate import config_text
 from luthien_tui.commands.validate import validate
 from proxy_core.errors import ConfigurationError, ExitCode
@@ -31,7 +31,7 @@ def test_a_generated_file_means_the_defaults_and_every_line_of_it_can_be_uncomme
     assert settings == (usual if api is None else usual.model_copy(update={"upstreams": {api: usual.upstreams[api]}}))
     file.write_text(re.sub(r"(?m)^( *)#(?! )", r"\1", text))
     loaded = load(file, {}, KEYS, None)
-    check_policies(loaded)
+    check_parts(loaded)
     assert [one.use for one in loaded.settings.policies] == ["strip_secrets", "hold_for_approval"]
 
 
@@ -93,6 +93,18 @@ def test_every_fault_has_its_line_and_column(tmp_path: Path, capsys: pytest.Capt
     (fault,) = json.loads(capsys.readouterr().out)["faults"]
     assert (fault["setting"], fault["line"], fault["column"]) == ("policies[1].use", 3, 5)
     assert "did you mean 'string_replacement'?" in fault["message"]
+    file.write_text(
+        "policies: [{use: nop}]\ninterceptors:\n  - type: printer\n"
+        "    config: {log_body: [1], log_bodys: true}\n  - type: printr\n"
+    )
+    validate(file, as_json=False)
+    said = capsys.readouterr().err.splitlines()
+    assert [(line.split(": ")[0].removeprefix(f"{file}:"), line.rpartition(" ")[2]) for line in said] == [
+        ("1:13", "'noop'?"),
+        ("4:14", "boolean"),
+        ("4:29", "log_body?"),
+        ("5:5", "'printer'?"),
+    ]
     file.write_text("server: {port: 1\n")
     validate(file, as_json=False)
     assert (
@@ -107,6 +119,7 @@ def test_a_valid_file_is_told_in_short(tmp_path: Path, capsys: pytest.CaptureFix
     file = tmp_path / "c.yaml"
     file.write_text(
         "routing: {sensitivity: {keywords: [a, b]}, default_provider: public}\npolicies: [{use: noop, mode: shadow}]\n"
+        "interceptors: [{type: printer}, {type: http_recorder, enabled: false}]\n"
         "journal: {database_url: postgres://u:hunter2@h/d}\n"
     )
     assert validate(file, as_json=True) == ExitCode.OK
@@ -115,5 +128,6 @@ def test_a_valid_file_is_told_in_short(tmp_path: Path, capsys: pytest.CaptureFix
     assert (found["valid"], found["faults"]) == (True, [])
     assert found["summary"]["routing"] == ["2 keywords", "else public"]
     assert found["summary"]["policies"] == ["noop (shadow)"]
+    assert found["summary"]["interceptors"] == ["printer", "http_recorder (off)"]
     assert found["summary"]["journal"] == ["postgresql", "redacted"]
     assert "hunter2" not in printed

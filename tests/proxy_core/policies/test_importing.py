@@ -407,20 +407,28 @@ session: {enabled: true, max_sessions: 5000, session_ttl_seconds: 600}
 interceptors:
   - {type: printer, enabled: true, config: {log_requests: true}}
   - {type: rate_limit, enabled: false}
-logging: {level: CRITICAL, format: text}
+  - {type: live_trace, enabled: false, config: {server_port: 7100}}
+live_trace: {session_completion_timeout: 45}
+logging: {level: CRITICAL, format: json, file: "${LOG_FOLDER}", backup_count: 2}
 """
 
 
 def test_a_configuration_of_cylestio(tmp_path: Path) -> None:
     found = imported(PERIMETER)
-    settings = settings_of(found, tmp_path, ANTHROPIC_API_KEY="sk-1")
+    settings = settings_of(found, tmp_path, ANTHROPIC_API_KEY="sk-1", LOG_FOLDER="/var/log/x")
     upstream = settings.upstreams["anthropic"]
     assert list(settings.upstreams) == ["anthropic"]
     assert (upstream.base_url, upstream.api_key and upstream.api_key.get_secret_value()) == ("https://api.anthropic.com", "sk-1")
     assert upstream.timeouts is not None
     assert (upstream.timeouts.first_byte_s, upstream.timeouts.idle_s) == (45, 45)
     assert (settings.server.port, settings.sessions.max_sessions, settings.sessions.ttl_s) == (4100, 5000, 600)
-    assert settings.logging.level == "ERROR"
+    said = settings.logging
+    assert (said.level, said.format, said.file, said.backup_count) == ("ERROR", "json", "/var/log/x", 2)
+    assert (settings.routing.retries.max_attempts, settings.routing.retries.same_upstream) == (4, True)
+    assert [(one.type, one.enabled, one.config) for one in settings.interceptors] == [
+        ("printer", True, {"log_requests": True}),
+        ("live_trace", False, {"session_completion_timeout": 45, "server_port": 7100}),
+    ]
     assert "the interceptor rate_limit was switched off and is left out" in found.notes
     assert "server.workers is left out: it was never used there" in found.notes
 
@@ -434,7 +442,7 @@ def test_a_configuration_of_cylestio(tmp_path: Path) -> None:
         ),
         (
             {"interceptors": [{"type": "cylestio_trace"}]},
-            "$.interceptors[0].type: the interceptor 'cylestio_trace' has no counterpart",
+            "it cannot be used here: interceptors[0].config.url: missing; give it a value",
         ),
         (
             {"interceptors": [{"type": "printr"}]},
