@@ -23,7 +23,7 @@ from proxy_core.settings_environment import apply_prefixed, apply_shared, name_p
 from proxy_core.settings_layers import DEFAULT, Fault, Layers, Mark, SettingsInvalid, fault_at, found_origin
 from proxy_core.settings_shown import shown
 from proxy_core.settings_tree import Place, known_names, known_places, near_setting, nearest
-from proxy_core.settings_upstreams import complete_upstreams, own_address, put_one_upstream, refuse_loops
+from proxy_core.settings_upstreams import complete_upstreams, only_upstream, own_address, put_one_upstream, refuse_loops
 
 OPTIONS = {
     "server.host": "--host",
@@ -84,7 +84,8 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
     """Merge all sources and validate.
 
     `overrides` maps dotted paths (`server.port`) to values of the command line, plus `base_url`, `type` and `api_key`, which
-    together replace all upstreams by one; None means not given. `dotenv` is read where it is a file; names that `environ` has
+    together replace all upstreams by one, or lie over the only one that is configured; None means not given. `dotenv` is read
+    where it is a file; names that `environ` has
     win over it.
     """
     layers = Layers()
@@ -122,12 +123,17 @@ def _apply_options(overrides: Mapping[str, object], layers: Layers) -> None:
         layers.put(tuple(dotted.split(".")), value, f"command line {OPTIONS.get(dotted, dotted)}")
     if url is None and api is None and key is None:
         return
-    if api is None:
+    origins = ("command line --base-url", "command line --type", "command line --api-key")
+    only = only_upstream(layers)
+    if only is not None and (api is None or str(api).strip().lower() == only[1]):
+        for leaf, value, origin in (("base_url", url, origins[0]), ("api_key", key, origins[2])):
+            if value is not None:
+                layers.put(("upstreams", only[0], leaf), value, origin)
+    elif api is None:
         option = "--base-url" if url is not None else "--api-key"
         layers.complain(f"{option} needs --type openai, anthropic or ollama: the API that the upstream speaks")
-        return
-    origins = ("command line --base-url", "command line --type", "command line --api-key")
-    put_one_upstream(layers, url, str(api), key, origins)
+    else:
+        put_one_upstream(layers, url, str(api), key, origins)
 
 
 def _place_policy_paths(config: Path | None, layers: Layers) -> None:

@@ -24,7 +24,17 @@ def upstream_for(api: str, layers: Layers) -> str | None:
     return api if api in speaking else next(iter(speaking), None)
 
 
+def only_upstream(layers: Layers) -> tuple[str, str] | None:
+    """Name and API of the one upstream that is configured; None where there is none, or another number."""
+    upstreams = layers.tree.get("upstreams")
+    if not isinstance(upstreams, dict) or len(upstreams) != 1:
+        return None
+    ((name, upstream),) = upstreams.items()
+    return (name, str(upstream.get("api", name))) if isinstance(upstream, dict) else None
+
+
 def put_one_upstream(layers: Layers, url: object, api: str, key: object, origins: tuple[str, ...]) -> None:
+    """Put one upstream in place of all. `origins` are those of address, API and key."""
     api = api.strip().lower()
     if api not in default_upstreams():
         layers.complain(f"{api!r} is no API that luthien speaks ({origins[1]}); use openai, anthropic or ollama")

@@ -35,7 +35,10 @@ _DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", metavar="URL", help="Journal elsewhere: postgresql+asyncpg://… or sqlite+aiosqlite:///PATH."),
 ]
-_BaseUrl = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Use this one upstream; needs --type.")]
+_BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="Use this one upstream; with --type, or where just one is configured."),
+]
 _UpstreamType = Annotated[str | None, typer.Option("--type", metavar="API", help="Its API: openai, anthropic or ollama.")]
 _ApiKey = Annotated[
     str | None,

@@ -191,6 +191,25 @@ def test_one_upstream_from_the_command_line_or_the_environment(tmp_path: Path) -
     ]
 
 
+def test_options_of_an_upstream_lie_over_the_only_one_that_is_configured(tmp_path: Path) -> None:
+    text = "llm: {type: openai, base_url: http://models.example, api_key: sk-file, timeout: 7}\n"
+    for options in ({"api_key": "sk-cli"}, {"api_key": "sk-cli", "type": "OpenAI"}):
+        result = loaded(tmp_path, text, **options)
+        upstream = result.settings.upstreams["openai"]
+        assert (upstream.base_url, upstream.timeouts and upstream.timeouts.idle_s) == ("http://models.example", 7)
+        assert upstream.api_key is not None
+        assert upstream.api_key.get_secret_value() == "sk-cli"
+        assert result.origins["upstreams.openai.api_key"] == "command line --api-key"
+    moved = loaded(tmp_path, text, base_url="http://other.example").settings.upstreams["openai"]
+    assert (moved.base_url, moved.api_key and moved.api_key.get_secret_value()) == ("http://other.example", "sk-file")
+    other = loaded(tmp_path, text, type="anthropic").settings.upstreams
+    assert [(name, one.base_url, one.api_key) for name, one in other.items()] == [
+        ("anthropic", "https://api.anthropic.com", None)
+    ]
+    two = "upstreams: {openai: {}, anthropic: {}}\n"
+    assert faults(tmp_path, two, api_key="sk-cli")[0].startswith("--api-key needs --type")
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:4000/v1", "http://localhost:4000", "http://127.0.0.9:4000/openai/v1"])
 def test_an_upstream_that_is_luthien_itself(tmp_path: Path, address: str) -> None:
     result = loaded(tmp_path, environ={"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "sk-1"})

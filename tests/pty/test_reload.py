@@ -49,7 +49,8 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, upstream: FaultUpstream, *arguments: str) -> AsyncIterator[Served]:
+async def served(folder: Path, upstream: FaultUpstream, *arguments: str, **environ: str) -> AsyncIterator[Served]:
+    """`environ` in place of variables that name the upstream."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *("--port", "0", *arguments),
@@ -57,7 +58,7 @@ async def served(folder: Path, upstream: FaultUpstream, *arguments: str) -> Asyn
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
-        env=clean_environ(folder, LLM_BASE_URL=upstream.url, LLM_TYPE="openai"),
+        env=clean_environ(folder, **(environ or {"LLM_BASE_URL": upstream.url, "LLM_TYPE": "openai"})),
         start_new_session=True,
     )
     assert process.stderr is not None
