@@ -10,12 +10,16 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query
 from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from proxy_core import __version__
 from proxy_core.api.agents import add_agent_routes
 from proxy_core.api.answers import answer, answer_errors, returns
+from proxy_core.api.changes import add_change_routes
 from proxy_core.api.events import EventStreams
 from proxy_core.api.holds import add_hold_routes
+from proxy_core.api.mcp import PATH as MCP_PATH
+from proxy_core.api.mcp import McpPort
 from proxy_core.api.openapi import describe
 from proxy_core.api.policies import add_policy_routes
 from proxy_core.api.reference import page
@@ -34,8 +38,8 @@ LastEventId = Annotated[
 ]
 
 
-def control_app(plane: ControlPlane, stopping: asyncio.Event | None = None) -> FastAPI:
-    """All routes. `stopping` ends the streams of events."""
+def control_app(plane: ControlPlane, stopping: asyncio.Event | None = None, *, mcp_write: bool = False) -> FastAPI:
+    """All routes. `stopping` ends the streams of events; `mcp_write` offers tools that act over MCP."""
     app = FastAPI(
         title="luthien control API",
         version=__version__,
@@ -68,6 +72,9 @@ def control_app(plane: ControlPlane, stopping: asyncio.Event | None = None) -> F
     add_routing_routes(app, plane)
     add_session_routes(app, plane)
     add_agent_routes(app, plane)
+    add_change_routes(app, plane)
+
+    app.router.routes.append(Route(MCP_PATH, McpPort(plane, write=mcp_write), include_in_schema=False))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

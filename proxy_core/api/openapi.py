@@ -17,6 +17,7 @@ from msgspec import Struct
 from proxy_core.api.answers import returns
 from proxy_core.api.shapes import (
     AgentList,
+    ChangeList,
     ErrorAnswer,
     EventData,
     HoldList,
@@ -48,6 +49,7 @@ ANSWERS: tuple[type[Struct], ...] = (
     AgentList,
     AgentDetail,
     Dashboard,
+    ChangeList,
     ErrorAnswer,
 )
 _REF = "#/components/schemas/{name}"

@@ -35,6 +35,7 @@ class ControlServer:
 
     def __init__(self, plane: ControlPlane, *, settings: ControlSettings, token: str, listener: socket.socket) -> None:
         self._plane = plane
+        self._mcp_write = settings.mcp_write
         self._listener = listener
         self._stopping = asyncio.Event()
         self._built: asyncio.Task[App] | None = None
@@ -81,7 +82,7 @@ class ControlServer:
         def build() -> App:
             from proxy_core.api.app import control_app
 
-            app: App = control_app(self._plane, self._stopping)
+            app: App = control_app(self._plane, self._stopping, mcp_write=self._mcp_write)
             return app
 
         # Traffic goes on meanwhile: no collection of the whole heap in the middle of it, and short turns for the thread.

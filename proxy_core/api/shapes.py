@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy_core.control.change_infos import ChangeInfo
 from proxy_core.control.diff import Change
 from proxy_core.control.plane import HoldInfo, PolicyInfo, Timing
 from proxy_core.control.rows import TransactionRow
@@ -76,6 +77,13 @@ class AgentList(Struct, kw_only=True):
     """Agents, those with the latest requests first."""
 
     agents: tuple[AgentInfo, ...]
+    next: str | None = None
+
+
+class ChangeList(Struct, kw_only=True):
+    """What was set otherwise, the newest first."""
+
+    changes: tuple[ChangeInfo, ...]
     next: str | None = None
 
 

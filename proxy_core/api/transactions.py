@@ -40,7 +40,7 @@ def add_transaction_routes(app: FastAPI, plane: ControlPlane) -> None:
         summary="Recorded and running transactions, newest first",
     )
     async def transactions(filter: Expression = "", limit: Limit = 100, cursor: Cursor = None) -> Response:  # noqa: A002 - its name outside
-        return answer(await _page(plane, filter, limit, cursor))
+        return answer(await page_of(plane, filter, limit, cursor))
 
     @app.get(
         "/api/transactions/{transaction_id}",
@@ -70,7 +70,8 @@ def add_transaction_routes(app: FastAPI, plane: ControlPlane) -> None:
         return answer(Killed(transaction_id=transaction_id))
 
 
-async def _page(plane: ControlPlane, expression: str, limit: int, cursor: str | None) -> TransactionList:
+async def page_of(plane: ControlPlane, expression: str, limit: int, cursor: str | None) -> TransactionList:
+    """One page of transactions that a filter means. Raises FilterError."""
     only = parse(expression)
     found: list[TransactionRow] = []
     scanned = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy_core.control.change_infos import ChangeInfo
 from proxy_core.control.feed import Feed, FeedRecord
 from proxy_core.control.plane import (
     ControlInvalid,
@@ -162,6 +163,22 @@ class LocalControlPlane:
     async def dashboard(self) -> Dashboard:
         return await self._sessions.dashboard()
 
+    async def changes(self, limit: int, before: int | None = None) -> list[ChangeInfo]:
+        return [
+            ChangeInfo(
+                sequence=one.sequence,
+                at=one.at_ns / 1e9,
+                who=one.who,
+                source=one.source,
+                what=one.what,
+                before=one.before,
+                after=one.after,
+                digest_before=one.digest_before,
+                digest_after=one.digest_after,
+            )
+            for one in await self._journal.store.control_changes(limit, before)
+        ]
+
     def policies(self) -> list[PolicyInfo]:
         return self._policies.infos() if self._policies is not None else []
 
@@ -239,6 +256,7 @@ def _of_running(running: Running) -> TransactionDetail:
         timing=_timing(running.timing),
         verdicts=tuple(control.context.verdicts) if control is not None else (),
         policy_digest=control.digest if control is not None else "",
+        address=running.address,
         sent_body=None if sent is None else redact_formats(redact_known(sent, running.secrets)),
     )
 
@@ -261,6 +279,7 @@ def of_stored(stored: Stored) -> TransactionDetail:
         capture_note=note,
         verdicts=stored.verdicts,
         policy_digest=stored.policy_digest,
+        address=stored.address,
         sent_body=stored.sent_body,
         upstream_body=stored.upstream_body,
     )

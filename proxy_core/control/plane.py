@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from proxy_core.control.change_infos import ChangeInfo
 from proxy_core.control.feed import FeedRecord
 from proxy_core.control.param_info import ParamInfo as ParamInfo
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
@@ -91,6 +92,8 @@ class TransactionDetail(Struct, kw_only=True):
     """What each policy said, in the order in which they said it."""
     policy_digest: str = ""
     """Digest of the version of the chain that this transaction saw; empty where no policy was configured."""
+    address: str = ""
+    """The root of the URL that it was sent to; empty where nothing was sent."""
     sent_body: bytes | None = None
     """The request body that went upstream, where policies made it differ from `request_body`."""
     upstream_body: bytes | None = None
@@ -247,6 +250,10 @@ class ControlPlane(Protocol):
 
     async def dashboard(self) -> Dashboard:
         """Today and the last hour in one look."""
+        ...
+
+    async def changes(self, limit: int, before: int | None = None) -> list[ChangeInfo]:
+        """What was set otherwise, the newest first; older than the change with the number `before`."""
         ...
 
     def policies(self) -> list[PolicyInfo]:

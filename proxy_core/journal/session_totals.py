@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, and_, case, distinct, exists, func, literal_column, or_, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
 from proxy_core.journal.schema import outcomes, transactions
 from proxy_core.journal.store import JournalStore, latest_outcome, read_tags
