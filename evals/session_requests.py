@@ -122,13 +122,15 @@ def recorded_wire(folder: Path, limit: int | None, seed: int, *, stripped: bool)
             owner = _goes_on_from(earlier, messages, body.get("previous_response_id"))
             session = owner.session if owner is not None else f"{name}#{row['turn']}"
             opening = owner is None or (owner.opening and owner.messages == messages)
-            earlier.append(_Earlier(session, messages, row["response_body"] or "", row["status"] >= 400, opening))
+            said = row["response_body"] or ""
+            failed = row["status"] >= 400 or not said or said.lstrip("{ \n").startswith('"error"')
+            earlier.append(_Earlier(session, messages, said, failed, opening))
             headers = sendable(list(row["request_headers"].items()))
             named = row["link"] == "previous_response_id"
             if stripped:
                 headers, body, named = *without_names(headers, body), False
             content = "text/event-stream" if row["stream"] else "application/json"
-            answer = Planned(row["status"], [("content-type", content)], (row["response_body"] or "").encode())
+            answer = Planned(row["status"], [("content-type", content)], said.encode())
             path = _WIRE_PATHS[row["api"]]
             found.append(Asked(session, row["link"], row["api"], path, headers, _json(body), answer, named))
     return found

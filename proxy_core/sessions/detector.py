@@ -26,6 +26,8 @@ UNKNOWN_HEAD = -1
 FORGET_AFTER_TTLS = 2.0
 """A session that has expired is remembered for as long again, so that its continuation can name it."""
 UNKNOWN_POINT = b"?"
+RETRIED_WITHIN_S = 300.0
+"""Of a request that failed: the same opening later than this opens another session."""
 RECALLED_REQUESTS = 3
 """Requests given back after a restart for each session that may be remembered, on average."""
 LATEST_TWINS = 3
@@ -239,7 +241,7 @@ class SessionDetector:
             sessions = known.at(point)
             if place == last:
                 again = not turn or headers.get(b"x-stainless-retry-count", b"0") != b"0"
-                session = self._repeated(sessions, chain, again)
+                session = self._repeated(sessions, chain, again, now)
             else:
                 session = self._continuing(sessions, point, history[place - last :], prompt, now)
             if session is not None:
@@ -259,15 +261,16 @@ class SessionDetector:
         shared = self._common_run(hashed, history) or self._answered_call(history, last)
         return None if shared is None else self._continued("inferred", *shared, now)
 
-    def _repeated(self, sessions: Sequence[Session], chain: Sequence[bytes], again: bool) -> Session | None:
+    def _repeated(self, sessions: Sequence[Session], chain: Sequence[bytes], again: bool, now: float) -> Session | None:
         """Whose history it is that came once more: a regeneration, or another try after a failure.
 
         An opening that comes once more opens another session, unless the client says that it tries again or has to.
         """
         point = chain[-1]
-        long = again or len(chain) >= LONG_OPENING
+        again = again or len(chain) >= LONG_OPENING
         for session in sessions[: -LATEST_TWINS - 1 : -1]:
-            if (long or session.root != point or (session.failed and session.tip == point)) and not session.forgotten:
+            failed = session.failed and session.tip == point and now - session.seen <= RETRIED_WITHIN_S
+            if (again or failed or session.root != point) and not session.forgotten:
                 return session
         return None
 

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from hashlib import blake2b
 from typing import Any
 
 import pytest
 
-from proxy_core.sessions.detector import Belonging, KnownPoint, SessionDetector
+from proxy_core.sessions.detector import Belonging, KnownPoint
 from proxy_core.wire.glance import glance
+from tests.proxy_core.sessions.talk import Talk
 
 UUID = "01a1fb85-95d6-7702-b258-b45a0a76aa92"
-
-
-class Talk:
-    """A detector with a clock of its own."""
-
-    def __init__(self, max_sessions: int = 100) -> None:
-        self.now = 0.0
-        names = itertools.count(1)
-        self.detector = SessionDetector(
-            digest=lambda part: blake2b(part, digest_size=16).digest(),
-            new_id=lambda: f"s-{next(names)}",
-            ttl_s=3_600,
-            max_sessions=max_sessions,
-            clock=lambda: self.now,
-        )
-
-    def ask(self, *said: str, headers: dict[str, str] | None = None, **fields: Any) -> Belonging:
-        """`said` alternates user and assistant after a system prompt."""
-        roles = itertools.cycle(["user", "assistant"])
-        messages = [{"role": "system", "content": "You help."}, *({"role": next(roles), "content": text} for text in said)]
-        body = json.dumps({"model": "m", "messages": messages, **fields}).encode()
-        sent = {name.encode(): value.encode() for name, value in (headers or {}).items()}
-        return self.detector.belonging(sent, glance(body), body)
 
 
 @pytest.mark.parametrize(
