@@ -36,6 +36,7 @@ from luthien_tui.views.live import PLACING_CSS, LiveView
 from luthien_tui.views.log import LogSource, LogView
 from luthien_tui.views.policies import POLICIES_CSS, PoliciesView
 from luthien_tui.views.routing import ROUTING_CSS, RoutingView
+from luthien_tui.views.sessions import SESSIONS_CSS, SessionsView
 from luthien_tui.views.view import View, ViewContext
 from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
@@ -50,7 +51,6 @@ from luthien_tui.widgets.quit_screen import DrainScreen, QuitScreen
 from luthien_tui.widgets.status_line import StatusLine
 from luthien_tui.widgets.too_small import TooSmall, too_small
 from luthien_tui.widgets.transaction_table import TransactionTable
-from proxy_core.control.filters import parse
 from proxy_core.control.plane import ControlPlane
 from proxy_core.control.rates import RollingRates
 from proxy_core.control.rows import TransactionRow
@@ -80,6 +80,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         TONE_CSS
         + PLACING_CSS
         + HOLDS_CSS
+        + SESSIONS_CSS
         + POLICIES_CSS
         + ROUTING_CSS
         + """
@@ -114,6 +115,7 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.plane = plane
         self.ui = ui
         self.clock = clock
+        self.wall = wall
         self.auto_pump = auto_pump
         self.rows = TransactionList(ui.rows)
         self.rates = RollingRates()
@@ -135,12 +137,14 @@ class LuthienApp(App[None], inherit_bindings=False):
         self.live = LiveView(plane, self.rows, self.reader, self.waiting, clock, wall)
         self.holds = HoldsView(plane, self.waiting, clock=clock, wall=wall, row_of=self._row_of, say=self.say)
         context = ViewContext(plane, clock, wall, self.say, self.push_screen)
+        self.sessions = SessionsView(context, self.reader.sessions, self.waiting)
         self.policies = PoliciesView(context)
         self.routing = RoutingView(context)
         self.log_view = LogView(logs)
         self.views: dict[str, View] = {
             "live": self.live,
             "holds": self.holds,
+            "sessions": self.sessions,
             "policies": self.policies,
             "routing": self.routing,
             "log": self.log_view,
@@ -229,6 +233,7 @@ class LuthienApp(App[None], inherit_bindings=False):
     def _counts(self) -> Counts:
         return Counts(
             held=len(self.waiting.pending),
+            active_sessions=self.reader.sessions.active(self.clock()),
             prepared=self.policies.pending_count,
             is_kept_local=self.routing.is_kept_local,
             log_errors=self.log_view.unseen_errors,
@@ -264,6 +269,8 @@ class LuthienApp(App[None], inherit_bindings=False):
         """Put the journal's latest transactions before what happens now."""
         found = await self.plane.history(min(HISTORY_ROWS, self.ui.rows))
         self.rows.prepend(reversed(found))
+        for row in reversed(found):
+            self.reader.sessions.note(row.session_id, self.clock() - max(0.0, self.wall() - row.started_at))
 
     # --- what is valid here --------------------------------------------------------------------------------------
 
@@ -297,6 +304,9 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def action_show_holds(self) -> None:
         self._show("holds")
+
+    def action_show_sessions(self) -> None:
+        self._show("sessions")
 
     def action_show_policies(self) -> None:
         self._show("policies")
@@ -339,8 +349,8 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_last(self) -> None:
         moved = self.current.moved()
         moved.move_last()
-        if isinstance(moved, BodyView) and (self.view == "log" or self.live.detail.is_growing):
-            moved.follow = True
+        if isinstance(moved, BodyView) and (self.view != "live" or self.live.detail.is_growing):
+            moved.follow = self.view != "holds"
 
     def action_switch_pane(self) -> None:
         self.current.switch_pane()
@@ -348,11 +358,17 @@ class LuthienApp(App[None], inherit_bindings=False):
     # --- live ----------------------------------------------------------------------------------------------------
 
     def action_open(self) -> None:
-        self.live.open_or_read()
+        if self.view == "sessions":
+            self.sessions.act()
+        else:
+            self.live.open_or_read()
         self.pump()
 
     def action_close(self) -> None:
-        self.live.close_or_clear()
+        if self.view == "sessions":
+            self.sessions.back()
+        else:
+            self.live.close_or_clear()
         self.pump()
 
     def action_next_tab(self) -> None:
@@ -438,6 +454,56 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_more_time(self) -> None:
         self.holds.more_time()
 
+    # --- sessions ------------------------------------------------------------------------------------------------
+
+    def action_show_session(self) -> None:
+        """From a transaction to its session."""
+        chosen = self.live.chosen
+        if chosen is not None and chosen.session_id:
+            self._show("sessions")
+            self.sessions.open_session(chosen.session_id)
+            self.pump()
+
+    def action_show_transaction(self) -> None:
+        """From a turn to its transaction."""
+        turn = self.sessions.turn
+        if turn is not None:
+            self._show("live")
+            self.live.show(self.rows.row(turn.transaction_id) or turn.row)
+            self.live.home().focus()
+            self.pump()
+
+    def action_toggle_agents(self) -> None:
+        self.sessions.toggle_agents()
+        self.pump()
+
+    def action_sessions_of_agent(self) -> None:
+        self.sessions.sessions_of_agent()
+        self.pump()
+
+    def action_sort_sessions(self) -> None:
+        self.sessions.choose_sort()
+
+    def action_turn_order(self) -> None:
+        self.sessions.turn_order()
+        self.pump()
+
+    def action_fold(self) -> None:
+        self.sessions.fold()
+        self.pump()
+
+    def action_unfold_all(self) -> None:
+        self.sessions.pane.unfold_all()
+
+    def action_next_turn(self) -> None:
+        self.sessions.pane.talk.step_turn(1)
+
+    def action_previous_turn(self) -> None:
+        self.sessions.pane.talk.step_turn(-1)
+
+    def action_diff_turn(self) -> None:
+        self.sessions.pane.diff()
+
     # --- policies ------------------------------------------------------------------------------------------------
 
     def action_cycle_mode(self) -> None:
@@ -486,7 +552,7 @@ class LuthienApp(App[None], inherit_bindings=False):
     # --- filter and search ---------------------------------------------------------------------------------------
 
     def action_edit_filter(self) -> None:
-        self._open_prompt("filter", str(self.rows.filter))
+        self._open_prompt("filter", self.current.filter_text)
 
     def action_search(self) -> None:
         target = self.current.search_target()
@@ -496,7 +562,7 @@ class LuthienApp(App[None], inherit_bindings=False):
 
     def _open_prompt(self, mode: Any, text: str) -> None:
         self.status.display = False
-        self.prompt.open(mode, text)
+        self.prompt.open(mode, text, self.current.vocabulary)
 
     def _close_prompt(self) -> None:
         was_search = self.prompt.mode == "search"
@@ -514,7 +580,7 @@ class LuthienApp(App[None], inherit_bindings=False):
     @on(FilterLine.Accepted)
     def _prompt_accepted(self, event: FilterLine.Accepted) -> None:
         if event.mode == "filter":
-            self.rows.set_filter(parse(event.text))
+            self.current.set_filter(event.text)
         else:
             self._prompt_changed(event)
         self._close_prompt()

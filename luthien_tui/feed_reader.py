@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from luthien_tui.recent_sessions import RecentSessions
 from proxy_core.control.plane import ControlPlane
 from proxy_core.control.rates import RollingRates
 from proxy_core.control.view import TransactionList
@@ -31,6 +32,7 @@ class FeedReader:
         """Something waits, or no longer does; whoever looked sets it back."""
         self.changes: list[str] = []
         """What operators and the configuration changed, in words; whoever told of it empties the list."""
+        self.sessions = RecentSessions()
         self._sequence = 0
 
     def read(self, budget_s: float) -> None:
@@ -53,6 +55,7 @@ class FeedReader:
                 if row is None:
                     continue
                 self.rows.fold(row)
+                self.sessions.note(row.session_id, now if row.state != "done" else min(now, row.started_monotonic or now))
                 if kind == "started":
                     self._count_started(row.started_monotonic, now)
                 elif kind == "finished":

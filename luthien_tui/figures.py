@@ -82,6 +82,19 @@ def rate(value: float) -> str:
     return f"{value:.1f}" if value < 99.95 else count(value)
 
 
+def age(seconds: float) -> str:
+    """How long ago: `now`, `12s`, `4m`, `2h`, `3d`."""
+    if seconds < 1:
+        return "now"
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    if seconds < 3_600:
+        return f"{seconds // 60:.0f}m"
+    if seconds < 86_400:
+        return f"{seconds // 3_600:.0f}h"
+    return f"{seconds // 86_400:.0f}d"
+
+
 def clock(unix_seconds: float) -> str:
     """Local time of day, `14:02:11`."""
     return time.strftime("%H:%M:%S", time.localtime(unix_seconds))

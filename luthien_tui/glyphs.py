@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from luthien_tui.text import cell
 from proxy_core.control.routing_infos import UpstreamInfo
 from proxy_core.control.rows import TransactionRow
+from proxy_core.control.session_infos import SessionInfo
 
 Tone = Literal["ok", "quiet", "busy", "notice", "warning", "error"]
 
@@ -61,6 +62,13 @@ UPSTREAMS: dict[str, Face] = {
     "half_open": Face("◐", "trying again", "warning"),
     "open": Face("✗", "breaker open", "error"),
 }
+SESSIONS: dict[str, Face] = {
+    "waits": Face("‖", "waits", "warning"),
+    "running": Face("▸", "running", "busy"),
+    "active": Face("●", "active", "ok"),
+    "inactive": Face("○", "inactive", "quiet"),
+    "completed": Face("·", "ended", "quiet"),
+}
 PULSE = "▏▎▍▌▋▊▉█"
 """The sign at the end of a running row; it moves once a second."""
 
@@ -87,6 +95,11 @@ def upstream(one: UpstreamInfo) -> Face:
     if one.state != "active":
         return UPSTREAMS[one.state]
     return UPSTREAMS.get(one.breaker, UPSTREAMS["active"])
+
+
+def session(one: SessionInfo, *, waits: bool) -> Face:
+    """How a session stands; `waits`: something of it waits for the operator."""
+    return SESSIONS["waits" if waits else "running" if one.totals.running else one.status]
 
 
 def status_tone(status: int | None) -> Tone:

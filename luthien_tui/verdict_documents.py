@@ -37,10 +37,10 @@ def verdicts_document(detail: TransactionDetail, width: int) -> PieceDocument:
     except ValueError:
         operation = Operation.OTHER
     if detail.sent_body is not None:
-        _diff(document, "request", "as it came → as it was sent",
+        add_diff(document, "request", "as it came → as it was sent",
               diff_request(operation, detail.request_body, detail.sent_body), width)  # fmt: skip
     if detail.upstream_body is not None:
-        _diff(document, "response", "as the upstream gave it → as the client got it",
+        add_diff(document, "response", "as the upstream gave it → as the client got it",
               diff_response(operation, detail.upstream_body, detail.response_body), width)  # fmt: skip
     return document
 
@@ -84,7 +84,8 @@ def _cut(text: str, width: int) -> str:
     return text[: width - 1] + "…" if len(text) > width else text.ljust(width)
 
 
-def _diff(document: PieceDocument, name: str, forms: str, diff: Diff, width: int) -> None:
+def add_diff(document: PieceDocument, name: str, forms: str, diff: Diff, width: int) -> None:
+    """What differs between two forms, under a heading that names them."""
     document.line(("", ""))
     document.line((f"{name}  ", "accent"), (forms, "quiet"))
     if not diff:

@@ -16,7 +16,7 @@ from luthien_tui.widgets.detail_pane import DetailPane
 from luthien_tui.widgets.empty_state import EmptyState
 from luthien_tui.widgets.status_line import Standing, search_words
 from luthien_tui.widgets.transaction_table import TransactionTable
-from proxy_core.control.filters import EVERYTHING
+from proxy_core.control.filters import EVERYTHING, parse
 from proxy_core.control.plane import ControlPlane, GatewayState
 from proxy_core.control.rows import TransactionRow
 from proxy_core.control.view import TransactionList
@@ -109,6 +109,12 @@ class LiveView(View):
         if self.open_selected() and (was_open or self.screen.has_class("-narrow")):
             self.detail.body.focus()
 
+    def show(self, row: TransactionRow) -> None:
+        """Open this transaction, whether the list has it or not."""
+        self.table.select(row.transaction_id)
+        self.detail.open(row)
+        self.add_class("-detail")
+
     def close_or_clear(self) -> None:
         """Close what is open, else clear the filter."""
         if self.detail.is_open:
@@ -132,6 +138,13 @@ class LiveView(View):
     def search_target(self) -> BodyView | None:
         return self.detail.body if self.detail.is_open else None
 
+    @property
+    def filter_text(self) -> str:
+        return str(self.rows.filter)
+
+    def set_filter(self, text: str) -> None:
+        self.rows.set_filter(parse(text))
+
     def switch_pane(self) -> None:
         (self.table if self.is_reading else self.detail.body).focus()
 
@@ -150,6 +163,9 @@ class LiveView(View):
             case "go_to_hold":
                 chosen = self.chosen
                 return chosen is not None and self.waiting.of_transaction(chosen.transaction_id) is not None
+            case "show_session":
+                chosen = self.chosen
+                return chosen is not None and bool(chosen.session_id)
             case "kill":
                 chosen = self.chosen
                 return chosen is not None and chosen.state != "done"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from textual.containers import Container
 from textual.geometry import Size
@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from luthien_tui.widgets.body_view import BodyView
+from luthien_tui.widgets.filter_line import TRANSACTIONS, Vocabulary
 from luthien_tui.widgets.status_line import Standing
 from proxy_core.control.plane import ControlPlane, GatewayState
 
@@ -90,6 +91,17 @@ class View(Container):
     def search_target(self) -> BodyView | None:
         """The text that a search looks through."""
         return None
+
+    vocabulary: ClassVar[Vocabulary] = TRANSACTIONS
+    """What may be asked for in this view's filter."""
+
+    @property
+    def filter_text(self) -> str:
+        """The filter in force, as it is typed."""
+        return ""
+
+    def set_filter(self, text: str) -> None:
+        """Show only what this filter means; it has been read by `vocabulary`."""
 
     def standing(self) -> Standing:
         """What the status line says."""

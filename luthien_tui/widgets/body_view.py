@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.cache import LRUCache
 from textual.events import Resize
 from textual.geometry import Region, Size
@@ -16,7 +17,7 @@ from textual.strip import Strip
 
 from luthien_tui.documents import Document
 from luthien_tui.textual_compat import grow, jump
-from luthien_tui.widgets.paint import Painter
+from luthien_tui.widgets.paint import Painter, Piece
 from proxy_core.tasks import spawn
 
 LONG_TEXT = 5_000
@@ -167,12 +168,20 @@ class BodyView(ScrollView, Painter, can_focus=True, inherit_bindings=False):
         strip = self._strips.get(index)
         if strip is None:
             strip = self._strips[index] = self._draw(index)
-        return strip.adjust_cell_length(width, self.rich_style)
+        return strip.adjust_cell_length(width, self._base(index))
+
+    def _base(self, index: int) -> Style:
+        """The style that a row stands on."""
+        return self.rich_style
+
+    def _gutter(self, index: int) -> Piece:
+        """What stands before a row."""
+        return "┊ " if self.document.continued[index] else "│ ", "bar" if self.has_focus else "gutter"
 
     def _draw(self, index: int) -> Strip:
-        base = self.rich_style
-        mark = "┊ " if self.document.continued[index] else "│ "
-        segments = [Segment(mark, base + self.tone("bar" if self.has_focus else "gutter"))]
+        base = self._base(index)
+        mark, mark_tone = self._gutter(index)
+        segments = [Segment(mark, base + self.tone(mark_tone))]
         spans = self._spans.get(index)
         pieces = self.document.pieces(index)
         if not spans:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,6 +26,8 @@ class Column(Generic[Row]):
     share: int = 0
     from_width: int = 0
     right: bool = False
+    until_width: int = 1_000_000
+    """The table width from which on it does not show."""
 
 
 Placed = list[tuple[Column[Row], int]]
@@ -37,7 +39,7 @@ def arrange(columns: Sequence[Column[Row]], width: int, *, expendable: Sequence[
 
     `expendable` go first where the width does not hold them all; the first of `widest` that shows takes what is left over.
     """
-    columns = [column for column in columns if width >= column.from_width]
+    columns = [column for column in columns if column.from_width <= width < column.until_width]
     for name in expendable:
         if sum(column.width + GAP for column in columns) > width:
             columns = [column for column in columns if column.name != name]
@@ -50,6 +52,10 @@ def arrange(columns: Sequence[Column[Row]], width: int, *, expendable: Sequence[
     return [(column, column.width + extras[column.name]) for column in columns]
 
 
-def head(columns: Placed[Row]) -> str:
-    """The titles over the columns."""
-    return " " + " ".join(fit(column.title, width, right=column.right) for column, width in columns)
+def head(columns: Placed[Row], marks: Mapping[str, str] | None = None) -> str:
+    """The titles over the columns; `marks` stand behind the titles of the columns that they name."""
+    titles = []
+    for column, width in columns:
+        mark = (marks or {}).get(column.name, "")
+        titles.append(fit(column.title[: max(0, width - len(mark))] + mark, width, right=column.right))
+    return " " + " ".join(titles)

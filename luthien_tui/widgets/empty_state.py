@@ -1,4 +1,4 @@
-"""What the live view says before there is anything to show: how to point each client here, or why a filter hides all."""
+"""What a list of traffic says before there is anything to show: how to point each client here, or why a filter hides all."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ class EmptyState(StripBar):
     EmptyState.-shown { display: block; }
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, things: str = "transaction", hint: tuple[Piece, ...] = ()) -> None:
+        """`things`: what the list is of, in the singular; `hint`: a line more for those who have none yet."""
         super().__init__(id="empty")
         self.address = address
+        self.things = things
+        self.hint = hint
         self.hidden_rows = 0
         self.filter_text = ""
         self.is_demo = False
 
     def show_for(self, address: str, hidden_rows: int, filter_text: str, is_demo: bool) -> None:
-        """Say why the list is empty."""
+        """Say why the list is empty. `hidden_rows`: how many the filter hides; negative where nobody has counted."""
         told = (address, hidden_rows, filter_text, is_demo)
         if told != (self.address, self.hidden_rows, self.filter_text, self.is_demo):
             self.address, self.hidden_rows, self.filter_text, self.is_demo = told
@@ -57,11 +60,11 @@ class EmptyState(StripBar):
         return [(" " * max(1, (width - longest) // 2), ""), *lines[y - top]]
 
     def _hidden(self) -> list[list[Piece]]:
+        hidden = f"{self.hidden_rows:,} hidden · " if self.hidden_rows > 0 else ""
         return [
-            [("No transaction matches ", ""), (cell(self.filter_text), "accent")],
-            [(f"{self.hidden_rows:,} hidden · ", "quiet"), ("esc", "key"), (" clears the filter · ", "quiet"),
-             ("f", "key"), (" edits it", "quiet")],
-        ]  # fmt: skip
+            [(f"No {self.things} matches ", ""), (cell(self.filter_text), "accent")],
+            [(hidden, "quiet"), ("esc", "key"), (" clears the filter · ", "quiet"), ("f", "key"), (" edits it", "quiet")],
+        ]
 
     def _waiting(self, width: int) -> list[list[Piece]]:
         lines: list[list[Piece]] = [
@@ -76,6 +79,8 @@ class EmptyState(StripBar):
             [("c", "key"), (" copies one of them  ", "quiet"), ("·  ", "quiet"),
              ("luthien env", "strong"), (" prints them all", "quiet")],
         ]  # fmt: skip
+        if self.hint:
+            lines.append(list(self.hint))
         if self.is_demo:
             lines.append([("The demo's agents start in a moment.", "quiet")])
         else:

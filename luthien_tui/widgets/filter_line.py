@@ -6,6 +6,8 @@ old one stays. A search acts while it is typed. Escape leaves everything as it w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from textual.app import ComposeResult
@@ -18,9 +20,21 @@ from textual.widgets import Input
 
 from luthien_tui.widgets.paint import Piece
 from luthien_tui.widgets.strip_bar import StripBar
-from proxy_core.control.filters import FIELDS, FilterError, parse
+from proxy_core.control.filters import FIELDS, FilterError, FilterField, parse
 
 Mode = Literal["filter", "search"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What may be asked for in a filter."""
+
+    fields: Mapping[str, FilterField]
+    parse: Callable[[str], object]
+    """Raises FilterError."""
+
+
+TRANSACTIONS = Vocabulary(FIELDS, parse)
 
 
 class Complaint(StripBar):
@@ -55,13 +69,14 @@ class FieldSuggester(Suggester):
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
+        self.fields: Mapping[str, FilterField] = FIELDS
 
     async def get_suggestion(self, value: str) -> str | None:
         word = value.rpartition(" ")[2].lstrip("(")
         if not word or ":" in word:
             return None
-        name = next((name for name in FIELDS if name.startswith(word.lower()) and name != word), None)
-        return None if name is None else value + name[len(word) :] + ("" if FIELDS[name].number else ":")
+        name = next((name for name in self.fields if name.startswith(word.lower()) and name != word), None)
+        return None if name is None else value + name[len(word) :] + ("" if self.fields[name].number else ":")
 
 
 class LineInput(Input):
@@ -103,7 +118,9 @@ class FilterLine(Vertical):
         super().__init__(id="prompt")
         self.mode: Mode = "filter"
         self.label = Prompt()
-        self.input = LineInput(suggester=FieldSuggester(), select_on_focus=False)
+        self.vocabulary = TRANSACTIONS
+        self.suggester = FieldSuggester()
+        self.input = LineInput(suggester=self.suggester, select_on_focus=False)
         self.input.cursor_blink = False
         self.complaint = Complaint()
 
@@ -117,8 +134,10 @@ class FilterLine(Vertical):
     def is_open(self) -> bool:
         return self.has_class("-open")
 
-    def open(self, mode: Mode, text: str) -> None:
+    def open(self, mode: Mode, text: str, vocabulary: Vocabulary = TRANSACTIONS) -> None:
         self.mode = self.label.mode = mode
+        self.vocabulary = vocabulary
+        self.suggester.fields = vocabulary.fields
         self.label.refresh()
         self.add_class("-open")
         with self.input.prevent(Input.Changed):
@@ -140,7 +159,7 @@ class FilterLine(Vertical):
         if self.mode == "search":
             return True
         try:
-            parse(text)
+            self.vocabulary.parse(text)
         except FilterError as error:
             self._complain(error if is_finished or not error.unfinished else None)
             return False

@@ -38,6 +38,8 @@ class Counts:
 
     held: int = 0
     """Holds that wait for the operator."""
+    active_sessions: int = 0
+    """Sessions with a request in the last five minutes."""
     prepared: int = 0
     """Policies with a change that is not in force yet."""
     is_kept_local: bool = False
@@ -117,6 +119,7 @@ class HeaderBar(StripBar):
         views = (
             ("1", "live", "Live", f" {self.state.active}" if self.state.active else "", "quiet"),
             ("2", "holds", "Holds", f" ●{counts.held:,}" if counts.held else "", "warning"),
+            ("3", "sessions", "Sessions", f" {counts.active_sessions:,}" if counts.active_sessions else "", "quiet"),
             ("4", "policies", "Policies", f" *{counts.prepared}" if counts.prepared else "", "warning"),
             ("5", "routing", "Routing", " ■local" if counts.is_kept_local else "", "warning"),
             ("8", "log", "Log", f" ✗{counts.log_errors}" if counts.log_errors else "", "error"),

@@ -55,4 +55,4 @@ class KeyBar(StripBar):
 
     @staticmethod
     def _key(action: Action) -> str:
-        return "←→" if action.name in ("next_tab", "raise") else key_name(action.keys[0])
+        return "←→" if action.name in ("next_tab", "raise", "next_turn") else key_name(action.keys[0])

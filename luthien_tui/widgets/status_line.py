@@ -20,6 +20,8 @@ class Standing:
     shown: int = 0
     total: int = 0
     progress: float = 1.0
+    count: str = ""
+    """What stands in the place of the counts of rows; empty: those."""
     mode: str = "FOLLOW"
     search: str = ""
     missed: int = 0
@@ -64,6 +66,8 @@ class StatusLine(StripBar):
         right: list[Piece] = []
         if standing.progress < 1:
             right.append((f"filtering {standing.progress:.0%}   ", "busy"))
+        elif standing.count:
+            right.append((f"{standing.count}   ", "strong" if standing.filter_text else "quiet"))
         elif standing.filter_text:
             right.append((f"{standing.shown:,}/{standing.total:,}   ", "strong"))
         elif standing.mode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +24,16 @@ from proxy_core.control.plane import (
 from proxy_core.control.route_params import changed, route_params
 from proxy_core.control.routing_infos import DecisionInfo, Moved, RoutingInfo, UpstreamInfo, WhatIf
 from proxy_core.control.rows import TransactionRow
+from proxy_core.control.session_filters import parse_sessions
+from proxy_core.control.session_infos import (
+    AgentDetail,
+    AgentInfo,
+    Dashboard,
+    SessionDetail,
+    SessionInfo,
+    SessionPage,
+    Totals,
+)
 from proxy_core.errors import BadRequest
 from proxy_core.logs import LogLine
 from proxy_core.routing.explaining import Explanation, endpoint_of, explain, request_of
@@ -69,6 +80,9 @@ class FakePlane:
         self.details: dict[str, TransactionDetail] = {}
         self.live: dict[str, tuple[bytes, bool]] = {}
         self.past: list[TransactionRow] = []
+        self.session_infos: list[SessionInfo] = []
+        self.session_details: dict[str, SessionDetail] = {}
+        self.agent_details: list[AgentDetail] = []
         self.policy_infos: list[PolicyInfo] = []
         self.hold_infos: list[HoldInfo] = []
         self.routing_settings = Settings()
@@ -116,6 +130,41 @@ class FakePlane:
             return None
         body, ended = self.live[transaction_id]
         return body[offset:], ended
+
+    async def sessions(
+        self,
+        *,
+        filter: str = "",  # noqa: A002 - its name everywhere
+        tags: Sequence[str] = (),
+        agent: str = "",
+        status: str = "",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        means, start = parse_sessions(filter), int(cursor or 0)
+        found = [info for info in self.session_infos if means(info)]
+        more = str(start + limit) if len(found) > start + limit else None
+        return SessionPage(sessions=tuple(found[start : start + limit]), next=more)
+
+    async def session(
+        self, session_id: str, *, after: int | None = None, before: int | None = None, limit: int = 200
+    ) -> SessionDetail | None:
+        detail = self.session_details.get(session_id)
+        if detail is None:
+            return None
+        turns = [turn for turn in detail.turns if turn.number > (after or 0) and (before is None or turn.number < before)]
+        turns = turns[:limit] if after is not None else turns[-limit:]
+        first = turns[0].number if turns else 1
+        return msgspec.structs.replace(detail, turns=tuple(turns), before=first if first > 1 else None)
+
+    async def agents(self) -> list[AgentInfo]:
+        return [detail.info for detail in self.agent_details]
+
+    async def agent(self, agent_id: str) -> AgentDetail | None:
+        return next((detail for detail in self.agent_details if detail.info.id == agent_id), None)
+
+    async def dashboard(self) -> Dashboard:
+        return Dashboard(at=self.wall(), since=START, today=Totals(), last_hour=Totals())
 
     def policies(self) -> list[PolicyInfo]:
         return list(self.policy_infos)
@@ -201,7 +250,8 @@ class FakePlane:
             recent=tuple(self.decisions),
         )
 
-    async def set_routing(self, params: dict[str, Any], *, who: str = "operator") -> RoutingInfo:
+    async def set_routing(self, params: dict[str, Any], *, local: bool | None = None, who: str = "operator") -> RoutingInfo:
+        self.forced = self.forced if local is None else local
         settings = self.routing_settings
         wanted = changed(settings.routing, params, tuple(settings.upstreams))
         self.routing_settings = settings.model_copy(update={"routing": wanted})
