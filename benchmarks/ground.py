@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,10 +135,11 @@ class Ground:
         return Proxy("direct", self.upstream_port, None)
 
     @contextmanager
-    def started(self, name: str, *, wrapper: list[str] | None = None) -> Iterator[Proxy]:
+    def started(self, name: str, *, wrapper: list[str] | None = None, options: Sequence[str] = ()) -> Iterator[Proxy]:
         """`direct`, `nginx`, `luthien` (headless) or `luthien-ui`, ready to serve; ended when the block is left.
 
-        `wrapper` stands in the command of a luthien for its program: something that runs it and watches.
+        `wrapper` stands in the command of a luthien for its program: something that runs it and watches. `options` are added to
+        the command.
         """
         if name == "direct":
             yield self.direct()
@@ -150,7 +151,7 @@ class Ground:
             folder.chmod(0o755)
             command = self._nginx(folder, port)
         else:
-            command = self.luthien_command(port, folder / "data", headless=name == "luthien")
+            command = [*self.luthien_command(port, folder / "data", headless=name == "luthien"), *options]
             if wrapper:
                 command = [*wrapper, *command[len(luthien()) :]]
         screen = SCREEN if name == "luthien-ui" else None

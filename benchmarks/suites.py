@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks import watched
 from benchmarks.figures import median, rounded, spread_us
 from benchmarks.ground import Ground, Proxy, fetch, wait_until_listening
 from benchmarks.loop_stall import both, fill
@@ -37,11 +38,13 @@ class Plan:
     first_tokens: int = 200
     forwarded_events: int = 100
     stall_s: float = 10.0
+    pairs: int = 9
+    """Loads with and without interceptors, taking turns."""
     say: Callable[[str], None] = print
 
 
 QUICK = Plan(
-    duration_s=2.0, warmup_s=1.0, rows=5_000, starts=2, sequential=400, first_tokens=40, forwarded_events=20, stall_s=4.0
+    duration_s=2.0, warmup_s=1.0, rows=5_000, starts=2, sequential=400, first_tokens=40, forwarded_events=20, stall_s=4.0, pairs=3
 )
 
 
@@ -271,6 +274,11 @@ def stall_suite(ground: Ground, plan: Plan) -> SuiteResult:
     return both(ground, rows=plan.rows, rate=500, seconds=plan.stall_s, say=plan.say)
 
 
+def interceptors_suite(ground: Ground, plan: Plan) -> SuiteResult:
+    """500 requests/s with all interceptors on beside none, in pairs."""
+    return watched.pairs(ground, count=plan.pairs, seconds=plan.duration_s, say=plan.say)
+
+
 SUITES: dict[str, Callable[[Ground, Plan], SuiteResult]] = {
     "json": json_suite,
     "stream": stream_suite,
@@ -279,4 +287,5 @@ SUITES: dict[str, Callable[[Ground, Plan], SuiteResult]] = {
     "ui": ui_suite,
     "memory": memory_suite,
     "stall": stall_suite,
+    "interceptors": interceptors_suite,
 }

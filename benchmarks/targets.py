@@ -81,6 +81,13 @@ TARGETS = (
     ),
     Target("memory", "memory headless after the rows", "MB", 140.0, lambda found: found["luthien"]["rss_mb"]),
     Target("memory", "memory with the screen after the rows", "MB", 190.0, lambda found: found["luthien-ui"]["rss_mb"]),
+    Target(
+        "interceptors",
+        "client p99 at 500/s, all interceptors over none",
+        "x",
+        1.1,
+        lambda found: found["luthien, watched"]["json_p99_ratio"],
+    ),
     Target("stall", "loop stalls p99 with the screen, 500/s", "ms", 10.0, lambda found: found["luthien-ui"]["stall_p99_ms"]),
 )
 

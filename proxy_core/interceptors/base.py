@@ -8,6 +8,8 @@ anywhere goes through `redacted`, `redacted_text` or `shown_headers` first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -15,6 +17,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known, redact_query
+from proxy_core.interceptors.redaction import secrets_in_json
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer
@@ -24,6 +27,13 @@ from proxy_core.wire.encodings import UnreadableEncoding, decoded
 if TYPE_CHECKING:
     from proxy_core.interceptors.events import Event
     from proxy_core.interceptors.surroundings import Surroundings
+
+
+@lru_cache(maxsize=256)
+def timestamp_of(at: float) -> str:
+    """Unix time as ISO 8601 with offset."""
+    return datetime.fromtimestamp(at, UTC).isoformat()
+
 
 RawHeaders = list[tuple[bytes, bytes]]
 STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
@@ -82,10 +92,18 @@ class Begun(Struct, frozen=True, kw_only=True):
     """System prompt or instructions as raw JSON; a leading system message as a whole."""
     secrets: tuple[bytes, ...]
     """The credentials that it carries."""
+    _shown_body: bytes | None = None
+
+    @property
+    def shown_body(self) -> bytes:
+        """The body as it may be written; the same object where there was nothing to take out."""
+        if self._shown_body is None:
+            msgspec.structs.force_setattr(self, "_shown_body", self.redacted(self.body))
+        return self._shown_body or b""
 
     def redacted(self, raw: bytes) -> bytes:
         """Bytes of this transaction as they may be written: without its credentials and all that looks like a key."""
-        return redact_formats(redact_known(raw, self.secrets))
+        return redact_formats(redact_known(raw, secrets_in_json(self.secrets) if self.secrets else ()))
 
     def redacted_text(self, text: str) -> str:
         """The same for text."""
@@ -160,6 +178,14 @@ class Finished(Struct, frozen=True, kw_only=True):
     stop_reason: str
     tool_calls: int
     _answer: Answer | None = None
+    _shown_body: bytes | None = None
+
+    @property
+    def shown_body(self) -> bytes:
+        """The body as it may be written; the same object where there was nothing to take out."""
+        if self._shown_body is None:
+            msgspec.structs.force_setattr(self, "_shown_body", self.begun.redacted(self.body))
+        return self._shown_body or b""
 
     @property
     def readable_body(self) -> bytes:

@@ -33,8 +33,11 @@ NAP_S = 0.02
 """While there is work, records are gathered for so long."""
 REST_S = 0.25
 """Longest wait while there is none: sessions end and collectors are tried again meanwhile."""
-PAUSE_FROM_S = 0.00005
-"""After each step that took longer, the loop has the interpreter for as long as the step took."""
+STRETCH_S = 0.0001
+"""After so much work the loop has the interpreter for some times as long: waiting for it would cost it milliseconds."""
+EASY_PAUSE, BUSY_PAUSE = 3.0, 0.25
+"""How many times as long, while nothing waits and while `MANY` records do."""
+MANY = 1_000
 TELL_EVERY_S = 60.0
 CLOSE_S = 5.0
 CHUNKS_TIMED = 20_000
@@ -99,6 +102,7 @@ class Interceptors:
         self._asleep = False
         self._wake = threading.Event()
         self._closing = False
+        self._stretch_began = 0.0
         self._thread = threading.Thread(target=self._run, name="interceptors", daemon=True)
 
     def start(self) -> None:
@@ -174,12 +178,13 @@ class Interceptors:
                 self._tell_events(self._guarded(self._events.ended_sessions))
             for one in self.watchers:
                 one.call(one.interceptor.flush, now)
+                self._give_way()
             if self._closing and not self._queue:
                 break
-            if worked:
-                self._pause(NAP_S)
-            else:
+            if not worked:
                 self._rest()
+            elif not self._queue:
+                self._pause(NAP_S)
         if self._makes_events:
             self._tell_events(self._guarded(self._events.close))
         for one in self.watchers:
@@ -188,6 +193,7 @@ class Interceptors:
     def _work_off(self) -> int:
         """Take a batch from the queue; returns how many records it had."""
         count = 0
+        self._stretch_began = time.perf_counter()
         while count < MAX_BATCH and self._queue:
             item = self._queue.popleft()
             count += 1
@@ -212,9 +218,8 @@ class Interceptors:
                 if one.hears_finished:
                     self._step(one, one.interceptor.finished, finished)
         if self._makes_events:
-            began_at = time.perf_counter()
             events = self._events.events_of(record)
-            self._give_way(time.perf_counter() - began_at)
+            self._give_way()
             self._tell_events(events)
 
     def _tell_events(self, events: Sequence[Event]) -> None:
@@ -231,15 +236,18 @@ class Interceptors:
             return ()
 
     def _step(self, one: Watcher, function: Callable[[T], None], argument: T) -> None:
-        began_at = time.perf_counter()
         one.taken += 1
         one.call(function, argument)
-        self._give_way(time.perf_counter() - began_at)
+        self._give_way()
 
-    def _give_way(self, spent_s: float) -> None:
-        """Let the loop have the interpreter: it would wait for whole milliseconds to take it by force."""
-        if spent_s > PAUSE_FROM_S and not self._closing:
-            time.sleep(spent_s)
+    def _give_way(self) -> None:
+        """Let the loop have the interpreter, where the worker has had it for a while."""
+        now = time.perf_counter()
+        spent_s = now - self._stretch_began
+        if spent_s >= STRETCH_S and not self._closing:
+            time.sleep(spent_s * max(BUSY_PAUSE, EASY_PAUSE * (1 - len(self._queue) / MANY)))
+            now = time.perf_counter()
+            self._stretch_began = now
 
     def _pause(self, seconds: float) -> None:
         if not self._closing:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy_core.interceptors.base import Finished
-from proxy_core.interceptors.redaction import safe_json
+from proxy_core.interceptors.redaction import on_one_line, safe_json
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import (
     Block,
@@ -80,10 +80,14 @@ def said(finished: Finished) -> dict[str, Any]:
     else:
         ends = {"finish_reason": finished.stop_reason or None}
         content = _blocks(finished.answer.blocks)
-    found = {name: value for name, value in ends.items() if value is not None}
-    return {"llm.response.content": safe_json(content, secrets)} | {
-        name: safe_json(value, secrets) for name, value in found.items()
-    }
+    # What stands on the wire as it is here was looked through as a whole; what was put together was not.
+    clean = whole is not None and operation != "completions" and finished.readable_body is finished.shown_body
+    given: dict[str, Any] = {"llm.response.content": _wire_json(content) if clean else safe_json(content, secrets)}
+    return given | {name: safe_json(value, secrets) for name, value in ends.items() if value is not None}
+
+
+def _wire_json(content: Any) -> Raw:
+    return Raw(on_one_line(msgspec.json.encode(content)))
 
 
 def _read(body: bytes) -> _Whole | None:

@@ -17,8 +17,7 @@ import msgspec
 
 from proxy_core.interceptors import files
 from proxy_core.interceptors.base import Config, Interceptor
-from proxy_core.interceptors.events import Event, encode_event
-from proxy_core.interceptors.redaction import safe_line
+from proxy_core.interceptors.events import Event
 from proxy_core.interceptors.surroundings import Surroundings
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]|^\.+")
@@ -50,7 +49,7 @@ class EventRecorder(Interceptor[EventRecorderConfig]):
 
     def events(self, events: Sequence[Event]) -> None:
         for event in events:
-            self._waiting.setdefault(event.session_id, []).append(safe_line(encode_event(event), ()))
+            self._waiting.setdefault(event.session_id, []).append(event.line)
 
     def flush(self, now: float) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy_core.interceptors.base import Begun
-from proxy_core.interceptors.redaction import safe_json, safe_line
+from proxy_core.interceptors.redaction import on_one_line, safe_json, safe_line
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Message, ToolCallBlock, ToolResultBlock
 from proxy_core.wire.dialects import Operation
@@ -82,6 +82,7 @@ def request_data(begun: Begun, first: int) -> Raw:
         fields = _fields.decode(begun.body)
     except _UNREADABLE:
         return Raw(b"null")
+    clean = begun.shown_body is begun.body
     total = len(begun.history)
     holder = next((name for name in ("messages", "input") if bytes(fields.get(name, b""))[:1] == b"["), None)
     if holder is not None:
@@ -95,7 +96,9 @@ def request_data(begun: Begun, first: int) -> Raw:
         "external_session": begun.link in ("header", "mark"),
     }
     fields["_cylestio_metadata"] = Raw(msgspec.json.encode(about))
-    return Raw(safe_line(msgspec.json.encode(fields), begun.secrets))
+    encoded = msgspec.json.encode(fields)
+    # What was looked through as a whole need not be again: these are parts of it.
+    return Raw(on_one_line(encoded) if clean else safe_line(encoded, begun.secrets))
 
 
 def offered_tools(begun: Begun) -> Raw | None:
@@ -105,7 +108,9 @@ def offered_tools(begun: Begun) -> Raw | None:
     except _UNREADABLE:
         return None
     raw = next((one for one in (offered.tools, offered.functions) if bytes(one) != b"null"), None)
-    return None if raw is None else safe_json(raw, begun.secrets)
+    if raw is None:
+        return None
+    return Raw(on_one_line(bytes(raw))) if begun.shown_body is begun.body else safe_json(raw, begun.secrets)
 
 
 def prompt_of(begun: Begun) -> str:

@@ -12,13 +12,13 @@ import platform
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from proxy_core.interceptors.base import Begun, Finished
+from proxy_core.interceptors.base import Begun, Finished, timestamp_of
 from proxy_core.interceptors.event_content import arguments_of, said
 from proxy_core.interceptors.event_errors import AnswerFault, fault_of, type_of_status
 from proxy_core.interceptors.event_requests import new_results, offered_tools, prompt_of, request_data
@@ -45,9 +45,18 @@ class Event(Struct, frozen=True, kw_only=True):
     agent_id: str
     session_id: str
     attributes: dict[str, Any]
+    _line: bytes = b""
+
+    @property
+    def line(self) -> bytes:
+        """The event as JSON on one line; made once."""
+        if not self._line:
+            fields = {name: getattr(self, name) for name in _FIELDS}
+            msgspec.structs.force_setattr(self, "_line", msgspec.json.encode(fields))
+        return self._line
 
 
-encode_event: Callable[[Event], bytes] = msgspec.json.Encoder().encode
+_FIELDS = tuple(name for name in Event.__struct_fields__ if name != "_line")
 
 
 class EventMaker:
@@ -105,7 +114,7 @@ class EventMaker:
                 session.reached(begun.history_hashes)
         attributes = {
             "llm.vendor": begun.dialect,
-            "llm.model": begun.redacted_text(begun.model),
+            "llm.model": begun.model,
             "llm.request.data": request_data(begun, first),
         }
         if begun.side:
@@ -124,10 +133,10 @@ class EventMaker:
             if (forgotten := self._sessions.add(session)) is not None:
                 events.append(self._end(forgotten, "evicted"))
             attributes = {
-                "user.id": begun.redacted_text(begun.user) or None,
+                "user.id": begun.user or None,
                 "client.type": "gateway",
                 "llm.vendor": begun.dialect,
-                "llm.model": begun.redacted_text(begun.model),
+                "llm.model": begun.model,
                 "tools": offered_tools(begun),
                 "prompt": begun.redacted_text(prompt_of(begun)),
             }
@@ -147,7 +156,7 @@ class EventMaker:
         usage = finished.input_tokens, finished.output_tokens
         attributes: dict[str, Any] = {
             "llm.vendor": begun.dialect,
-            "llm.model": begun.redacted_text(finished.model),
+            "llm.model": finished.model,
             "llm.response.duration_ms": finished.total_ms,
             "llm.usage.input_tokens": usage[0],
             "llm.usage.output_tokens": usage[1],
@@ -186,7 +195,7 @@ class EventMaker:
         if session.workflow:
             attributes["agent_workflow.id"] = session.workflow
         return Event(
-            timestamp=_timestamp(time.time()),
+            timestamp=timestamp_of(time.time()),
             trace_id=session.trace_id,
             span_id=_span("end", session.session_id),
             name="session.end",
@@ -204,7 +213,7 @@ class EventMaker:
         if begun.tags:
             attributes["session.tags"] = dict(begun.tags)
         return Event(
-            timestamp=_timestamp(at),
+            timestamp=timestamp_of(at),
             trace_id=_trace(begun),
             span_id=span_id,
             name=name,
@@ -236,12 +245,13 @@ def fault_of_finished(finished: Finished) -> AnswerFault | None:
 
 
 def _trace(begun: Begun) -> str:
-    return hashlib.md5((begun.session_id or begun.transaction_id).encode("utf-8"), usedforsecurity=False).hexdigest()
+    return _trace_of(begun.session_id or begun.transaction_id)
+
+
+@lru_cache(maxsize=1_000)
+def _trace_of(session_id: str) -> str:
+    return hashlib.md5(session_id.encode("utf-8"), usedforsecurity=False).hexdigest()
 
 
 def _span(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode("utf-8"), digest_size=8).hexdigest()
-
-
-def _timestamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from pydantic import Field
 
 from proxy_core.interceptors import files
 from proxy_core.interceptors import recording_format as recording
-from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor, RawHeaders
-from proxy_core.interceptors.redaction import safe_line
+from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor, RawHeaders, timestamp_of
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.journal.said import plain
 from proxy_core.verdicts import Verdict
@@ -61,16 +59,16 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
         query = begun.shown_query
         if query.encode("latin-1") != begun.query:
             redacted.append("query")
-        headers, body = self._parts(begun, begun.headers, begun.body, len(begun.body), redacted)
+        headers, body = self._parts(begun, begun.headers, begun.body, begun.shown_body, len(begun.body), redacted)
         named, listed = recording.headers_of(headers)
-        path = begun.redacted_text(begun.path)
+        path = begun.path
         target = f"{path}?{query}" if query else path
         timing = self.config.include_timing
         self._add(
             recording.Request(
                 format=recording.FORMAT,
                 transaction_id=begun.transaction_id,
-                timestamp=_timestamp(begun.started_at),
+                timestamp=timestamp_of(begun.started_at),
                 method=begun.method,
                 url=f"http://{named.get('host', 'localhost')}{target}",
                 path=path,
@@ -95,11 +93,11 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
                 recording.Error(
                     format=recording.FORMAT,
                     transaction_id=begun.transaction_id,
-                    timestamp=_timestamp(finished.finished_at),
+                    timestamp=timestamp_of(finished.finished_at),
                     error_type=finished.outcome,
                     error_message=finished.error,
                     method=begun.method,
-                    path=begun.redacted_text(begun.path),
+                    path=begun.path,
                     duration_ms=duration,
                     end_time=end,
                     facts=_facts(finished),
@@ -107,13 +105,13 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
             )
             return
         redacted: list[str] = []
-        headers, body = self._parts(begun, finished.headers, finished.body, finished.body_bytes, redacted)
+        headers, body = self._parts(begun, finished.headers, finished.body, finished.shown_body, finished.body_bytes, redacted)
         named, listed = recording.headers_of(headers)
         self._add(
             recording.Response(
                 format=recording.FORMAT,
                 transaction_id=begun.transaction_id,
-                timestamp=_timestamp(finished.finished_at),
+                timestamp=timestamp_of(finished.finished_at),
                 status_code=finished.status,
                 headers=named,
                 header_list=listed,
@@ -145,7 +143,7 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
         self.flush(0.0)
 
     def _add(self, record: recording.Record) -> None:
-        self._lines.append(safe_line(recording.write_record(record)[:-1], ()) + b"\n")
+        self._lines.append(recording.write_record(record))
 
     def _begin_file(self) -> int:
         """Start the next file; returns how many lines it takes."""
@@ -163,11 +161,11 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
         return self.config.max_events_per_file
 
     def _parts(
-        self, begun: Begun, headers: RawHeaders, raw: bytes, size: int, redacted: list[str]
+        self, begun: Begun, headers: RawHeaders, raw: bytes, body: bytes, size: int, redacted: list[str]
     ) -> tuple[RawHeaders, recording.Body]:
-        """Headers and body as they may be written; `redacted` gets the names of those that differ."""
+        """Headers and body as they may be written; `redacted` gets the names of those that differ. `raw` is the body as it
+        was, `body` what of it may be written."""
         encoding = value_of(headers, b"content-encoding")
-        body = begun.redacted(raw)
         if encoding and encoding != "identity" and (readable := _decoded(raw, encoding)) is not None:
             clean = begun.redacted(readable)
             if clean != readable:
@@ -221,7 +219,7 @@ def _facts(finished: Finished) -> recording.Facts:
         agent=begun.agent,
         upstream=finished.upstream,
         reason=finished.reason,
-        model=begun.redacted_text(finished.model),
+        model=finished.model,
         input_tokens=finished.input_tokens,
         output_tokens=finished.output_tokens,
         cached_tokens=finished.cached_tokens,
@@ -254,7 +252,3 @@ def _decoded(raw: bytes, encoding: str) -> bytes | None:
         return decoded(raw, encoding)
     except UnreadableEncoding:
         return None
-
-
-def _timestamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()

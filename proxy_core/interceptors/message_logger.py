@@ -5,7 +5,6 @@ Lines are gathered and written together: `buffer_size` of them, after a second a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic import Field, field_validator
 
 from proxy_core.detectors.secrets import redact_known
 from proxy_core.interceptors import files
-from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor
+from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor, timestamp_of
 from proxy_core.interceptors.event_content import said
 from proxy_core.interceptors.events import SPEAKING, fault_of_finished
 from proxy_core.interceptors.redaction import safe_line
@@ -75,7 +74,7 @@ class MessageLogger(Interceptor[MessageLoggerConfig]):
         line["model"] = begun.model or None
         if self.config.include_metadata:
             line["metadata"] = {"path": begun.path, "method": begun.method, "is_streaming": begun.stream, **_who(begun)}
-        self._add(begun, line)
+        self._add(begun, line, clean=begun.shown_body is begun.body)
 
     def finished(self, finished: Finished) -> None:
         begun = finished.begun
@@ -99,7 +98,7 @@ class MessageLogger(Interceptor[MessageLoggerConfig]):
                 "cost_usd": finished.cost_usd,
                 **_who(begun),
             }
-        self._add(begun, line)
+        self._add(begun, line, clean=fault is None and not finished.is_stream and finished.shown_body is body)
 
     def flush(self, now: float) -> None:
         if not self._lines:
@@ -122,15 +121,17 @@ class MessageLogger(Interceptor[MessageLoggerConfig]):
 
     def _head(self, begun: Begun, at: float, direction: str) -> dict[str, Any]:
         return {
-            "timestamp": datetime.fromtimestamp(at, UTC).isoformat(),
+            "timestamp": timestamp_of(at),
             "transaction_id": begun.transaction_id,
             "session_id": begun.session_id or None,
             "direction": direction,
             "provider": begun.dialect,
         }
 
-    def _add(self, begun: Begun, line: dict[str, Any]) -> None:
-        self._lines.append(self._safe(begun, msgspec.json.encode(line)) + b"\n")
+    def _add(self, begun: Begun, line: dict[str, Any], *, clean: bool) -> None:
+        """Take a line; `clean` says that there is nothing to take out of what it quotes."""
+        encoded = msgspec.json.encode(line)
+        self._lines.append((encoded if clean else self._safe(begun, encoded)) + b"\n")
 
     def _safe(self, begun: Begun, raw: bytes) -> bytes:
         if self.config.redact_credentials:

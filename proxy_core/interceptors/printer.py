@@ -55,7 +55,7 @@ class Printer(Interceptor[PrinterConfig]):
             return
         words = [f"-> {begun.method} {begun.path}"]
         if self.config.show_llm_calls and begun.operation in SPEAKING:
-            words += [begun.model, f"{len(begun.history)} messages"]
+            words += [begun.model, _messages(len(begun.history))]
             words.append("stream" if begun.stream else "")
         words += [f"session {_short(begun.session_id)}" if begun.session_id else "", begun.agent]
         words.append(f"user {begun.user}" if begun.user else "")
@@ -136,18 +136,34 @@ class Printer(Interceptor[PrinterConfig]):
             return
         ready = select.poll()
         ready.register(descriptor, select.POLLOUT)
+        piece = b""
+        waiting = 0
         for line in lines:
-            text = f"{clock} {logs.escaped(logs.redact(line))}\n".encode("utf-8", "backslashreplace")
+            shown = line if line.isascii() and line.isprintable() else logs.escaped(line)
+            text = f"{clock} {shown}\n".encode("utf-8", "backslashreplace")
             if len(text) > PIECE_BYTES:
                 text = text[: PIECE_BYTES - 1].decode("utf-8", "ignore").encode("utf-8") + b"\n"
-            if any(state & select.POLLOUT for _, state in ready.poll(0)):
-                os.write(descriptor, text)
-            else:
-                self.dropped += 1
+            if len(piece) + len(text) > PIECE_BYTES:
+                self._write(ready, descriptor, piece, waiting)
+                piece, waiting = b"", 0
+            piece += text
+            waiting += 1
+        self._write(ready, descriptor, piece, waiting)
+
+    def _write(self, ready: select.poll, descriptor: int, piece: bytes, lines: int) -> None:
+        """Write what a pipe or terminal takes at once, or nothing."""
+        if any(state & select.POLLOUT for _, state in ready.poll(0)):
+            os.write(descriptor, piece)
+        else:
+            self.dropped += lines
 
 
 def _short(session_id: str) -> str:
     return session_id if len(session_id) <= 16 else f"{session_id[:12]}…"
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _tag(name: str, value: str) -> str:

@@ -6,8 +6,11 @@ and `Finished`.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 from msgspec.structs import replace
 
+from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.interceptors.base import Begun, Finished
 from proxy_core.journal.records import Intent, Outcome
 from proxy_core.running import Running
@@ -49,6 +52,13 @@ class Ended:
         self.size = 0
 
 
+@lru_cache(maxsize=10_000)
+def _name(secrets: tuple[bytes, ...], text: str) -> str:
+    """A name that a client gave: it may have put its key there."""
+    raw = text.encode("utf-8", "replace")
+    return redact_formats(redact_known(raw, secrets)).decode("utf-8", "replace") if raw else ""
+
+
 def begun_of(item: Began) -> Begun:
     """The record of a request."""
     if item.begun is None:
@@ -58,15 +68,8 @@ def begun_of(item: Began) -> Begun:
 
 def _begun(item: Began) -> Begun:
     intent, glance = item.intent, item.glance
-    secrets = tuple(one.decode("latin-1") for one in intent.secrets)
-
-    def name(text: str) -> str:
-        # A client may put its key where a name belongs.
-        for secret in secrets:
-            if secret in text:
-                text = text.replace(secret, "[redacted]")
-        return text
-
+    secrets = intent.secrets
+    name = partial(_name, secrets)
     return Begun(
         transaction_id=intent.transaction_id,
         started_at=intent.started_ns / 1e9,
@@ -83,7 +86,7 @@ def _begun(item: Began) -> Begun:
         reason=intent.reason,
         stream=intent.stream,
         session_id=name(intent.session_id),
-        predecessor=intent.predecessor,
+        predecessor=name(intent.predecessor),
         parent_session=name(intent.parent_session),
         link=intent.link,
         side=intent.side,
@@ -104,7 +107,7 @@ def finished_of(item: Ended) -> Finished:
     outcome = item.outcome
     begun = begun_of(item.began)
     if outcome.secrets != begun.secrets:  # policies have added credentials
-        begun = replace(begun, secrets=outcome.secrets)
+        begun = replace(begun, secrets=outcome.secrets, _shown_body=None)
     return Finished(
         begun=begun,
         finished_at=outcome.finished_ns / 1e9,
@@ -126,7 +129,7 @@ def finished_of(item: Ended) -> Finished:
         upstream_status=outcome.upstream_status,
         upstream_body=outcome.upstream_body,
         reason=outcome.reason or begun.reason,
-        model=begun.model or outcome.model,
+        model=begun.model or begun.redacted_text(outcome.model),
         response_id=outcome.response_id,
         input_tokens=outcome.input_tokens,
         output_tokens=outcome.output_tokens,

@@ -7,6 +7,7 @@ backslash belongs to, or a private key that spans values) it is taken out text b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,16 +29,18 @@ def safe_json(value: Any, secrets: Sequence[bytes]) -> Raw:
 
 def safe_line(encoded: bytes, secrets: Sequence[bytes]) -> bytes:
     """The same for JSON that is encoded already; what is no JSON becomes a JSON text."""
-    known = [*secrets, *(other for secret in secrets if (other := _in_json(secret)) != secret)]
-    kept = redact_formats(redact_known(encoded, known))
-    if kept is encoded and b"\n" not in kept and b"\r" not in kept:
-        return kept
+    kept = redact_formats(redact_known(encoded, secrets_in_json(tuple(secrets)) if secrets else ()))
     try:
         if kept is not encoded:
             msgspec.json.decode(kept, type=Raw)
-        return msgspec.json.format(kept, indent=-1) if b"\n" in kept or b"\r" in kept else kept
+        return on_one_line(kept)
     except (msgspec.DecodeError, RecursionError):
         return _text_by_text(encoded, secrets)
+
+
+def on_one_line(encoded: bytes) -> bytes:
+    """JSON without line breaks between its parts; as it is where it has none. Raises msgspec.DecodeError."""
+    return msgspec.json.format(encoded, indent=-1) if b"\n" in encoded or b"\r" in encoded else encoded
 
 
 def _text_by_text(encoded: bytes, secrets: Sequence[bytes]) -> bytes:
@@ -59,8 +62,13 @@ def _text_by_text(encoded: bytes, secrets: Sequence[bytes]) -> bytes:
         return msgspec.json.encode(clean(encoded.decode("utf-8", "replace"), 0))
 
 
+@lru_cache(maxsize=1_000)
+def secrets_in_json(secrets: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Credentials, and their other forms inside a JSON text."""
+    return (*secrets, *(other for secret in secrets if (other := _in_json(secret)) != secret))
+
+
 def _in_json(secret: bytes) -> bytes:
-    """A credential as it stands inside a JSON text."""
     try:
         return msgspec.json.encode(secret.decode("utf-8"))[1:-1]
     except UnicodeDecodeError:

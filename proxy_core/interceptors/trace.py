@@ -21,9 +21,8 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 
 from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors.base import Config, Interceptor
-from proxy_core.interceptors.events import Event, encode_event
+from proxy_core.interceptors.events import Event
 from proxy_core.interceptors.outbox import Outbox
-from proxy_core.interceptors.redaction import safe_line
 from proxy_core.interceptors.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ class Trace(Interceptor[TraceConfig]):
 
     def events(self, events: Sequence[Event]) -> None:
         for event in events:
-            self._outbox.put(safe_line(encode_event(event), ()) + b"\n")
+            self._outbox.put(event.line + b"\n")
         if self._outbox.in_memory >= self.config.batch_size:
             self._due.set()
 
