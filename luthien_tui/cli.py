@@ -16,6 +16,7 @@ import typer
 
 from luthien_tui.commands import config_group, keys_group, policies_group, route_group
 from luthien_tui.commands.ending import complain, crashed, flush, silence
+from luthien_tui.commands.export_command import export
 from luthien_tui.commands.given import SERVING, STORED, AsJson, Given, takes
 from luthien_tui.commands.replay_command import replay
 from proxy_core.errors import ExitCode, LuthienError
@@ -176,6 +177,7 @@ def usage(
 
 
 app.command("replay")(replay)
+app.command("export")(export)
 
 
 @app.command("generate-config")
