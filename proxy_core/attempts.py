@@ -64,14 +64,21 @@ class Attempts:
         self._router = router
         self._recorder = recorder
         self._admissions = admissions
-        self._settings = settings
-        self._statuses = frozenset(settings.statuses)
-        self._retries = settings.max_attempts > 1 and (pool.turns or settings.same_upstream)
         self._now = loop.time
         self._chance = chance
         self.failed: Counter[tuple[str, ...]] = Counter()
         """Failed attempts after which a request was sent again, by upstream and outcome."""
         self.budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=loop.time)
+        self._settings = settings
+        self.use(settings)
+
+    def use(self, settings: RetrySettings) -> None:
+        """Try again by these settings from now on."""
+        if (settings.budget, settings.budget_window_s) != (self._settings.budget, self._settings.budget_window_s):
+            self.budget.use(settings.budget, window_s=settings.budget_window_s)
+        self._settings = settings
+        self._statuses = frozenset(settings.statuses)
+        self._retries = settings.max_attempts > 1 and (self._pool.turns or settings.same_upstream)
 
     def pick(self, running: Running, endpoint: Endpoint, choice: Choice, body: bytes) -> Choice:
         """The upstream that takes a request which the rules send to `choice`."""

@@ -44,7 +44,7 @@ class Errands:
     def __init__(self, *, pool: Pool, budget: RetryBudget, max_attempts: int, loop: asyncio.AbstractEventLoop) -> None:
         self._members = pool.members
         self._budget = budget
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._now = loop.time
 
     async def send(self, running: Running, upstream: Upstream, send: Send) -> Errand:
@@ -68,7 +68,7 @@ class Errands:
                 seat.health.answered(now, (now - started) * 1e3)
                 return Errand(seat, response)
             tell_health(seat, response, now, (now - started) * 1e3, ours=ours)
-            if not (ours and number < self._max_attempts and self._next_key(seat, response.status) and self._budget.take()):
+            if not (ours and number < self.max_attempts and self._next_key(seat, response.status) and self._budget.take()):
                 return Errand(seat, response)
             response.close()
             seat.leave()

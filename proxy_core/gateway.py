@@ -225,7 +225,12 @@ class Gateway:
         running.deadline = now + (running.upstream.timeouts.total_s if running.upstream else 0.0)
 
     def take(self, settings: Settings) -> None:
-        """Put in force what of a changed configuration concerns requests: names of keys, the pause between heartbeats."""
+        """Put in force what of a changed configuration concerns requests beside their policies."""
+        routing = settings.routing
+        self.pool.use(routing.breaker)
+        self._attempts.use(routing.retries)
+        self.errands.max_attempts = routing.retries.max_attempts
+        self._upstreams.use(routing.timeouts)
         self._enforcement.use_keys(settings.keys)
         if self._keys is not None:
             self._keys.use(settings.keys)

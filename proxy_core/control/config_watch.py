@@ -29,13 +29,12 @@ from proxy_core.tasks import spawn
 
 log = logging.getLogger(__name__)
 
+_RULES = ("sensitivity", "cost", "default_provider", "policy_file", "on_unsupported", "models", "tags")
+_SENDING = ("timeouts", "retries", "breaker")
 LIVE = frozenset(
     {
         *("policies", "chains", "policy_paths", "holds", "keys", "limits", "prices", "logging.level"),
-        *(
-            f"routing.{name}"
-            for name in ("sensitivity", "cost", "default_provider", "on_unsupported", "models", "tags", "policy_file")
-        ),
+        *(f"routing.{name}" for name in (*_RULES, *_SENDING)),
     }
 )
 """What changes while the gateway runs, as sections and settings."""

@@ -128,6 +128,14 @@ class Health:
         self.in_flight = 0
         self.operator: OperatorState = "active"
 
+    def use(self, rules: BreakerRules) -> None:
+        """Go by these rules from now on; an open breaker stays open for as long as it was said."""
+        if rules.window_s != self._rules.window_s:
+            self._count = SlidingCount(rules.window_s)
+        self._rules = rules
+        if not self._open:
+            self._pause_s = rules.pause_s
+
     def set_state(self, state: OperatorState) -> None:
         """What the operator wants of it; an active one starts with a closed breaker."""
         if state == "active" and self.operator != "active":

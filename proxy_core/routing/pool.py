@@ -21,7 +21,7 @@ from proxy_core.errors import UpstreamBusy, UpstreamFrozen
 from proxy_core.routing.health import BreakerRules, Health, HealthView, OperatorState
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.upstreams import Choice, Upstream, Upstreams, speaks
-from proxy_core.settings import RoutingSettings
+from proxy_core.settings import BreakerSettings, RoutingSettings
 from proxy_core.wire.dialects import Dialect, Endpoint
 
 Chance = Callable[[], float]
@@ -182,8 +182,7 @@ class Pool:
     def __init__(
         self, upstreams: Upstreams, routing: RoutingSettings, *, clock: Callable[[], float], chance: Chance = random.random
     ) -> None:
-        one = routing.breaker
-        rules = BreakerRules(one.failures, one.rate, one.min_requests, one.window_s, one.pause_s, one.max_pause_s)
+        rules = _rules(routing.breaker)
         self._upstreams = upstreams
         self._chance = chance
         self.members = {name: Member(upstream, rules, clock=clock, chance=chance) for name, upstream in upstreams.by_name.items()}
@@ -193,6 +192,11 @@ class Pool:
         """Whether a request that failed may go elsewhere, or with another key."""
         self._order: dict[tuple[Dialect, Dialect], tuple[Member, ...]] = {}
         self._foreign: dict[tuple[Dialect, Dialect], tuple[Member, ...]] = {}
+
+    def use(self, settings: BreakerSettings) -> None:
+        """Let breakers go by these settings from now on."""
+        for one in self.members.values():
+            one.health.use(_rules(settings))
 
     def set_state(self, name: str, state: OperatorState) -> None:
         """Drain or freeze an upstream, or take it back. Raises KeyError."""
@@ -282,6 +286,10 @@ class Pool:
     def _by_session(self, members: tuple[Member, ...], session_id: str) -> list[Member]:
         seed = session_id or f"{self._chance()}"
         return sorted(members, key=lambda one: (one.upstream.priority or 0, _score(seed, one.upstream)))
+
+
+def _rules(one: BreakerSettings) -> BreakerRules:
+    return BreakerRules(one.failures, one.rate, one.min_requests, one.window_s, one.pause_s, one.max_pause_s)
 
 
 def _willing(member: Member) -> bool:

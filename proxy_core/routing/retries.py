@@ -30,8 +30,12 @@ class RetryBudget:
     """Attempts beyond the first: at most a share of the requests of the last seconds, and a few always."""
 
     def __init__(self, share: float, *, window_s: float, clock: Callable[[], float]) -> None:
-        self._share = share
         self._clock = clock
+        self.use(share, window_s=window_s)
+
+    def use(self, share: float, *, window_s: float) -> None:
+        """Hold to this from now on; what was counted is forgotten."""
+        self._share = share
         self._count = SlidingCount(window_s)
 
     def request(self) -> None:

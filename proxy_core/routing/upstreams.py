@@ -8,6 +8,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from proxy_core.errors import UnknownUpstream
 from proxy_core.settings import Settings, Timeouts, UpstreamSettings
@@ -25,6 +26,7 @@ class Upstream(Struct, frozen=True):
     """What stands before the API's own path; often empty."""
     host_header: bytes
     timeouts: Timeouts
+    """The one thing of it that changes while traffic runs."""
     api_key: str | None = None
     ca_file: str | None = None
     proxy: str | None = None
@@ -69,6 +71,13 @@ class Upstreams:
         self._default: dict[Dialect, Upstream] = {}
         for one in self.by_name.values():
             self._default.setdefault(one.api, one)
+
+        self._on_usual_times = [self.by_name[name] for name, one in settings.upstreams.items() if one.timeouts is None]
+
+    def use(self, timeouts: Timeouts) -> None:
+        """Give later requests these times at every upstream that sets none of its own."""
+        for one in self._on_usual_times:
+            force_setattr(one, "timeouts", timeouts)
 
     def choose(self, endpoint: Endpoint) -> Choice:
         """The upstream for `endpoint`. Raises UnknownUpstream where none speaks its API."""

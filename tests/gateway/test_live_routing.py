@@ -11,6 +11,7 @@ import pytest
 
 from proxy_core.control.plane import ControlInvalid, ControlNotFound
 from proxy_core.errors import JournalUnavailable
+from proxy_core.settings import RoutingSettings
 from tests.conftest import StartGateway
 from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway.asking import CHAT, MESSAGES, OLLAMA_CHAT
@@ -245,3 +246,25 @@ async def test_routing_tells_what_was_decided_and_how_upstreams_fared(start: Any
     ]  # fmt: skip
     assert info.keywords == 1
     assert "internal" not in str(info)
+
+
+async def test_times_retries_and_breakers_change_while_traffic_runs(start: Any, upstream: FaultUpstream) -> None:
+    gateway = await start(retries={"max_attempts": 1})
+    running = gateway.runtime
+    upstream.faults.append(Fault(status=503))
+    assert await ask(gateway, "a") == "openai"
+    assert len(upstream.exchanges) == 1
+
+    def take(**routing: Any) -> None:
+        wanted = RoutingSettings.model_validate(routing)
+        running._take(gateway.settings.model_copy(update={"routing": wanted}))
+
+    take(retries={"max_attempts": 2, "same_upstream": True, "backoff_s": 0.001})
+    upstream.faults.append(Fault(status=503))
+    answer = await gateway.ask("POST", CHAT.path, CHAT.bytes())
+    assert (answer.status, len(upstream.exchanges)) == (200, 3)
+    take(timeouts={"first_byte_s": 0.05}, breaker={"failures": 1, "pause_s": 60})
+    upstream.faults.append(Fault(stall_after=-1))
+    answer = await gateway.ask("POST", CHAT.path, CHAT.bytes())
+    assert answer.status == 504
+    assert next(one for one in gateway.plane.routing().upstreams if one.name == "openai").breaker == "open"
