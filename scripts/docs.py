@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, SecretStr
@@ -20,7 +20,11 @@ from pydantic.fields import FieldInfo
 
 from luthien_tui import cli
 from proxy_core import settings_environment as environment
+from proxy_core.api.mcp_acts import acting_tools
+from proxy_core.api.mcp_reads import reading_tools
+from proxy_core.api.mcp_tools import McpTool
 from proxy_core.api.reference import api_reference
+from proxy_core.control.plane import ControlPlane
 from proxy_core.errors import ExitCode
 from proxy_core.policies import registry
 from proxy_core.policies.described import ParamDescription, PolicyDescription
@@ -291,6 +295,25 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def mcp_page() -> str:
+    """docs/mcp.md: written by hand, but for the tools between the marks."""
+    written = (DOCS / "mcp.md").read_text("utf-8")
+    before, _, rest = written.partition(REFERENCE_BEGINS)
+    _, _, after = rest.partition(REFERENCE_ENDS)
+    nothing = cast(ControlPlane, None)  # tools are described without being called
+    groups = {"They read:": reading_tools(nothing), "They act, with `control.mcp_write: true`:": acting_tools(nothing)}
+    parts = [REFERENCE_BEGINS, ""]
+    for title, tools in groups.items():
+        rows = [f"| `{tool.name}` | {_arguments(tool)} | {_cell(tool.meaning)} |" for tool in tools]
+        parts += [title, "", "| tool | takes | gives |", "|---|---|---|", *rows, ""]
+    return before + "\n".join(parts) + REFERENCE_ENDS + after
+
+
+def _arguments(tool: McpTool) -> str:
+    fields = tool.arguments.model_fields.items()
+    return ", ".join(f"`{name}`" if info.is_required() else f"[`{name}`]" for name, info in fields)
+
+
 def reasons_page() -> str:
     """docs/reasons.md."""
     lines = inspect.getsource(reasons).splitlines()
@@ -313,6 +336,7 @@ PAGES = {
     "cli.md": cli_page,
     "api.md": api_page,
     "policies.md": policies_page,
+    "mcp.md": mcp_page,
     "reasons.md": reasons_page,
 }
 

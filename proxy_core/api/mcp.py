@@ -16,7 +16,7 @@ from proxy_core import __version__
 from proxy_core.api.guard import Receive, Scope, Send
 from proxy_core.api.mcp_acts import acting_tools
 from proxy_core.api.mcp_reads import reading_tools
-from proxy_core.api.mcp_tools import McpTool, to_bounded_json
+from proxy_core.api.mcp_tools import UNTRUSTED, McpTool, to_bounded_json
 from proxy_core.api.operator import HEADER, operator_name
 from proxy_core.control.filters import FilterError
 from proxy_core.control.plane import ControlConflict, ControlInvalid, ControlNotFound, ControlPlane
@@ -67,7 +67,7 @@ def _server(tools: dict[str, McpTool]) -> Server[Any]:
     listed = [
         types.Tool(
             name=tool.name,
-            description=tool.description,
+            description=f"{tool.meaning} {UNTRUSTED}",
             input_schema=tool.arguments.model_json_schema(),
             annotations=types.ToolAnnotations(
                 read_only_hint=not tool.writes, destructive_hint=tool.writes, open_world_hint=False

@@ -158,8 +158,8 @@ class _Reads:
         )
 
     async def session(self, given: _Session, who: str) -> Any:
-        """One session turn by turn: what was said, the answers, tool calls with results and durations, policy marks, sub-
-        sessions. The latest turns, unless told otherwise."""
+        """One session turn by turn: what was said, the answers, tool calls with results and durations, policy marks,
+        sub-sessions. The latest turns, unless told otherwise."""
         return await self._session(given.session_id, after=given.after, before=given.before, limit=given.limit)
 
     async def session_events(self, given: _SessionEvents, who: str) -> Any:

@@ -37,7 +37,7 @@ class McpTool(Struct, frozen=True):
     """One tool."""
 
     name: str
-    description: str
+    meaning: str
     arguments: type[Given]
     run: Callable[[Any, str], Awaitable[Any]]
     """Takes the arguments and who asks; gives what becomes JSON."""
@@ -52,7 +52,7 @@ def tool(
     writes: bool = False,
 ) -> McpTool:
     """A tool that is described by the docstring of `run`."""
-    return McpTool(name, f"{' '.join((run.__doc__ or '').split())} {UNTRUSTED}", arguments, run, writes)
+    return McpTool(name, " ".join((run.__doc__ or "").split()), arguments, run, writes)
 
 
 def to_bounded_json(value: Any) -> str:

@@ -7,10 +7,12 @@ nothing foreign ever runs beside the token.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple, cast
 
+from proxy_core.control import filters, session_filters
+from proxy_core.control.filter_language import FilterField
 from proxy_core.control.plane import ControlPlane
 
 
@@ -92,6 +94,15 @@ def _parts(document: dict[str, Any]) -> Iterator[Part]:
         for method in _METHODS:
             if method in methods:
                 yield from _route(document, path, method, methods[method])
+    yield Part("h2", "Filters")
+    yield Part(
+        "p",
+        "Terms joined by `and`, `or`, `not` and parentheses; side by side is `and`, a bare word searches. "
+        "Text takes globs, numbers are compared and take units. Of transactions:",
+    )
+    yield _filter_fields(filters.FIELDS)
+    yield Part("p", "Of sessions:")
+    yield _filter_fields(session_filters.FIELDS)
     yield Part("h2", "Shapes")
     for name, schema in sorted(document["components"]["schemas"].items()):
         yield Part("h3", name)
@@ -101,6 +112,11 @@ def _parts(document: dict[str, Any]) -> Iterator[Part]:
             yield Part("p", f"One of {_type_of(schema)}.")
         else:
             yield _fields(schema)
+
+
+def _filter_fields(fields: Mapping[str, FilterField]) -> Part:
+    rows = [(f"`{field.name}`", field.meaning, f"`{field.example}`") for field in fields.values()]
+    return Part("table", rows=[("field", "meaning", "example"), *rows])
 
 
 def _route(document: dict[str, Any], path: str, method: str, route: dict[str, Any]) -> Iterator[Part]:

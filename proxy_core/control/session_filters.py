@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from proxy_core.control import filter_language
 from proxy_core.control.filter_language import FilterField, Kind, Language, Test
 from proxy_core.control.session_infos import SessionInfo
 
@@ -99,8 +98,3 @@ def has_tags(info: SessionInfo, wanted: Sequence[str]) -> bool:
         if name not in known or (colon and known[name] != value):
             return False
     return True
-
-
-def session_fields_table() -> str:
-    """The fields as a Markdown table, for the documentation."""
-    return filter_language.fields_table(FIELDS)
