@@ -64,16 +64,19 @@ class Player:
                 await self._pause(PAUSE_BETWEEN_STORIES_S)
             round_number += 1
 
-    async def play(self, story: Story, session: str, round_number: int = 1) -> None:
+    async def play(self, story: Story, session: str, round_number: int = 1, *, parent: str = "") -> None:
         """One conversation from its first message to its last. Raises aiohttp.ClientError where it cannot go on.
 
-        From the second round on its first message says which one it is, so that it is not taken for the one before.
+        From the second round on its first message says which one it is, so that it is not taken for the one before. `parent`:
+        the session that it is a sub-agent of.
         """
         headers = {"authorization": "Bearer demo", "user-agent": f"demo-{story.agent}/1.0"}
         if story.wire == "messages":
             headers = {"x-api-key": "demo", "anthropic-version": "2023-06-01", "user-agent": f"demo-{story.agent}/1.0"}
         if story.named:
             headers |= {"x-luthien-agent-id": story.agent, "x-luthien-session-id": session}
+            headers |= {"x-luthien-tags": story.tags} if story.tags else {}
+            headers |= {"x-luthien-parent-session-id": parent} if parent else {}
         history: list[dict[str, Any]] = []
         if story.first:
             await self._ask_first(story, headers)
@@ -101,7 +104,8 @@ class Player:
             for story in ALL_STORIES:
                 if story.name in handed:
                     helper = Player(self._http, Random(self._random.random()), self._pace)  # noqa: S311
-                    group.create_task(helper.play(story, session, round_number), name=f"demo-agent-{story.agent}")
+                    name = f"{session}/{story.name.removeprefix('sub-')}"
+                    group.create_task(helper.play(story, name, round_number, parent=session), name=f"demo-agent-{story.agent}")
 
     async def _ask(self, story: Story, headers: dict[str, str], history: list[dict[str, Any]], *, hang_up: bool) -> bool:
         """Ask until there is a whole answer; False where there is none. Raises aiohttp.ClientError where it cannot go on."""

@@ -67,6 +67,8 @@ class Story:
     """A path asked before the first turn, such as a list of models."""
     part_of: str = ""
     """The agent whose sub-agent plays it; such a story never starts on its own."""
+    tags: str = ""
+    """What an agent that says who it is says of the conversation, as `team:shop, ci`."""
     tools: dict[str, str] = field(default_factory=dict)
     """Name and description of each tool."""
 

@@ -19,6 +19,7 @@ _CODER = (
 
 FLAKY_TEST = Story(
     name="flaky-test",
+    tags="repo:shop, ci",
     agent="coder",
     wire="messages",
     model="claude-sonnet-5",
@@ -158,6 +159,7 @@ MIGRATION = Story(
 
 RESEARCH = Story(
     name="which-queue",
+    tags="topic:queues",
     agent="architect",
     wire="messages",
     model="claude-opus-5",

@@ -104,6 +104,7 @@ TUTOR = Story(
 
 SUPPORT = Story(
     name="ticket-88213",
+    tags="team:support, tier:gold",
     agent="support",
     wire="chat",
     model="gpt-4o-mini",

@@ -14,6 +14,7 @@ _OPS_TOOLS = {
 
 CHECKOUT_DOWN = Story(
     name="checkout-5xx",
+    tags="env:prod, severity:2",
     agent="ops",
     wire="messages",
     model="claude-sonnet-5",
@@ -157,6 +158,7 @@ _MAIL = (
 )
 MAIL_TRIAGE = Story(
     name="inbox-monday",
+    tags="team:office",
     agent="mail",
     wire="responses",
     model="gpt-5-mini",

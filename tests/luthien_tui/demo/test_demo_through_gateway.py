@@ -44,7 +44,8 @@ async def test_two_rounds_of_every_story(demo_gateway: RunningGateway) -> None:
                 await Player(http, Random(1), 0).play(story, f"{story.name}-{round_number}", round_number)
                 fresh = [row for row in await demo_gateway.rows() if row.transaction_id not in known]
                 known.update(row.transaction_id for row in fresh)
-                talked = {row.session_id for row in fresh if row.operation not in ("models", "count_tokens")}
+                own = [row for row in fresh if row.operation not in ("models", "count_tokens") and not row.parent_session]
+                talked = {row.session_id for row in own}
                 assert len(talked) == 1, f"{story.name} is one session"
                 assert talked != {""}
                 sessions[story.name] |= talked
@@ -53,7 +54,8 @@ async def test_two_rounds_of_every_story(demo_gateway: RunningGateway) -> None:
     assert {row.dialect for row in rows} == {"openai", "anthropic", "ollama"}
     assert {row.status for row in rows if row.status is not None and row.status >= 400} == {429, 500, 529}
     assert {"ok", "error", "truncated"} <= {row.outcome for row in rows} <= {"ok", "error", "truncated", "cancelled"}
-    assert {row.session_id for row in rows if row.agent.startswith("researcher")} <= sessions["which-queue"]
+    assert {row.parent_session for row in rows if row.agent.startswith("researcher")} == sessions["which-queue"]
+    assert ("team", "support") in {tag for row in rows for tag in row.tags}
     priced = [row for row in rows if row.outcome == "ok" and row.dialect != "ollama" and row.output_tokens]
     assert priced
     assert all(row.cost_usd for row in priced)
