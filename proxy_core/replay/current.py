@@ -15,6 +15,7 @@ from proxy_core.ids import new_ulid
 from proxy_core.replay.exchanges import Exchange
 
 HEADER = b"x-luthien-replay"
+MAX_WAIT_S = 3_600.0
 
 
 @dataclass
@@ -79,6 +80,11 @@ class Names:
 def current() -> Current | None:
     """What the running task replays."""
     return _current.get()
+
+
+def wait_s(recorded: float) -> float:
+    """A recorded pause as it is waited: times in recordings may say anything."""
+    return min(max(0.0, recorded), MAX_WAIT_S)
 
 
 def _is_id(text: str) -> bool:

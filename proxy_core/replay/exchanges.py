@@ -15,6 +15,10 @@ from proxy_core.interceptors.recording_format import Facts
 RawHeaders = list[tuple[bytes, bytes]]
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_METHOD = re.compile(r"[A-Za-z]{1,20}")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_IN_TARGETS = re.compile(rb"[\x00-\x20\x7f]")
 MAX_PIECES = 20_000
 """Pieces that a stream without recorded timing is cut into at most."""
 
@@ -94,6 +98,23 @@ class Exchange(Struct, kw_only=True):
     def name(self) -> str:
         """How people find it again."""
         return self.transaction_id or self.where
+
+
+def is_clean(header: tuple[bytes, bytes]) -> bool:
+    """Whether a recorded header can stand in a message without changing what follows."""
+    name, value = header
+    return _NAME.fullmatch(name) is not None and _NOT_IN_VALUES.search(value) is None
+
+
+def check(exchange: Exchange) -> None:
+    """Raise ValueError where an exchange could not stand in HTTP, so that it cannot be sent again."""
+    if _METHOD.fullmatch(exchange.method) is None:
+        raise ValueError(f"{exchange.method[:40]!r} is no HTTP method")
+    if not exchange.target.startswith(b"/") or _NOT_IN_TARGETS.search(exchange.target) is not None:
+        raise ValueError("the path and query of the request are not those of an HTTP request")
+    for answer in (exchange.client, exchange.upstream):
+        if answer is not None and not 200 <= answer.status <= 999:
+            raise ValueError(f"the status {answer.status} ends no answer")
 
 
 class Problem(Struct, frozen=True):

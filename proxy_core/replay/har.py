@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy_core.interceptors.recording_format import UnreadableRecord
-from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording
+from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording, check
 from proxy_core.wire.dialects import Operation, UnsafePath, find_endpoint
 
 _NOT_TRUE_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
@@ -36,6 +36,8 @@ def exchanges_of_har(content: bytes, file: str, found: Recording) -> None:
         where = f"{file}: entry {number}"
         try:
             exchange = _exchange(entry, where)
+            if exchange is not None:
+                check(exchange)
         except (UnreadableRecord, TypeError, ValueError) as error:
             found.problems.append(Problem(where, f"this entry cannot be read: {error}"))
             continue

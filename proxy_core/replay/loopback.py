@@ -12,8 +12,8 @@ import http
 from collections.abc import Callable
 
 from proxy_core.errors import UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamTLSError, UpstreamUnreachable
-from proxy_core.replay.current import HEADER, Current, current
-from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, pieces_of
+from proxy_core.replay.current import HEADER, Current, current, wait_s
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, is_clean, pieces_of
 from proxy_core.routing.transport import UpstreamResponse, UpstreamTransport
 from proxy_core.routing.upstreams import Upstream
 from proxy_core.wire.glance import glance
@@ -98,7 +98,7 @@ class Loopback:
         if self._speed is None or at_ms is None:
             return
         due = replayed.started + at_ms / 1e3 / self._speed
-        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        await asyncio.sleep(wait_s(due - asyncio.get_running_loop().time()))
 
 
 def _head(answer: Answered, *, chunked: bool, bodiless: bool, broken: bool) -> bytes:
@@ -106,7 +106,7 @@ def _head(answer: Answered, *, chunked: bool, bodiless: bool, broken: bool) -> b
         phrase = http.HTTPStatus(answer.status).phrase
     except ValueError:
         phrase = "Unknown"
-    headers: RawHeaders = [one for one in answer.headers if one[0] not in _FRAMING and _is_clean(one)]
+    headers: RawHeaders = [one for one in answer.headers if one[0] not in _FRAMING and is_clean(one)]
     if chunked:
         headers.append((b"transfer-encoding", b"chunked"))
     elif broken or bodiless:
@@ -116,12 +116,6 @@ def _head(answer: Answered, *, chunked: bool, bodiless: bool, broken: bool) -> b
         headers.append((b"content-length", b"%d" % len(answer.body)))
     lines = [f"HTTP/1.1 {answer.status} {phrase}".encode("ascii"), *map(b": ".join, headers), b"", b""]
     return b"\r\n".join(lines)
-
-
-def _is_clean(header: tuple[bytes, bytes]) -> bool:
-    """Whether a header of a recording can stand in a head without changing what follows."""
-    name, value = header
-    return bool(name) and not any(byte < 0x21 or byte in b'":' or byte > 0x7E for byte in name) and not set(value) & {0, 10, 13}
 
 
 class ReplayTransport(UpstreamTransport):

@@ -28,7 +28,7 @@ from proxy_core.interceptors.recording_format import (
     pairs_of,
     read_record,
 )
-from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording, carried_over
+from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording, carried_over, check
 from proxy_core.replay.har import exchanges_of_har
 from proxy_core.replay.pairing import Line, Pair, Pairing
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
@@ -123,7 +123,8 @@ def _take_pair(pair: Pair, found: Recording) -> None:
         return
     try:
         exchange = _exchange(asked, pair.asked.where)
-    except UnreadableRecord as error:
+        check(exchange)
+    except ValueError as error:
         _problem(found, pair.asked.where, str(error))
         return
     ended = pair.ended
@@ -133,7 +134,8 @@ def _take_pair(pair: Pair, found: Recording) -> None:
                 _add_response(exchange, ended.record)
             elif isinstance(ended.record, Error):
                 _add_error(exchange, ended.record)
-        except UnreadableRecord as error:
+            check(exchange)
+        except ValueError as error:
             _problem(found, ended.where, str(error))
             return
     found.exchanges.append(exchange)
@@ -142,15 +144,11 @@ def _take_pair(pair: Pair, found: Recording) -> None:
 def _exchange(asked: Request, where: str) -> Exchange:
     path, query = asked.path, asked.query
     if not path:
-        parts = urlsplit(asked.url)
+        parts = urlsplit(asked.url)  # raises ValueError
         path, query = parts.path, parts.query
-    if not path.startswith("/"):
-        raise UnreadableRecord("the request has no path")
     if not asked.format:
         path = quote(path, safe="/%:@!$&'()*+,;=~-._")  # Cylestio writes it decoded
     target = path.encode("latin-1", "replace") + (b"?" + query.encode("latin-1", "replace") if query else b"")
-    if any(byte <= 0x20 or byte == 0x7F for byte in target):
-        raise UnreadableRecord("the path or query of the request holds spaces or control characters")
     body = bytes_of(asked.body)
     return Exchange(
         where=where,

@@ -20,7 +20,7 @@ from proxy_core.control.plane import ControlConflict, ControlNotFound, HoldInfo
 from proxy_core.errors import UpstreamError
 from proxy_core.interceptors.recording_format import Facts, RecordedVerdict
 from proxy_core.replay.comparing import Difference, Outcome, compare, recorded
-from proxy_core.replay.current import HEADER, Current, Names
+from proxy_core.replay.current import HEADER, Current, Names, wait_s
 from proxy_core.replay.exchanges import Answered, Exchange
 from proxy_core.replay.loopback import Loopback, ReplayTransport
 from proxy_core.replay.restoring import as_recorded, client_headers, restored
@@ -171,7 +171,7 @@ class Replay:
         async def start_all() -> None:
             for number, exchange in enumerate(exchanges, 1):
                 if exchange.started_at is not None:
-                    await asyncio.sleep(max(0.0, begun + (exchange.started_at - first) / speed - loop.time()))
+                    await asyncio.sleep(wait_s(begun + (exchange.started_at - first) / speed - loop.time()))
                 task = spawn(self._one(number, exchange), name="replay one")
                 tasks.add(task)
                 task.add_done_callback(done.put_nowait)

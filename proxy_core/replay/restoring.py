@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from proxy_core.credentials import is_credential
 from proxy_core.detectors.secrets import REDACTED, is_secret_header
-from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, is_clean
 from proxy_core.wire.headers import HOP_BY_HOP
 
 _LETTERS = b"ReplayedStandIn0" * 6
@@ -75,15 +75,7 @@ def as_recorded(answer: Answered, exchange: Exchange, transaction_id: str) -> An
 def client_headers(headers: RawHeaders, *, live: bool) -> RawHeaders:
     """Recorded headers as they are sent again. Live, a credential that was taken out is left away, so that the upstream's own
     key takes its place."""
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _NOT_SENT
-        and name
-        and not set(value) & {0, 10, 13}
-        and not any(byte < 0x21 or byte in b'":' for byte in name)
-        and not (live and _is_taken_out(name, value))
-    ]
+    return [one for one in headers if one[0] not in _NOT_SENT and is_clean(one) and not (live and _is_taken_out(*one))]
 
 
 def stand_in_of(exchange: Exchange) -> bytes:

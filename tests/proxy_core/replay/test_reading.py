@@ -6,8 +6,12 @@ import base64
 import gzip
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors.recording_format import Request, Response, UpstreamAnswer, body_of, write_record
@@ -201,3 +205,34 @@ def test_pieces_without_times_are_events_and_keep_what_was_recorded() -> None:
     assert pieces_of(begun) == [(4, 10.0), (9, 20.0), (18, 30.0), (27, 40.0), (31, 50.0)]
     assert pieces_of(Answered(status=200, body=b"{}")) == [(2, None)]
     assert pieces_of(Answered(status=200)) == []
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_stands_in_a_recording_it_is_read_or_named(data: st.DataObject) -> None:
+    """Lines with bytes changed, fields of other types, records out of place: nothing raises, nothing is lost unsaid."""
+    records: list[dict[str, Any]] = [
+        asked("/v1/messages", messages("hi", stream=True)),
+        told(anthropic_stream("x"), end=0.1, took_ms=100, stream=True),
+        json.loads(write_record(Request(format=1, transaction_id="t", path="/v1/models"))),
+        json.loads(write_record(Response(format=1, transaction_id="t", status_code=200, body=body_of(b"{}")))),
+    ]
+    for record in records:
+        for name in data.draw(st.sets(st.sampled_from(sorted(record)), max_size=2)):
+            record[name] = data.draw(st.sampled_from([None, -1, 99, 1e400, "", "\r\nx: y", [], {}, [["a"]], {"size": -1}]))
+    lines = [json.dumps(record).encode() for record in records]
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, 3))
+        at = data.draw(st.integers(0, len(lines[place])))
+        lines[place] = lines[place][:at] + data.draw(st.binary(max_size=4)) + lines[place][at:]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "r.jsonl"
+        file.write_bytes(b"\n".join(lines))
+
+        found = read_recordings([file])
+
+        for one in found.exchanges:
+            assert one.target.startswith(b"/")
+            assert pieces_of(one.upstream) is not None if one.upstream is not None else True
+        assert len(found.problems) + 2 * len(found.exchanges) >= 2
+        assert all(one.where.startswith(str(file)) and one.message for one in found.problems)

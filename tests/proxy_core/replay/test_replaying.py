@@ -237,6 +237,20 @@ async def test_the_journal_replays_too(upstream: FaultUpstream, tmp_path: Path) 
     assert [differences(one)["text"][1] for one in other[:4]] == [TEXT] * 4
 
 
+async def test_headers_that_would_split_a_message_are_left_away(tmp_path: Path) -> None:
+    ask = asked("/v1/chat/completions", chat("hi"), provider="openai")
+    ask["headers"] |= {"x-a": "b\r\n\r\nGET /evil HTTP/1.1\r\nhost: x", "x b": "c", "": "d", "x-ü": "e", "x-c": "☃"}
+    answer = told(chat_answer("hello"), end=0.1, took_ms=1)
+    answer["headers"] |= {"x-evil": "a\r\n\r\nHTTP/1.1 200 OK", "transfer-encoding": "chunked", "content-length": "4"}
+
+    (one,) = await replayed(read_recordings([write_lines(tmp_path / "r.jsonl", ask, answer)]), tmp_path / "b")
+
+    assert one.differences == []
+    assert one.outcome is not None
+    assert one.outcome.answer is not None
+    assert one.outcome.answer.header(b"x-evil") == b""
+
+
 async def test_recorded_times_are_kept_and_overlap(tmp_path: Path) -> None:
     answer = told(chat_answer("hello"), end=0.4, took_ms=400)
     lines = [asked("/v1/chat/completions", chat("hi"), provider="openai", at=at) for at in (0.0, 0.1)]
