@@ -18,7 +18,7 @@ from proxy_core.sessions.identity import agent_in_headers, names_nothing, sessio
 from proxy_core.sessions.known_sessions import MAX_REPLIES, TAIL_MESSAGES, KnownSessions, Session
 from proxy_core.sessions.lineage import RunningCalls, SideOpenings, parent_in_headers
 from proxy_core.sessions.prompts import NO_PROMPT, Prompt, Prompts
-from proxy_core.sessions.replies import NOTHING_SAID, call_ids, is_reply, said_in_answer, said_in_history
+from proxy_core.sessions.replies import NOTHING_SAID, call_ids, given, is_reply, said_in_answer, said_in_history
 from proxy_core.wire.conversation import Block, ToolCallBlock
 from proxy_core.wire.glance import Glance
 
@@ -280,13 +280,15 @@ class SessionDetector:
         """Another session that waits for just this: it was answered with what follows its tip, and has not gone on yet."""
         known = self._known
         while (place := known.furthest(chain, place - 1)) >= 0:
-            said: frozenset[int] | None = None
-            for twin in reversed(known.at(chain[place])):
-                if twin is session or twin.forgotten or twin.tip != chain[place] or not twin.replies or twin.head != prompt.head:
-                    continue
-                if said is None:
-                    said = said_in_history(history[len(history) - len(chain) + place + 1 :])
-                if not said.isdisjoint(twin.replies):
+            point = chain[place]
+            waiting = [
+                twin
+                for twin in known.at(point)
+                if twin is not session and not twin.forgotten and twin.tip == point and twin.replies and twin.head == prompt.head
+            ]
+            if waiting:
+                twin = _answered_so(waiting, said_in_history(history[len(history) - len(chain) + place + 1 :]))
+                if twin is not None:
                     return twin, place
         return None
 
@@ -306,14 +308,12 @@ class SessionDetector:
         fresh = [session for session in sessions if now - session.seen <= self._ttl_s] or sessions
         same = [session for session in fresh if session.head in (prompt.head, UNKNOWN_HEAD)]
         said = said_in_history(following)
+        told = _answered_so([session for session in same or fresh if session.tip == point], said)
+        if told is not None:
+            return told
         if not same:
             # Another agent: only the session's own words show that it is the same conversation.
-            told = [session for session in fresh if session.root != point or not said.isdisjoint(session.replies)]
-            return told[-1] if told else None
-        told = [session for session in same if session.tip == point and not said.isdisjoint(session.replies)]
-        if told:
-            # Of twins that were answered alike the latest: those before it were left after their first answer.
-            return told[-1]
+            return next((session for session in reversed(fresh) if session.root != point), None)
         waiting = [session for session in same if session.tip == point]
         return ([one for one in waiting if not one.pending] or waiting or same)[0]
 
@@ -338,8 +338,10 @@ class SessionDetector:
                 if theirs != ours:
                     break
                 common += 1
-            said = said_in_history(history[len(history) - len(steady) + place + 1 :]) if session.replies else frozenset()
-            if common + (not said.isdisjoint(session.replies)) >= self._min_common:
+            if common and session.replies:
+                following = history[len(history) - len(steady) + place + 1 :]
+                common += given(said_in_history(following), session.replies)
+            if common >= self._min_common:
                 return session, place
         return None
 
@@ -420,3 +422,16 @@ class SessionDetector:
                 session.tail = hashed.steady[-TAIL_MESSAGES:]
                 known.ended_with(session.tail[-1], session)
         return point
+
+
+def _answered_so(sessions: Sequence[Session], said: Sequence[int]) -> Session | None:
+    """The session that was answered with most of what `said` tells of.
+
+    Of several that were answered alike the latest: those before it were left after their answer.
+    """
+    best, most = None, 1
+    for session in sessions:
+        count = given(said, session.replies)
+        if count >= most:
+            best, most = session, count
+    return best

@@ -53,14 +53,14 @@ def call_ids(entry: memoryview) -> list[str]:
     return [one.decode("ascii") for one in found]
 
 
-def said_in_history(entries: Sequence[memoryview]) -> frozenset[int]:
+def said_in_history(entries: Sequence[memoryview]) -> list[int]:
     """The forms of the reply with which these entries begin: of the first entry, of the first two, and so on.
 
     One answer may come back as several entries, and several answers may follow one another. Empty where they begin with none.
     """
     texts: list[str] = []
     calls: list[tuple[str, bytes]] = []
-    forms = set()
+    forms: list[int] = []
     for entry in entries[:MAX_ENTRIES]:
         try:
             message = _decode(entry)
@@ -68,9 +68,16 @@ def said_in_history(entries: Sequence[memoryview]) -> frozenset[int]:
             break
         if not isinstance(message, dict) or not _said_by_model(message, texts, calls):
             break
-        forms.add(_form(texts, calls))
-    forms.discard(NOTHING_SAID)
-    return frozenset(forms)
+        forms.append(_form(texts, calls))
+    return forms
+
+
+def given(said: Sequence[int], replies: Sequence[int]) -> int:
+    """How many of the entries that `said` tells of were one of these replies; 0 where none was."""
+    for count in range(len(said), 0, -1):
+        if said[count - 1] != NOTHING_SAID and said[count - 1] in replies:
+            return count
+    return 0
 
 
 def _said_by_model(message: dict[str, Any], texts: list[str], calls: list[tuple[str, bytes]]) -> bool:

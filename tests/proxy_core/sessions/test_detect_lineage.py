@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proxy_core.sessions.talk import Talk, assistant, call, system, tool, user
+from proxy_core.sessions.detector import Belonging
+from tests.proxy_core.sessions.talk import Message, Talk, assistant, call, system, tool, user
 
 TITLE = system("You are a title generator. You output ONLY a thread title.")
 AGENT = system("You are a coding agent.")
@@ -91,11 +92,14 @@ def test_another_agent_with_the_same_opening_is_no_side_request() -> None:
 @pytest.mark.parametrize("title_first", [True, False])
 def test_a_title_belongs_to_the_conversation_that_it_quotes(title_first: bool) -> None:
     talk = Talk()
-    asked = [
-        lambda: talk.chat(TITLE, user("Generate a title for this conversation:\n"), user("what files are here?")),
-        lambda: talk.chat(AGENT, user("what files are here?"), tools=[{"type": "function"}]),
-    ]
-    told = [ask() for ask in (asked if title_first else reversed(asked))]
+
+    def title() -> Belonging:
+        return talk.chat(TITLE, user("Generate a title for this conversation:\n"), user("what files are here?"))
+
+    def turn() -> Belonging:
+        return talk.chat(AGENT, user("what files are here?"), tools=[{"type": "function"}])
+
+    told = [title(), turn()] if title_first else [turn(), title()]
     assert told[0].session_id == told[1].session_id
     assert (told[0].link, told[1].link) == ("new", "inferred")
     assert [one.side for one in told] == [title_first, not title_first]
@@ -159,7 +163,7 @@ def test_a_history_said_in_another_dialect_is_known_by_its_calls() -> None:
     talk = Talk()
     first = talk.chat(user("Weather?"))
     talk.answer(first, calls=[call("weather", "{}", "call_gKnoVx3jEQlwl5zC2TbCdVHW")])
-    items = [
+    items: list[Message] = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
         {"type": "function_call", "call_id": "call_gKnoVx3jEQlwl5zC2TbCdVHW", "name": "weather", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_gKnoVx3jEQlwl5zC2TbCdVHW", "output": "rain"},
