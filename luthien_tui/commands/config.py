@@ -1,4 +1,4 @@
-"""`luthien config show`: every setting, its value and where it came from, what operators have set for policies included."""
+"""`luthien config show`: every setting, its value and where it came from, what operators have set included."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Row(Struct, frozen=True):
 
 def print_settings(loaded: LoadedSettings, *, as_json: bool) -> None:
     """Print the effective settings to stdout; secrets say only that they are set."""
-    held, unknown = _set_by_operators(loaded)
-    rows = [*_plain_rows(loaded), *_policy_rows(loaded, held)]
-    warnings = [*loaded.warnings, *unknown]
+    held, remarks = _set_by_operators(loaded)
+    rows = [*_plain_rows(loaded, held.routing), *_policy_rows(loaded, held.policies)]
+    warnings = [*loaded.warnings, *remarks]
     if as_json:
         print(json.dumps({"settings": {row.path: _as_json(row) for row in rows}, "warnings": warnings}, indent=2))
         return
@@ -89,7 +89,7 @@ def _text(value: Any) -> str:
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _plain_rows(loaded: LoadedSettings) -> Iterator[Row]:
+def _plain_rows(loaded: LoadedSettings, routing: dict[str, tuple[Any, str]]) -> Iterator[Row]:
     """Everything but policies; of their lists only that they are empty, where they are."""
     tree = shown(loaded.settings)
     if tree["data_dir"] is None:
@@ -98,7 +98,9 @@ def _plain_rows(loaded: LoadedSettings) -> Iterator[Row]:
         if tree[name]:
             del tree[name]
     for path, value in flat(tree).items():
-        yield Row(path, value, loaded.origins.get(path, DEFAULT))
+        origin = loaded.origins.get(path, DEFAULT)
+        set_to = routing.get(path)
+        yield Row(path, value, origin) if set_to is None else Row(path, *set_to, (value, origin))
 
 
 def _policy_rows(loaded: LoadedSettings, held: dict[str, Held]) -> Iterator[Row]:
@@ -156,24 +158,33 @@ def _effective(one: PolicySettings, settings: Settings) -> tuple[dict[str, Any],
 # -- operators --------------------------------------------------------------------------------------------------------
 
 
-def _set_by_operators(loaded: LoadedSettings) -> tuple[dict[str, Held], list[str]]:
-    """What operators have set for policies and what still holds of it, by name; and why it is not known, if it is not."""
+class _Set(Struct, frozen=True):
+    """What operators have set and what still holds of it."""
+
+    policies: dict[str, Held] = {}
+    """By the policy's name."""
+    routing: dict[str, tuple[Any, str]] = {}
+    """Value and origin, by dotted path."""
+
+
+def _set_by_operators(loaded: LoadedSettings) -> tuple[_Set, list[str]]:
+    """What operators have set; and what else they want, or why it is not known."""
     settings = loaded.settings
-    if not settings.policies and not settings.chains:
-        return {}, []
     from luthien_tui.commands.log import store_url
 
     url = store_url(settings)
     if settings.journal.database_url is None and not (data_dir_path(settings) / "luthien.db").is_file():
-        return {}, []
+        return _Set(), []
     try:
-        return asyncio.run(_read_journal(url, settings)), []
+        return asyncio.run(_read_journal(url, settings))
     except StoreError as fault:
-        return {}, [f"what operators have set for policies is not known: {fault}"]
+        return _Set(), [f"what operators have set is not known: {fault}"]
 
 
-async def _read_journal(url: str, settings: Settings) -> dict[str, Held]:
-    from proxy_core.control.overrides import recorded_overrides
+async def _read_journal(url: str, settings: Settings) -> tuple[_Set, list[str]]:
+    from proxy_core.control.overrides import moment, recorded_overrides
+    from proxy_core.control.route_book import RULES, UPSTREAM, forced_by, set_by
+    from proxy_core.control.route_params import still_held
     from proxy_core.journal.rows import HASH_BYTES
     from proxy_core.journal.store import JournalStore
 
@@ -181,9 +192,23 @@ async def _read_journal(url: str, settings: Settings) -> dict[str, Held]:
     try:
         key = await store.hash_key() or b""
         recorded = await store.latest_policy_overrides()
+        routing = await store.latest_routing_overrides()
     finally:
         await store.close()
     holding, _ = recorded_overrides(
         recorded, settings, lambda content: blake2b(content, digest_size=HASH_BYTES, key=key).digest()
     )
-    return holding
+    found: dict[str, tuple[Any, str]] = {}
+    if (rules := routing.get(RULES)) is not None:
+        who, at_ns = set_by(rules)
+        origin = f"operator {who} at {moment(at_ns)}"
+        kept = still_held(settings.routing, rules.override.get("params") or {}, rules.override.get("over") or {})
+        found = {f"routing.{name}": (value, origin) for name, value in kept.items()}
+    remarks = []
+    if (forced := forced_by(routing)) is not None:
+        remarks.append(f"every request is kept local, as {forced.who} said")
+    for name in settings.upstreams:
+        one = routing.get(f"{UPSTREAM}{name}")
+        if one is not None and one.override.get("state") in ("drained", "frozen"):
+            remarks.append(f"upstream {name} is {one.override['state']}, as {one.who} said")
+    return _Set(holding, found), remarks

@@ -24,12 +24,12 @@ from proxy_core.control.feed import Feed
 from proxy_core.control.finishing import to_the_end
 from proxy_core.control.overrides import in_words, moment
 from proxy_core.control.plane import ControlInvalid, ControlNotFound
-from proxy_core.control.route_params import changed, route_params, value_of
+from proxy_core.control.route_params import changed, route_params, still_held, value_of
 from proxy_core.control.route_stats import RouteStats
 from proxy_core.control.route_what_if import Prices, RouteWhatIf
 from proxy_core.control.routing_infos import RoutingInfo, UpstreamInfo, WhatIf
 from proxy_core.errors import ConfigurationError, JournalUnavailable
-from proxy_core.journal.control_reads import ROUTING
+from proxy_core.journal.control_reads import ROUTING, RecordedRouting
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import ChangeSource, ControlChange
 from proxy_core.routing.health import HealthView, OperatorState
@@ -194,9 +194,8 @@ class RouteBook:
         """Put in force what operators had set before the last end, as far as it still holds."""
         recorded = await self._journal.store.latest_routing_overrides()
         held = recorded.get(RULES)
-        said = [one for one in (held, recorded.get(FORCED)) if one is not None and "force_local" in one.override]
-        forced = max(said, key=lambda one: one.at_ns, default=None)
-        is_forced = forced is not None and forced.override["force_local"] is True
+        forced = forced_by(recorded)
+        is_forced = forced is not None
         rules: _Set | None = None
         present = self._configured
         params = held.override.get("params") if held is not None else None
@@ -205,12 +204,13 @@ class RouteBook:
             if not isinstance(over, dict):  # recorded before it was told of what lies below
                 over = {name: value_of(self._configured, name) for name in params} if held.declared == self._declared() else {}
             present, kept = self._laid_over(self._configured, params, over)
-            rules = _Set(kept, held.who, held.at_ns) if kept else None
+            set_then = _Set(params, *set_by(held))
+            rules = replace(set_then, value=kept) if kept else None
             if kept:
-                log.info("routing is set by %s: %s", held.who, in_words({}, kept))
+                log.info("routing is set by %s: %s", set_then.who, in_words({}, kept))
             if len(kept) < len(params):
-                await self._end_overrides(params, kept, present, held.who, "luthien", "start", is_forced)
-        if forced is not None and is_forced:
+                await self._end_overrides(set_then, kept, present, "luthien", "start", is_forced)
+        if forced is not None:
             log.warning("every request is kept local, as %s said; nothing goes to a cloud until that is taken back", forced.who)
         self._put_in_force(present, rules, is_forced)
         for name in self._names:
@@ -250,7 +250,7 @@ class RouteBook:
             if taken and rules is not None:
                 log.info("routing: what %s set lies over the configuration: %s", rules.who, in_words({}, kept))
             if taken and before is not None and len(kept) < len(params):
-                await self._end_overrides(params, kept, present, before.who, who, "file", self._forced)
+                await self._end_overrides(before, kept, present, who, "file", self._forced)
 
     async def remember(self) -> None:
         """Take up the figures of the hour before this gateway began, as far as a bounded look into the journal tells them."""
@@ -274,8 +274,7 @@ class RouteBook:
         self, configured: RoutingSettings, params: Mapping[str, Any], over: Mapping[str, Any]
     ) -> tuple[RoutingSettings, dict[str, Any]]:
         """The configuration with what operators have set, as far as it says of that what it said then; and what that is."""
-        kept = {name: value for name, value in params.items() if name in over and over[name] == value_of(configured, name)}
-        kept = {name: value for name, value in kept.items() if value != value_of(configured, name)}
+        kept = still_held(configured, params, over)
         while True:
             try:
                 return changed(configured, kept, self._names), kept
@@ -286,20 +285,19 @@ class RouteBook:
 
     async def _end_overrides(
         self,
-        params: Mapping[str, Any],
+        before: _Set,
         kept: dict[str, Any],
         present: RoutingSettings,
-        who_set: str,
         who: str,
         source: ChangeSource,
         forced: bool,
     ) -> None:
         """Say and record that the configuration holds again where an operator had set something."""
-        ended = {name: value for name, value in params.items() if name not in kept}
+        ended = {name: value for name, value in before.value.items() if name not in kept}
         now = {name: value_of(present, name) for name in ended}
-        log.warning("routing: the configuration holds, not what %s set: %s", who_set, in_words(ended, now))
+        log.warning("routing: the configuration holds, not what %s set: %s", before.who, in_words(ended, now))
         digest = replace(rules_of(present), force_local=forced).digest
-        override = {"force_local": forced} | _override(kept, self._configured)
+        override = {"force_local": forced, "set_by": before.who, "set_at_ns": before.at_ns} | _override(kept, self._configured)
         try:
             told = self._record(RULES, who, source, self._clock_ns(), ended, now, override, digest)
             await asyncio.wait_for(told, RECORD_S)
@@ -353,3 +351,15 @@ class RouteBook:
 def _override(kept: dict[str, Any], configured: RoutingSettings) -> dict[str, Any]:
     """What is recorded of what operators have set: the values, and what the configuration says below each."""
     return {"params": kept, "over": {name: value_of(configured, name) for name in kept}}
+
+
+def set_by(recorded: RecordedRouting) -> tuple[str, int]:
+    """Who set the rules that are recorded, and when, in Unix nanoseconds."""
+    return str(recorded.override.get("set_by", recorded.who)), int(recorded.override.get("set_at_ns", recorded.at_ns))
+
+
+def forced_by(recorded: Mapping[str, RecordedRouting]) -> RecordedRouting | None:
+    """The latest word on what stays local, where it is that everything does."""
+    said = [one for one in map(recorded.get, (RULES, FORCED)) if one is not None and "force_local" in one.override]
+    latest = max(said, key=lambda one: one.at_ns, default=None)
+    return latest if latest is not None and latest.override["force_local"] is True else None

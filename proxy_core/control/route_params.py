@@ -75,6 +75,15 @@ def value_of(routing: RoutingSettings, name: str) -> Any:
     return found
 
 
+def still_held(configured: RoutingSettings, params: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """What operators have set, as far as the configuration says of it what it said then (`over`), and that is another value."""
+    return {
+        name: value
+        for name, value in params.items()
+        if name in _KNOBS and name in over and over[name] == value_of(configured, name) != value
+    }
+
+
 def differing(before: RoutingSettings, after: RoutingSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is not the same, of each side, by dotted names; of keywords only how many there are, because they are secrets."""
     old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))

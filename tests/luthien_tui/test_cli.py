@@ -266,4 +266,4 @@ def test_config_show_needs_no_journal(tmp_path: Path) -> None:
     (tmp_path / "data" / "luthien.db").write_text("no database")
     result = luthien(tmp_path, "config", "show", "--config", "c.yaml")
     assert result.returncode == 0
-    assert "warning: what operators have set for policies is not known: " in result.stdout
+    assert "warning: what operators have set is not known: " in result.stdout

@@ -100,3 +100,15 @@ async def test_a_gateway_that_runs_is_asked_for_the_rules_in_force(start_gateway
     other = await asked("explain", "--prompt", "short")
     assert other.stdout.startswith("openai (https://api.openai.com)")
     assert "is another folder's and was not asked" in other.stderr
+
+
+async def test_config_show_tells_what_operators_have_set_of_routing(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    await gateway.plane.set_routing({LENGTH: 50}, who="ann")
+    await gateway.plane.force_local(True, who="bob")
+    shown = await asyncio.to_thread(luthien, gateway.data_dir, "config", "show", "--json", "--data-dir", ".")
+    found = json.loads(shown.stdout)
+    rule = found["settings"][f"routing.{LENGTH}"]
+    assert (rule["value"], rule["configured"]) == (50, {"value": None, "origin": "default"})
+    assert rule["origin"].startswith("operator ann at ")
+    assert found["warnings"] == ["every request is kept local, as bob said"]

@@ -12,7 +12,7 @@ import pytest
 from proxy_core.control.config_watch import ConfigWatch
 from proxy_core.control.feed import Feed
 from proxy_core.control.policy_book import PolicyBook
-from proxy_core.control.route_book import RouteBook
+from proxy_core.control.route_book import RouteBook, set_by
 from proxy_core.errors import JournalUnavailable
 from proxy_core.journal.journal import Journal
 from proxy_core.policies.stats import PolicyStats
@@ -283,6 +283,7 @@ async def test_what_an_operator_set_lies_over_the_file_until_that_says_otherwise
     assert watched.routes.info().source.startswith("operator ann at "), "the other threshold is still hers"
     recorded = await watched.journal.store.latest_routing_overrides()
     assert recorded["routing"].override["params"] == {"cost.chars_per_token": 3}
+    assert set_by(recorded["routing"])[0] == "ann"
 
 
 async def test_a_changed_file_of_rules_is_taken_in_by_itself(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
