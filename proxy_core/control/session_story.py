@@ -79,7 +79,7 @@ class Story:
         self._ended: dict[str, float] = {}
         """When the transactions of open calls had answered, in Unix seconds."""
         self.system = ""
-        """The system prompt of the first request that had one."""
+        """The system prompt of the first turn that had one."""
 
     def tell(self, recorded: RecordedTurn) -> Turn:
         """The next request as a turn. Results that it brings are written into the calls of earlier turns."""
@@ -106,7 +106,9 @@ class Story:
             messages, kind = list(conversation.messages), None
         else:
             messages, kind = self._news(turn, codec, operation, seen, where, answer)
-        if not self.system:
+        if turn.kind == "side":
+            turn.dropped = 0  # it takes nothing back
+        elif not self.system:
             self.system = system_text(codec, operation, seen, messages)
         if turn.known == 0:
             while messages and messages[0].role in _INSTRUCTING:
