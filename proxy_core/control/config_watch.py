@@ -21,6 +21,7 @@ from proxy_core.control.policy_book import PolicyBook
 from proxy_core.control.route_book import RouteBook
 from proxy_core.control.route_params import differing
 from proxy_core.errors import ConfigurationError, LuthienError
+from proxy_core.interceptors.registry import check_interceptors
 from proxy_core.policies import local_files
 from proxy_core.policies.masking import masked
 from proxy_core.settings import Section, Settings
@@ -123,6 +124,8 @@ class ConfigWatch:
 
     async def _take(self, loaded: LoadedSettings) -> None:
         wanted, present = loaded.settings, self._book.settings
+        if wanted.interceptors != self._waits_for_start.interceptors:
+            check_interceptors(wanted)
         live = _with_live(present, wanted)
         others = {
             section: (_shown(getattr(present, section)), _shown(getattr(live, section)))

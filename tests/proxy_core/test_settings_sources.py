@@ -266,14 +266,16 @@ def test_origins_cover_every_setting(tmp_path: Path) -> None:
             assert ".".join(place) in origins
 
 
+KEYS = ["server", "port", "workers", "upstreams", "openai", "api", "routing", "policy_file", "interceptors", "config", "logging"]
+KEYS += ["llm", "type", "base_url", "timeout", "max_retries", "session", "max_sessions", "enabled", "live_trace"]
+KEYS += ["session_completion_timeout"]
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),
         lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.text(max_size=8) | st.sampled_from(["server", "port", "upstreams", "openai", "api"]), inner, max_size=3
-            )
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.sampled_from(KEYS), inner, max_size=3)
         ),
     )
 )

@@ -147,6 +147,10 @@ async def test_a_file_that_is_gone_stays_in_force(watched: Watched, caplog: pyte
             FIRST + "  - use: string_replacement\n    params: {replacements: [[a, b]]}\n",
             "policies[1].name (file luthien.yaml:5): ",
         ),
+        (
+            FIRST + "interceptors: [{type: printr}]\n",
+            "interceptors[0].type (file luthien.yaml:5): no interceptor has the type 'printr'",
+        ),
         (FIRST + "    mood: x\n", "unknown setting policies[0].mood (file luthien.yaml:5); did you mean mode?"),
     ],
 )
