@@ -42,9 +42,17 @@ OWN_PATHS = frozenset(
 
 
 def data_plane(
-    *, gateway: Gateway, mesh: PolicyMesh, metrics: GatewayMetrics, state: Callable[[], GatewayState], settings: Settings
+    *,
+    gateway: Gateway,
+    mesh: PolicyMesh,
+    metrics: GatewayMetrics,
+    state: Callable[[], GatewayState],
+    settings: Callable[[], Settings],
 ) -> ASGIApp:
-    """The whole data plane: a plain ASGI callable, because one Starlette route costs more than finding the endpoint."""
+    """The whole data plane: a plain ASGI callable, because one Starlette route costs more than finding the endpoint.
+
+    `settings` gives the configuration as far as it is in force.
+    """
 
     async def health(request: Request) -> Response:
         now = state()
@@ -77,7 +85,7 @@ def data_plane(
         return Response(metrics.exposition(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
     async def config(request: Request) -> Response:
-        return JSONResponse(shown_settings(settings))
+        return JSONResponse(shown_settings(settings()))
 
     async def root(request: Request) -> Response:
         return PlainTextResponse(f"luthien {__version__}: point an OpenAI SDK at /v1, an Anthropic or Ollama client here\n")
@@ -121,6 +129,7 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
         one["api_keys"] = ["[set]"] * len(one["api_keys"])
         if one["proxy"]:
             one["proxy"] = "[set]"
+    tree["routing"]["sensitivity"]["keywords"] = ["[set]"] * len(settings.routing.sensitivity.keywords)
     for one in tree["keys"].values():
         one.update({name: "[set]" for name in ("key", "sha256") if one[name] is not None})
     for chain in (tree["policies"], *(one["policies"] for one in tree["chains"])):

@@ -288,7 +288,10 @@ class GatewayRuntime:
             settings=settings,
             keys=self._keys,
         )
-        app = data_plane(gateway=self._gateway, mesh=mesh, metrics=self._metrics, state=self._state, settings=settings)
+        policies = self._policies
+        app = data_plane(
+            gateway=self._gateway, mesh=mesh, metrics=self._metrics, state=self._state, settings=lambda: policies.settings
+        )
         if self._front is not None:
             app = self._front(app)
         protocol = type("Ingress", (IngressProtocol,), {"settings": settings.server})

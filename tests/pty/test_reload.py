@@ -115,6 +115,9 @@ async def test_a_changed_file_changes_routing_by_itself_and_a_bad_one_does_not(
         await gateway.logs("luthien.yaml changed routing: ")
         found = await rules(gateway.port)
         assert (found["sensitivity_keyword_count"], found["cost_max_prompt_length_for_local"]) == (2, 7)
+        async with client.get(f"http://127.0.0.1:{gateway.port}/config") as answer:
+            shown = await answer.json()
+        assert shown["routing"]["sensitivity"]["keywords"] == ["[set]", "[set]"]
         file.write_text("routing:\n  sensitivity: {keywords: [a]}\n  coast: {max_prompt_length_for_local: 7}\n")
         said = await gateway.logs("was not taken")
         assert "unknown setting routing.coast (file luthien.yaml:3); did you mean cost?" in said
