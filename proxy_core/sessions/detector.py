@@ -136,7 +136,7 @@ class SessionDetector:
         return Belonging(session.name, agent, told.predecessor, point, hashed.entries, session.parent, told.link, prompt.side)
 
     def answered(
-        self, session_id: str, response_id: str, *, point: bytes = b"", blocks: Iterable[Block] = (), failed: bool = False
+        self, session_id: str, response_id: str, *, point: bytes = b"", blocks: Sequence[Block] = (), failed: bool = False
     ) -> None:
         """Remember how the request that reached `point` was answered: what a later request continues, and by which id.
 
@@ -150,17 +150,17 @@ class SessionDetector:
         if response_id:
             self._known.gave(response_id, session)
         session.failed = failed
-        if failed:
+        if failed or not blocks:
             return
-        said = said_in_answer(blocks)
-        if said == NOTHING_SAID:
-            return
+        calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
         if point and session.tip == point and len(session.replies) < MAX_REPLIES:
-            session.replies += (said,)
-        for block in blocks:
-            if isinstance(block, ToolCallBlock) and MIN_CALL_ID <= len(block.call_id) <= MAX_CALL_ID:
-                self._known.calls(block.call_id, session)
-        if self._calls.started(session.name, blocks, self._clock()):
+            said = said_in_answer(blocks, calls)
+            if said != NOTHING_SAID:
+                session.replies += (said,)
+        for call in calls:
+            if MIN_CALL_ID <= len(call.call_id) <= MAX_CALL_ID:
+                self._known.calls(call.call_id, session)
+        if calls and self._calls.started(session.name, calls, self._clock()):
             session.calls = True
 
     def recall(self, points: Iterable[KnownPoint]) -> None:

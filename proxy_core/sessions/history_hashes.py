@@ -22,6 +22,8 @@ LARGE_BYTES = 12_000
 """Smaller histories are hashed sooner than they are looked up."""
 KEPT_BYTES = 48 * 1024 * 1024
 """Of long histories, to compare later ones with; the least recently used goes first."""
+MAX_ENTRIES = 20_000
+"""A longer list is no conversation, but tokens; it has no hashes."""
 MAX_KEPT_HISTORY = 4 * 1024 * 1024
 
 Digest: TypeAlias = Callable[[bytes | memoryview], bytes]
@@ -73,7 +75,7 @@ class HistoryHasher:
     def of(self, body: Glance, raw: bytes, system: bytes) -> HashedHistory:
         """The hashes of the history of `body`, which was read from `raw`; `system` is the hash of its system prompt."""
         history = body.history
-        if not history:
+        if not 0 < len(history) <= MAX_ENTRIES:
             return _NOTHING
         first = 0
         if (size := len(body.system)) and len(history) > 1 and len(history[0]) == size:

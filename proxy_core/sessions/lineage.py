@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy_core.sessions.identity import name_of
-from proxy_core.wire.conversation import Block, ToolCallBlock
+from proxy_core.wire.conversation import ToolCallBlock
 
 CALL_TTL_S = 1_800.0
 MAX_CALLS = 256
@@ -56,14 +56,14 @@ class RunningCalls:
     def __init__(self) -> None:
         self.running: deque[_Call] = deque(maxlen=MAX_CALLS)
 
-    def started(self, session_id: str, blocks: Iterable[Block], now: float) -> bool:
+    def started(self, session_id: str, calls: Iterable[ToolCallBlock], now: float) -> bool:
         """Note the calls of an answer; true where one of them may start a sub-agent."""
         found = False
-        for block in blocks:
-            if not isinstance(block, ToolCallBlock) or len(block.arguments) > MAX_TEXT_BYTES:
+        for call in calls:
+            if len(call.arguments) > MAX_TEXT_BYTES:
                 continue
-            if _DELEGATES.search(block.name) or any(field in block.arguments for field in _TASK_FIELDS):
-                for task in _tasks(block.arguments):
+            if _DELEGATES.search(call.name) or any(field in call.arguments for field in _TASK_FIELDS):
+                for task in _tasks(call.arguments):
                     self.running.append(_Call(session_id, task, now))
                     found = True
         return found

@@ -7,7 +7,7 @@ clients drop or rewrite them. The form is a number that holds within this proces
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,16 +26,10 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def said_in_answer(blocks: Iterable[Block]) -> int:
-    """The form of an answer; `NOTHING_SAID` where it has neither text nor calls."""
-    texts = []
-    calls = []
-    for block in blocks:
-        if isinstance(block, TextBlock):
-            texts.append(block.text)
-        elif isinstance(block, ToolCallBlock):
-            calls.append((block.name, _arguments(block.arguments)))
-    return _form(texts, calls)
+def said_in_answer(blocks: Sequence[Block], calls: Sequence[ToolCallBlock]) -> int:
+    """The form of an answer, `calls` being those among its blocks; `NOTHING_SAID` where it has neither text nor calls."""
+    texts = [block.text for block in blocks if isinstance(block, TextBlock)]
+    return _form(texts, [(call.name, _arguments(call.arguments)) for call in calls])
 
 
 def is_reply(entry: memoryview) -> bool:
@@ -136,7 +130,7 @@ def _arguments(value: object) -> bytes:
 
 
 def _form(texts: list[str], calls: list[tuple[str, bytes]]) -> int:
-    text = "".join(texts).strip()
+    text = (texts[0] if len(texts) == 1 else "".join(texts)).strip()
     if not text and not calls:
         return NOTHING_SAID
     return hash((text, *calls)) or 1

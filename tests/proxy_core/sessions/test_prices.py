@@ -63,6 +63,7 @@ async def test_costs_are_those_of_the_table(prices: PriceBook, upstream: Upstrea
     [
         (ANTHROPIC, "claude-haiku-4-5", Usage(1_000, 0, 0, 600, None, 400), (400 * 1 + 200 * 1.25 + 400 * 2) / 1e6),
         (ANTHROPIC, "claude-haiku-4-5", Usage(1_000, 10, web_searches=3), (1_000 * 1 + 10 * 5) / 1e6 + 3 * 10 / 1e3),
+        (ANTHROPIC, "claude-haiku-4-5", Usage(1_000, 0, elsewhere=(("claude-opus-4-5", Usage(10, 2)),)), (1_000 + 50 + 50) / 1e6),
         (AT["perplexity"], "sonar", Usage(1_000, 1_000), 2_000 / 1e6 + 12 / 1e3),
         (OPENAI, "gpt-4o-mini", Usage(1_000, 100, reasoning_tokens=50, input_audio_tokens=9), (150 + 60) / 1e6),
     ],
@@ -86,6 +87,11 @@ async def test_the_model_that_answered_counts_where_its_price_is_known(prices: P
 @pytest.mark.parametrize(("model", "usage"), [("no-such-model", Usage(1, 1)), ("", Usage(1, 1)), ("gpt-4o-mini", Usage(None, 5))])
 async def test_the_unknown_has_no_price(prices: PriceBook, model: str, usage: Usage) -> None:
     assert prices.cost_usd(OPENAI, model, usage) is None
+
+
+async def test_a_sum_of_which_a_part_is_unknown_is_unknown(prices: PriceBook) -> None:
+    usage = Usage(1, 1, elsewhere=(("no-such-model", Usage(1, 1)),))
+    assert prices.cost_usd(OPENAI, "gpt-4o-mini", usage) is None
 
 
 async def test_what_runs_at_home_has_no_list_price(prices: PriceBook) -> None:
