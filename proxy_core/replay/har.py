@@ -61,7 +61,7 @@ def _exchange(entry: Any, where: str) -> Exchange | None:
     return Exchange(
         where=where,
         kind="har",
-        method=_text(request.get("method")) or "GET",
+        method=_text(request.get("method")).upper() or "GET",
         target=target.encode("latin-1", "replace"),
         headers=_headers(request.get("headers")),
         body=body,

@@ -2,7 +2,7 @@
 
 Cylestio writes an answer when it has ended, without a word of its request. But an answer says how long it took and when it
 ended, so it says when its request began; it shows which API it speaks and whether it streams. Among the requests that still wait
-and fit, the one that began nearest to that moment is taken; where the recording has no times, the first that waits. Two
+and fit (or all that wait, where none fits), the one that began nearest to that moment is taken; without times, the first. Two
 requests of one API that began in the same moment may be exchanged for each other: nothing in such a recording could tell.
 """
 
@@ -70,19 +70,19 @@ class Pairing:
         return ""
 
     def _nearest(self, record: Response | Error) -> Pair | None:
-        """The request that most likely belongs to an answer; None where none waits that could."""
-        fitting = [pair for pair in self._waiting if _fits(pair.asked.record, record)]
-        if len(fitting) <= 1:
-            return fitting[0] if fitting else None
+        """The request that most likely belongs to an answer; None where none waits."""
+        waiting = [pair for pair in self._waiting if _fits(pair.asked.record, record)] or self._waiting
+        if len(waiting) <= 1:
+            return waiting[0] if waiting else None
         began = _began(record)
         if began is not None:
             distances = [
-                (abs(start - began), number) for number, pair in enumerate(fitting) if (start := _start(pair)) is not None
+                (abs(start - began), number) for number, pair in enumerate(waiting) if (start := _start(pair)) is not None
             ]
             if distances and (nearest := min(distances))[0] <= TOLERANCE_S:
-                return fitting[nearest[1]]
+                return waiting[nearest[1]]
         self.guessed += 1
-        return fitting[0]
+        return waiting[0]
 
 
 def _start(pair: Pair) -> float | None:

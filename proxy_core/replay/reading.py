@@ -154,7 +154,7 @@ def _exchange(asked: Request, where: str) -> Exchange:
         where=where,
         kind="luthien" if asked.format else "cylestio",
         transaction_id=asked.transaction_id,
-        method=asked.method,
+        method=asked.method if asked.format else asked.method.upper(),
         target=target,
         headers=pairs_of(asked.headers, asked.header_list),
         body=body,
