@@ -229,6 +229,10 @@ def usage_of(answer: Answer) -> dict[str, int]:
         "cached": usage.cached_input_tokens,
         "written": usage.cache_write_tokens,
         "reasoning": usage.reasoning_tokens,
+        "written 1h": usage.cache_write_1h_tokens,
+        "audio in": usage.input_audio_tokens,
+        "audio out": usage.output_audio_tokens,
+        "searches": usage.web_searches,
     }
     return {name: count for name, count in counts.items() if count is not None}
 
@@ -245,7 +249,9 @@ async def run(folder: Path, limit: int | None, seed: int) -> tuple[Comparison, C
     settings = Settings.model_validate(
         {
             "server": {"port": 0, "drain_s": 1.0},
+            "control": {"port": 0},
             "upstreams": {api: {"api": api, "base_url": base_url} for api in ("openai", "anthropic", "ollama")},
+            "prices": {"estimate_usage": False},
         }
     )
     with tempfile.TemporaryDirectory(prefix="luthien-fidelity-") as data_dir:

@@ -16,7 +16,10 @@ class Reading:
     """What a response says, plainly."""
 
     usage: dict[str, int] = field(default_factory=dict)
-    """`input`, `output`, `cached`, `written`, `reasoning`: only what was reported."""
+    """`input`, `output`, `cached`, `written`, `reasoning`, and where there are any `written 1h`, `audio in`, `audio out`,
+    `searches`: only what was reported."""
+    elsewhere: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    """What other models used for this answer."""
     tool_calls: list[tuple[str, str, str]] = field(default_factory=list)
     """Call id, name, and arguments as JSON text with sorted keys where they are JSON."""
     text: str = ""
@@ -100,6 +103,8 @@ def _chat_usage(value: Any) -> dict[str, int]:
     _number(usage, "written", prompt.get("cache_write_tokens"))
     completion = value.get("completion_tokens_details") or {}
     _number(usage, "reasoning", completion.get("reasoning_tokens"))
+    _number(usage, "audio in", prompt.get("audio_tokens") or None)
+    _number(usage, "audio out", completion.get("audio_tokens") or None)
     spent = usage.get("input", 0) + usage.get("output", 0)
     if usage.get("reasoning") and value.get("total_tokens") == spent + usage["reasoning"]:
         usage["output"] += usage["reasoning"]
@@ -215,11 +220,22 @@ def _messages_usage(value: dict[str, Any]) -> dict[str, int]:
         usage["input"] = value["input_tokens"] + usage.get("cached", 0) + usage.get("written", 0)
     _number(usage, "output", value.get("output_tokens"))
     _number(usage, "reasoning", (value.get("output_tokens_details") or {}).get("thinking_tokens"))
+    _number(usage, "written 1h", (value.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or None)
+    _number(usage, "searches", (value.get("server_tool_use") or {}).get("web_search_requests") or None)
     return usage
 
 
 def _messages(value: dict[str, Any]) -> Reading:
-    reading = Reading(usage=_messages_usage(value.get("usage", {})), ended=True)
+    reading = Reading(ended=True)
+    parts = value.get("usage", {}).get("iterations") or [value.get("usage", {})]
+    for part in parts:
+        if part.get("type") == "advisor_message":
+            reading.elsewhere.append((part["model"], _messages_usage(part)))
+            continue
+        for name, count in _messages_usage(part).items():
+            reading.usage[name] = reading.usage.get(name, 0) + count
+    whole = _messages_usage(value.get("usage", {}))
+    reading.usage |= {name: whole[name] for name in ("reasoning", "searches") if name in whole}
     for block in value["content"]:
         if block["type"] == "text":
             reading.text += block["text"]

@@ -44,6 +44,8 @@ class Exchange:
     response_body: bytes
     streamed: bool
     agent: str | None = None
+    host: str = ""
+    """Where it was sent; empty where that was not recorded."""
 
 
 _READERS = {
@@ -110,6 +112,7 @@ def _exchange(name: str, row: dict[str, Any], left_out: Counter[str]) -> Exchang
         response_body=response_body,
         streamed=streamed,
         agent=row.get("client"),
+        host=row.get("host") or "",
     )
 
 

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy_core.settings import Price, PricesSettings
 from proxy_core.wire.conversation import Usage
@@ -21,14 +22,14 @@ from proxy_core.wire.dialects import Dialect
 
 _NEVER = float("inf")
 _RATES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
-_SPECIAL = {
-    "cache_write_1h_tokens": ("cache_write_1h_mtok", "cache_write_1h_tokens"),
-    "reasoning_tokens": ("output_reasoning_mtok", "output_reasoning_tokens"),
-    "input_audio_tokens": ("input_audio_mtok", "input_audio_tokens"),
-    "output_audio_tokens": ("output_audio_mtok", "output_audio_tokens"),
-    "web_searches": ("web_searches_kcount", "web_searches"),
-}
-"""Fields of Usage, and what their rate and their count are called in the table."""
+_SPECIAL = (
+    ("cache_write_1h_tokens", "cache_write_1h_mtok", "cache_write_mtok"),
+    ("reasoning_tokens", "output_reasoning_mtok", "output_mtok"),
+    ("input_audio_tokens", "input_audio_mtok", "input_mtok"),
+    ("output_audio_tokens", "output_audio_mtok", "output_mtok"),
+    ("web_searches", "web_searches_kcount", ""),
+)
+"""Fields of Usage, what their rate is called in the table, and the rate that they have been counted with."""
 LOOKUP_TTL_S = 3_600.0
 MAX_MODELS = 2_000
 
@@ -45,18 +46,18 @@ class Place(Protocol):
 
 
 class _Rates(Struct, frozen=True):
-    """USD per token."""
+    """USD for one of each."""
 
     plain_input: float
     cached_input: float
     cache_write: float
     output: float
-    whole: Any = None
-    """The table's own price, which does the sum where these four rates are not all."""
-    whole_from: float = _NEVER
-    """Tokens of input from which on that is so."""
-    special: tuple[str, ...] = ()
-    """Fields of Usage that have a rate of their own: where one of them is told, that is so too."""
+    special: tuple[tuple[str, float], ...] = ()
+    """Fields of Usage that have a rate of their own: what that is beyond the rate that they have as input, write or output."""
+    request: float = 0.0
+    table: Any = None
+    """The table's own price, which does the sum from so many tokens of input on."""
+    table_from: float = _NEVER
 
 
 class PriceBook:
@@ -91,6 +92,10 @@ class PriceBook:
         """
         if usage.input_tokens is None or not (model or answered):
             return None
+        if usage.elsewhere:
+            costs = [self.cost_usd(upstream, model, replace(usage, elsewhere=()), answered=answered)]
+            costs += [self.cost_usd(upstream, other, used) for other, used in usage.elsewhere]
+            return None if None in costs else sum(cost for cost in costs if cost is not None)
         place = (upstream.name, model, answered)
         known = self._rates.get(place)
         if known is None or self._clock() - known[0] > LOOKUP_TTL_S:
@@ -100,28 +105,28 @@ class PriceBook:
         rates = known[1]
         if rates is None:
             return None
-        if usage.input_tokens >= rates.whole_from or (rates.special and any(getattr(usage, name) for name in rates.special)):
-            return self._whole(rates, usage)
+        if usage.input_tokens > rates.table_from and not usage.web_searches:
+            return self._by_table(rates, usage)
+        # Where the provider searched, the count is the sum over several prompts, of which each was smaller.
         cached = usage.cached_input_tokens or 0
         written = usage.cache_write_tokens or 0
         plain = max(0, usage.input_tokens - cached - written)
-        output = (usage.output_tokens or 0) * rates.output
-        return plain * rates.plain_input + cached * rates.cached_input + written * rates.cache_write + output
+        usd = plain * rates.plain_input + cached * rates.cached_input + written * rates.cache_write + rates.request
+        usd += (usage.output_tokens or 0) * rates.output
+        for name, rate in rates.special:
+            usd += (getattr(usage, name) or 0) * rate
+        return usd
 
-    def _whole(self, rates: _Rates, usage: Usage) -> float | None:
+    def _by_table(self, rates: _Rates, usage: Usage) -> float | None:
         counts: dict[str, int] = {
             "input_tokens": usage.input_tokens or 0,
             "output_tokens": usage.output_tokens or 0,
             "cache_read_tokens": usage.cached_input_tokens or 0,
             "cache_write_tokens": usage.cache_write_tokens or 0,
+            "cache_write_1h_tokens": usage.cache_write_1h_tokens or 0,
         }
-        for name in rates.special:
-            if count := getattr(usage, name):
-                counts[_SPECIAL[name][1]] = count
-        if "input_audio_tokens" in counts:
-            counts["cache_audio_read_tokens"] = 0
         try:
-            return float(rates.whole.calc_price(self._table.Usage(**counts))["total_price"])
+            return float(rates.table.calc_price(self._table.Usage(**counts))["total_price"])
         except (ValueError, KeyError, ArithmeticError):
             return None
 
@@ -147,25 +152,29 @@ class PriceBook:
         if found is None:
             return None
         price = found.get_prices(datetime.now(tz=UTC))
-        whole_from = _NEVER if price.requests_kcount is None else 0.0
-        values: dict[str, float | None] = {}
-        for name in _RATES:
+        table_from = _NEVER
+        rates: dict[str, float | None] = {"": 0.0}
+        for name in (*_RATES, *(rate for _, rate, _ in _SPECIAL), "requests_kcount"):
             value = getattr(price, name)
             if value is not None and not isinstance(value, Decimal):
-                whole_from = min(whole_from, *(tier.start for tier in value.tiers))
+                table_from = min(table_from, *(tier.start for tier in value.tiers))
                 value = value.base
-            values[name] = None if value is None else float(value) / 1e6
-        plain, output, cached, written = (values[name] for name in _RATES)
+            rates[name] = None if value is None else float(value) / (1e3 if name.endswith("_kcount") else 1e6)
+        plain, output, cached, written = (rates[name] for name in _RATES)
         if plain is None:
             return None
+        rates["output_mtok"] = output = output or 0.0
+        rates["cache_write_mtok"] = written = plain if written is None else written
+        special = [(field, rates[name], rates[counted] or 0.0) for field, name, counted in _SPECIAL]
         return _Rates(
             plain_input=plain,
             cached_input=plain if cached is None else cached,
-            cache_write=plain if written is None else written,
-            output=output or 0.0,
-            whole=price,
-            whole_from=whole_from,
-            special=tuple([name for name, (rate, _) in _SPECIAL.items() if getattr(price, rate) is not None]),
+            cache_write=written,
+            output=output,
+            special=tuple([(field, rate - counted) for field, rate, counted in special if rate is not None]),
+            request=rates["requests_kcount"] or 0.0,
+            table=price,
+            table_from=table_from,
         )
 
 

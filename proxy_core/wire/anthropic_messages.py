@@ -263,12 +263,13 @@ class MessagesStreamDecoder(SseStreamDecoder):
             self._events.append(OpaqueEvent(kind or "event", raw))
 
     def _add_usage(self, usage: Any, raw: bytes) -> None:
-        """Counts are totals so far: the largest one counts, and what is left out later stays."""
+        """Later counts replace earlier ones; what is left out stays, and what an imitator makes 0 at the end."""
         if isinstance(usage, dict):
+            known = self._usage_fields
             for key, value in usage.items():
-                known = self._usage_fields.get(key)
-                if value is not None and not (type(value) is type(known) is int and value < known):
-                    self._usage_fields[key] = value
+                imitated = value == 0 and known.get(key) and "iterations" not in usage
+                if value is not None and not imitated:
+                    known[key] = value
             merged = messages_usage(self._usage_fields)
             if merged is not None:
                 self._usage = merged

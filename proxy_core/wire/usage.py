@@ -38,7 +38,7 @@ def chat_usage(value: Any) -> Usage | None:
     counts = Usage(input_tokens, output, cached, written, reasoning)
     audio = as_count(prompt.get("audio_tokens")), as_count(completion.get("audio_tokens"))
     if any(audio):
-        counts = replace(counts, input_audio_tokens=audio[0], output_audio_tokens=audio[1])
+        counts = replace(counts, input_audio_tokens=audio[0] or None, output_audio_tokens=audio[1] or None)
     return reported(counts)
 
 
@@ -72,6 +72,10 @@ def responses_usage(value: Any) -> Usage | None:
 
 def messages_usage(value: JsonObject) -> Usage | None:
     """`usage` of Messages, whose wire number of input tokens excludes cache reads and writes."""
+    elsewhere: list[tuple[str, Usage]] = []
+    iterations = value.get("iterations")
+    if isinstance(iterations, list):
+        value = _summed(value, [one for one in iterations if isinstance(one, dict)], elsewhere)
     uncached = as_count(value.get("input_tokens"))
     cached = as_count(value.get("cache_read_input_tokens"))
     written = as_count(value.get("cache_creation_input_tokens"))
@@ -85,9 +89,38 @@ def messages_usage(value: JsonObject) -> Usage | None:
     )
     for_an_hour = as_count(as_object(value.get("cache_creation")).get("ephemeral_1h_input_tokens"))
     searches = as_count(as_object(value.get("server_tool_use")).get("web_search_requests"))
-    if for_an_hour or searches:
-        counts = replace(counts, cache_write_1h_tokens=for_an_hour, web_searches=searches)
+    if for_an_hour or searches or elsewhere:
+        counts = replace(
+            counts,
+            cache_write_1h_tokens=for_an_hour or None,
+            web_searches=searches or None,
+            elsewhere=tuple(elsewhere),
+        )
     return reported(counts)
+
+
+_SUMMED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+def _summed(value: JsonObject, iterations: list[JsonObject], elsewhere: list[tuple[str, Usage]]) -> JsonObject:
+    """`value` with the sums over all that was done for the answer: its own counts leave out what compacting and advice took.
+
+    What another model did is added to `elsewhere`.
+    """
+    own = []
+    for one in iterations:
+        model = one.get("model")
+        if isinstance(model, str) and one.get("type") not in ("message", "compaction"):
+            used = messages_usage({name: count for name, count in one.items() if name != "iterations"})
+            if used is not None:
+                elsewhere.append((model, used))
+        else:
+            own.append(one)
+    if len(own) < 2:
+        return value
+    sums: JsonObject = {name: total(*[as_count(one.get(name)) for one in own]) for name in _SUMMED}
+    hours = total(*[as_count(as_object(one.get("cache_creation")).get("ephemeral_1h_input_tokens")) for one in own])
+    return {**value, **sums, "cache_creation": {"ephemeral_1h_input_tokens": hours}}
 
 
 def ollama_usage(prompt_eval_count: Any, eval_count: Any) -> Usage | None:

@@ -169,6 +169,22 @@ def test_counts_of_a_stream_add_up_and_never_shrink() -> None:
     assert answer.usage == Usage(17, 30, 5, 2, web_searches=2)
 
 
+def test_what_compacting_and_advice_took_is_counted() -> None:
+    def part(kind: str, read: int, output: int, **more: Any) -> dict[str, Any]:
+        return {"type": kind, "input_tokens": 100, "cache_read_input_tokens": read, "output_tokens": output, **more}
+
+    parts = [part("compaction", 5_000, 80), part("advisor_message", 7, 9, model="c-2"), part("message", 0, 8)]
+    usage = {"input_tokens": 100, "cache_read_input_tokens": 0, "output_tokens": 8, "iterations": parts}
+    start = {"input_tokens": 100, "cache_read_input_tokens": 5_000, "output_tokens": 7}
+    answer = streamed(
+        {"type": "message_start", "message": {"model": "c", "usage": start}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+    )
+    assert answer.usage == Usage(5_200, 88, 5_000, elsewhere=(("c-2", Usage(107, 9, 7)),))
+    body = json.dumps({"type": "message", "content": [], "usage": usage}).encode()
+    assert CODEC.read_response(body).usage == answer.usage
+
+
 def test_cache_writes_for_an_hour_are_told_apart() -> None:
     usage = {
         "input_tokens": 1,
