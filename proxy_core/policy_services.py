@@ -45,6 +45,7 @@ class Call(Struct, frozen=True):
     """One request that a policy made."""
 
     upstream: str
+    address: str
     cost_usd: float | None
 
 
@@ -180,7 +181,7 @@ class PolicyServices:
         if answer is not None and answer.usage is not None and answer.usage.input_tokens is not None:
             used.tokens = answer.usage.input_tokens + (answer.usage.output_tokens or 0)
         used.usd = cost = await self._cost(chosen, answer)
-        self.calls.append(Call(chosen.name, cost))
+        self.calls.append(Call(chosen.name, chosen.base_url, cost))
         return WholeResponse(
             status=response.status,
             headers=[one for one in received if one[0] not in _DROPPED],

@@ -225,6 +225,7 @@ class Recorder:
             stop_reason=row.stop_reason,
             tool_calls=row.tool_calls,
             tools=reading.tools,
+            address=running.address,
             secrets=running.secrets,
             estimated=row.estimated,
         )

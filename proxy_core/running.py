@@ -188,6 +188,15 @@ class Running:
     def operation(self) -> Operation:
         return self.endpoint.operation if self.endpoint else Operation.OTHER
 
+    @property
+    def address(self) -> str:
+        """The root of the URL that it was sent to, by the gateway or by a policy in its place; empty where nothing was sent."""
+        if self.upstream is not None and self.row.overhead_ms is not None:
+            return self.upstream.base_url
+        control = self.control
+        calls = control.services.calls if control is not None and control.chain.sender is not None else []
+        return calls[-1].address if calls else ""
+
     def expire(self, now: float) -> None:
         """The time is up: stop whatever this transaction waits for."""
         self.deadline = _NEVER

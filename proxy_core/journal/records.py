@@ -133,6 +133,8 @@ class Outcome(Struct, kw_only=True):
     """Whether the token counts were estimated, because the upstream gave none."""
     tools: tuple[str, ...] = ()
     """The tool of each call that the answer asks for, in order."""
+    address: str = ""
+    """The root of the URL that it was sent to; empty where nothing was sent."""
 
 
 class LateVerdicts(Struct, kw_only=True):

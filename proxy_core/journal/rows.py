@@ -37,7 +37,7 @@ HOLD_FACTS = ("on_timeout", "operation", "target", "key", "session_id", "agent",
 
 _ADDED: dict[str, tuple[int, Row]] = {
     "transactions": (23, ("", "", "", "", "", "", "", 0)),
-    "outcomes": (26, (None, "", "", 0, "")),
+    "outcomes": (26, (None, "", "", 0, "", "")),
 }
 """Tables that have grown: how many columns a row of the first version has, and what the later ones are without a value."""
 
@@ -216,6 +216,7 @@ class RowBuilder:
             outcome.reason,
             int(outcome.estimated),
             self._tools(outcome.tools, outcome.secrets) if outcome.tools else "",
+            outcome.address,
         )
 
     def _sent(self, sent: Sent, messages: list[Row]) -> Row:

@@ -118,6 +118,7 @@ outcomes = Table(
     Column("reason", String(64), nullable=False, server_default=""),
     Column("estimated", SmallInteger, nullable=False, server_default="0"),
     Column("tools", Text, nullable=False, server_default=""),
+    Column("address", Text, nullable=False, server_default=""),
 )
 Index("outcomes_by_id", outcomes.c.transaction_id)
 

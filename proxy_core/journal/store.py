@@ -104,6 +104,8 @@ class Stored(Struct, kw_only=True):
     """Digest of the version of the chain that the transaction took; empty where no policy was configured."""
     key: str = ""
     """Name of the client's key."""
+    address: str = ""
+    """The root of the URL that it was sent to; empty where nothing was sent."""
     sent_target: bytes | None = None
     """Path and query as they went upstream, where the request or its route were changed."""
     sent_headers: tuple[tuple[str, str], ...] = ()
@@ -213,6 +215,7 @@ class JournalStore(UsageReads):
             outcomes.c.timing,
             outcomes.c.complete,
             outcomes.c.verdicts,
+            outcomes.c.address,
             transactions.c.policy_digest,
             transactions.c.client_key,
         )
@@ -240,6 +243,7 @@ class JournalStore(UsageReads):
             verdicts=read_verdicts(one.verdicts) if ended else (),
             policy_digest=one.policy_digest,
             key=one.client_key,
+            address=one.address or "",
         )
         await self._add_what_came_beside(stored, row.transaction_id)
         return stored

@@ -382,7 +382,7 @@ def test_rows_of_every_version_grow_to_the_tables_of_today() -> None:
     assert [len(row) for row in whole["transactions"]] == [len(columns_of(schema.transactions))] * 3
     assert [len(row) for row in whole["outcomes"]] == [len(columns_of(schema.outcomes))] * 3
     assert whole["transactions"][1][23:] == ("t", "t", "", "", "", "", "", 0)
-    assert whole["outcomes"][1][26:] == ("o", "o", "o", 0, "")
+    assert whole["outcomes"][1][26:] == ("o", "o", "o", 0, "", "")
 
 
 async def test_reading_a_store_of_the_first_version_says_what_to_do(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def upgrade() -> None:
     op.add_column("transactions", sa.Column("side", sa.SmallInteger(), nullable=False, server_default="0"))
     op.add_column("outcomes", sa.Column("estimated", sa.SmallInteger(), nullable=False, server_default="0"))
     op.add_column("outcomes", sa.Column("tools", sa.Text(), nullable=False, server_default=""))
+    op.add_column("outcomes", sa.Column("address", sa.Text(), nullable=False, server_default=""))
     op.create_index("transactions_by_session", "transactions", ["session_id", "seq"])
     op.create_index("transactions_by_agent", "transactions", ["agent", "seq"])
     has_parent = sa.text("parent_session <> ''")  # for most rows this index holds nothing
