@@ -284,25 +284,26 @@ class SessionBook:
         reads = self._reads
         today_seq = await self._first_since(today_ns / 1e9)
         hour_seq = await self._first_since(hour_ns / 1e9)
-        groups = await reads.groups(("agent", "session_id", "model", "workflow"), since_seq=today_seq, since_ns=today_ns)
-        hour = await reads.groups(("agent", "session_id"), since_seq=hour_seq, since_ns=hour_ns)
+        groups = await reads.groups(("agent", "model", "workflow"), since_seq=today_seq, since_ns=today_ns)
+        hour = await reads.groups((), since_seq=hour_seq, since_ns=hour_ns)
+        by_session = await reads.groups(("session_id",), since_seq=today_seq, since_ns=today_ns, busiest=SHOWN + 1)
+        counts = {group.session_id: group.totals for group in by_session if group.session_id}
         minutes = await reads.per_minute(hour_seq, hour_ns)
         times = await reads.total_times(hour_seq, hour_ns, 20_000)
         failures = await reads.failures(today_seq, today_ns)
         errors = await reads.failed_rows(today_seq, today_ns, SHOWN)
         by_model: dict[str, Totals] = {}
         by_agent: dict[str, list[Group]] = {}
-        by_session: dict[str, Totals] = {}
         for group in groups:
             by_model.setdefault(group.model, Totals()).add(group.totals)
             by_agent.setdefault(group.agent, []).append(group)
-            by_session.setdefault(group.session_id, Totals()).add(group.totals)
-        agents = [_agent_info(name, own, len({group.session_id for group in own})) for name, own in by_agent.items() if name]
+        agents = [_agent_info(name, own, 0) for name, own in by_agent.items() if name]
         agents.sort(key=lambda info: -info.totals.requests)
-        busiest = sorted((name for name in by_session if name), key=lambda name: -by_session[name].requests)[:SHOWN]
-        sessions = await self._infos(busiest)
+        for one in agents[:SHOWN]:
+            one.sessions = await reads.distinct_sessions(today_seq, today_ns, agent=one.id)
+        sessions = await self._infos(list(counts)[:SHOWN])
         for info in sessions:
-            info.totals = by_session[info.id]
+            info.totals = counts[info.id]
         self._lay_over(agents, lambda row: str(row.agent))
         self._lay_over(sessions, lambda row: str(row.session_id))
         await self._add_activity(agents[:SHOWN])
@@ -310,9 +311,8 @@ class SessionBook:
         today, last_hour = _sum(groups), _sum(hour)
         _correct(today, everything)
         _correct(last_hour, everything)
-        active = {group.session_id for group in hour if group.last_ns / 1e9 > now - ACTIVE_S} | {
-            one.row.session_id for one in everything
-        }
+        recent = await self._groups_since(("session_id",), now - ACTIVE_S)
+        active = {group.session_id for group in recent} | {one.row.session_id for one in everything}
         return Dashboard(
             at=now,
             since=today_ns / 1e9,
@@ -320,7 +320,7 @@ class SessionBook:
             last_hour=last_hour,
             per_minute=tuple(minutes.get(hour_ns // MINUTE_NS + minute, 0) for minute in range(60)),
             cost_per_hour_usd=last_hour.cost_usd,
-            sessions=len([name for name in by_session if name]),
+            sessions=await reads.distinct_sessions(today_seq, today_ns),
             active_sessions=len(active - {""}),
             agents=len(agents),
             p50_ms=_percentile(times, 0.5),

@@ -15,6 +15,8 @@ import zstandard
 from proxy_core.journal.records import Piece
 
 PLAIN, ZSTD, RECIPE, ABSENT = b"0", b"1", b"2", b"3"
+MISSING_PIECE = b'"[not in the journal]"'
+"""Stands where a part of a body is not stored."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -5,16 +5,19 @@ Bodies of many requests of a session are put together at once: what they share i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, func, select
 
-from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
+from proxy_core.journal.bodies import ABSENT, MISSING_PIECE, assemble, recipe_of, unpack
 from proxy_core.journal.request_sums import FAILED, MINUTE_NS, joined
 from proxy_core.journal.said import read_verdicts
-from proxy_core.journal.schema import late_verdicts, outcomes, transactions
+from proxy_core.journal.schema import late_verdicts, messages, outcomes, transactions
 from proxy_core.journal.session_totals import SessionTotals
 from proxy_core.journal.store import listed, row_of
 from proxy_core.transaction_row import TransactionRow
@@ -70,32 +73,17 @@ class SessionReads(SessionTotals):
             for start in range(0, len(chosen), _PART)
             for one in await self._all(query.where(transactions.c.seq.in_(chosen[start : start + _PART])))
         ]
-        bodies = await self._bodies([one.request_body for one in found])
         late = await self._late([one.transaction_id for one in found])
-        turns: list[RecordedTurn] = []
-        for place, (one, body) in enumerate(zip(found, bodies, strict=True)):
-            ended = one.outcome is not None
-            headers: dict[str, str] = dict(msgspec.json.decode(one.response_headers)) if ended else {}
-            turns.append(
-                RecordedTurn(
-                    number=first + place,
-                    row=row_of(one),
-                    request_body=body,
-                    response_body=_readable(one.response_body, headers.get("content-encoding", "")) if ended else b"",
-                    response_type=headers.get("content-type", ""),
-                    bodies_kept=one.request_body[:1] != ABSENT,
-                    ended_ns=one.finished_ns,
-                    verdicts=(read_verdicts(one.verdicts) if ended else ()) + late.get(one.transaction_id, ()),
-                )
-            )
-        return turns
+        pieces = await self._stored_pieces([one.request_body for one in found])
+        return await asyncio.to_thread(_turns, first, found, pieces, late)
 
     async def latest_requests(self, agents: Sequence[str]) -> dict[str, tuple[TransactionRow, bytes]]:
         """The latest request of each of these agents, with its body."""
         newest = select(func.max(transactions.c.seq)).where(transactions.c.agent.in_(agents)).group_by(transactions.c.agent)
         query = listed().add_columns(transactions.c.body).where(transactions.c.seq.in_(newest))
         found = await self._all(query)
-        bodies = await self._bodies([one.body for one in found])
+        stored = [one.body for one in found]
+        bodies = await asyncio.to_thread(_bodies, stored, await self._stored_pieces(stored))
         return {one.agent: (row_of(one), body) for one, body in zip(found, bodies, strict=True)}
 
     async def first_since(self, transaction_id: str) -> int:
@@ -131,10 +119,15 @@ class SessionReads(SessionTotals):
         query = listed().where(_since(since_seq, since_ns), outcomes.c.outcome.in_(FAILED))
         return [row_of(one) for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(limit))]
 
-    async def _bodies(self, stored: Sequence[bytes]) -> list[bytes]:
-        recipes = [recipe_of(one) for one in stored]
-        pieces, _ = await self.pieces(digest for recipe in recipes if recipe is not None for digest in recipe[2])
-        return [unpack(one) if recipe is None else assemble(*recipe, pieces) for one, recipe in zip(stored, recipes, strict=True)]
+    async def _stored_pieces(self, bodies: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The messages that these bodies share, as stored, by their hashes."""
+        recipes = (recipe_of(one) for one in bodies)
+        wanted = list(dict.fromkeys(digest for recipe in recipes if recipe is not None for digest in recipe[2]))
+        pieces: dict[bytes, bytes] = {}
+        for start in range(0, len(wanted), _PART):
+            query = select(messages.c.hash, messages.c.body).where(messages.c.hash.in_(wanted[start : start + _PART]))
+            pieces.update((bytes(one.hash), one.body) for one in await self._all(query))
+        return pieces
 
     async def _late(self, transaction_ids: Sequence[str]) -> dict[str, tuple[Verdict, ...]]:
         found: dict[str, tuple[Verdict, ...]] = {}
@@ -144,6 +137,49 @@ class SessionReads(SessionTotals):
             for one in await self._all(query):
                 found[one.transaction_id] = found.get(one.transaction_id, ()) + read_verdicts(one.verdicts)
         return found
+
+
+def _turns(
+    first: int, found: Sequence[Any], pieces: Mapping[bytes, bytes], late: Mapping[str, tuple[Verdict, ...]]
+) -> list[RecordedTurn]:
+    bodies = _bodies([one.request_body for one in found], pieces)
+    turns: list[RecordedTurn] = []
+    for place, (one, body) in enumerate(zip(found, bodies, strict=True)):
+        ended = one.outcome is not None
+        headers: dict[str, str] = dict(msgspec.json.decode(one.response_headers)) if ended else {}
+        turns.append(
+            RecordedTurn(
+                number=first + place,
+                row=row_of(one),
+                request_body=body,
+                response_body=_readable(one.response_body, headers.get("content-encoding", "")) if ended else b"",
+                response_type=headers.get("content-type", ""),
+                bodies_kept=one.request_body[:1] != ABSENT,
+                ended_ns=one.finished_ns,
+                verdicts=(read_verdicts(one.verdicts) if ended else ()) + late.get(one.transaction_id, ()),
+            )
+        )
+        time.sleep(0)  # the loop goes first
+    return turns
+
+
+def _bodies(stored: Sequence[bytes], pieces: Mapping[bytes, bytes]) -> list[bytes]:
+    whole = _Unpacked(pieces)
+    recipes = [recipe_of(one) for one in stored]
+    return [unpack(one) if recipe is None else assemble(*recipe, whole) for one, recipe in zip(stored, recipes, strict=True)]
+
+
+class _Unpacked(dict[bytes, bytes]):
+    """Messages by their hashes, each unpacked when it is first needed."""
+
+    def __init__(self, stored: Mapping[bytes, bytes]) -> None:
+        super().__init__()
+        self._stored = stored
+
+    def __missing__(self, digest: bytes) -> bytes:
+        stored = self._stored.get(digest)
+        self[digest] = piece = MISSING_PIECE if stored is None else unpack(stored)
+        return piece
 
 
 def _since(seq: int, ns: int) -> ColumnElement[bool]:

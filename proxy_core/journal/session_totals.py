@@ -6,14 +6,15 @@ requests that are new or had no outcome yet are read again. Reading never waits 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, case, distinct, exists, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, distinct, exists, func, literal_column, or_, select
 
 from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
@@ -24,6 +25,7 @@ from proxy_core.totals import Totals
 SHOWN_NAMES = 20
 KEPT_SESSIONS = 5_000
 MAX_GROUPS = 20_000
+ROWS_AT_ONCE = 100
 LOST_AFTER_NS = 24 * 3_600_000_000_000
 """A request that has had no outcome for so long gets none any more."""
 MAX_WAITING = 1_000
@@ -129,7 +131,7 @@ class SessionTotals(JournalStore):
         sure: dict[str, SessionFacts] = {}
         flag = self._is_settled(settled)
         some_wait = False
-        for one in await self._all(_by_session(news, flag)):
+        async for one in self._each(_by_session(news, flag)):
             _take(sure if one.is_settled else fresh, one)
             some_wait = some_wait or (one.running > 0 and not one.is_settled)
         called = select(_SESSION, flag, outcomes.c.tools, func.count().label("times"))
@@ -215,14 +217,31 @@ class SessionTotals(JournalStore):
         self._begun_seq = settled
         return dict(counts)
 
-    async def groups(self, by: Sequence[str], *, since_seq: int = 0, since_ns: int = 0, agent: str | None = None) -> list[Group]:
-        """Requests counted by `agent`, `session_id`, `model`, `workflow`, `day` or several of them; the latest seen first."""
+    async def groups(
+        self,
+        by: Sequence[str],
+        *,
+        since_seq: int = 0,
+        since_ns: int = 0,
+        agent: str | None = None,
+        busiest: int | None = None,
+    ) -> list[Group]:
+        """Requests counted by `agent`, `session_id`, `model`, `workflow`, `day` or several of them: the latest seen first, or
+        the `busiest` ones."""
         meant = [transactions.c.seq >= since_seq]
         if since_ns:
             meant.append(transactions.c.started_ns >= since_ns)
         if agent is not None:
             meant.append(transactions.c.agent == agent)
-        return [one for one, _ in await self._groups(by, and_(*meant), self._is_settled(0))]
+        return [one for one, _ in await self._groups(by, and_(*meant), self._is_settled(0), busiest)]
+
+    async def distinct_sessions(self, since_seq: int, since_ns: int, *, agent: str | None = None) -> int:
+        """How many sessions had a request."""
+        meant = [transactions.c.seq >= since_seq, transactions.c.started_ns >= since_ns, _SESSION != ""]
+        if agent is not None:
+            meant.append(transactions.c.agent == agent)
+        query = select(func.count(distinct(_SESSION))).where(*meant)
+        return int((await self._all(query))[0][0])
 
     async def tools_called(self, *, agent: str | None = None, since_seq: int = 0) -> dict[str, int]:
         """How often answers called each tool."""
@@ -236,18 +255,29 @@ class SessionTotals(JournalStore):
             _add_tools(counts, one.tools, one.times)
         return counts
 
-    async def _groups(self, by: Sequence[str], meant: ColumnElement[bool], flag: Any) -> list[tuple[Group, bool]]:
+    async def _groups(
+        self, by: Sequence[str], meant: ColumnElement[bool], flag: Any, busiest: int | None = None
+    ) -> list[tuple[Group, bool]]:
         keys = [_KEYS[name].label(name) for name in by]
         first, last = func.min(transactions.c.started_ns).label("first_ns"), func.max(transactions.c.started_ns).label("last_ns")
-        query = joined(flag, *keys, first, last, *SUMS).where(meant)
-        query = query.group_by(flag, *(_KEYS[name] for name in by)).order_by(func.max(transactions.c.seq).desc())
+        query = joined(flag, *keys, first, last, *SUMS).where(meant).group_by(flag, *(_KEYS[name] for name in by))
+        order = func.max(transactions.c.seq) if busiest is None else func.count()
+        query = query.order_by(order.desc()).limit(busiest or MAX_GROUPS)
         return [
             (
                 Group(first_ns=one.first_ns, last_ns=one.last_ns, totals=totals_of(one), **{n: getattr(one, n) for n in by}),
                 bool(one.is_settled),
             )
-            for one in await self._all(query.limit(MAX_GROUPS))
+            async for one in self._each(query)
         ]
+
+    async def _each(self, query: Select[Any]) -> AsyncIterator[Row[Any]]:
+        """The rows of a query that may give many, a few at a time: the loop is free in between."""
+        async with self._engine.connect() as connection:
+            async for part in (await connection.stream(query)).partitions(ROWS_AT_ONCE):
+                for one in part:
+                    yield one
+                await asyncio.sleep(0)
 
     async def _waiting(self, meant: ColumnElement[bool], settled: int) -> list[tuple[str, int]]:
         """Session and number of the latest requests up to `settled` that may still get an outcome."""
