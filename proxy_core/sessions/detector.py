@@ -14,9 +14,15 @@ from typing import Any
 from msgspec import Struct
 
 from proxy_core.sessions.history_hashes import HashedHistory, HistoryHasher
-from proxy_core.sessions.identity import agent_in_headers, names_nothing, session_in_headers, session_in_marks
+from proxy_core.sessions.identity import (
+    agent_in_headers,
+    names_nothing,
+    parent_in_headers,
+    session_in_headers,
+    session_in_marks,
+)
 from proxy_core.sessions.known_sessions import MAX_REPLIES, TAIL_MESSAGES, KnownSessions, Session
-from proxy_core.sessions.lineage import RunningCalls, SideOpenings, parent_in_headers
+from proxy_core.sessions.lineage import RunningCalls, SideOpenings
 from proxy_core.sessions.prompts import NO_PROMPT, Prompt, Prompts
 from proxy_core.sessions.replies import NOTHING_SAID, call_ids, given, is_reply, said_in_answer, said_in_history
 from proxy_core.wire.conversation import Block, ToolCallBlock
@@ -130,7 +136,7 @@ class SessionDetector:
             return Belonging("", agent, "", b"", hashed.entries, "", "none")
         self.lookups[told.link] += 1
         session = told.session
-        if b"x-parent-session-id" in headers or not unnamed:
+        if not unnamed:
             session.parent = parent_in_headers(headers, session.name) or session.parent
         point = self._advance(told, hashed, body, prompt, now) if turn else b""
         return Belonging(session.name, agent, told.predecessor, point, hashed.entries, session.parent, told.link, prompt.side)
@@ -296,7 +302,10 @@ class SessionDetector:
         self, sessions: Sequence[Session], point: bytes, following: Sequence[memoryview], prompt: Prompt, now: float
     ) -> Session | None:
         """Which of the sessions at `point` goes on with `following`."""
-        if is_reply(following[0]):
+        replied = is_reply(following[0])
+        if replied and len(sessions) == 1 and sessions[0].head == prompt.head and not sessions[0].forgotten:
+            return sessions[0]
+        if replied:
             sessions = [session for session in sessions if not session.forgotten]
         else:
             # Without a reply in between it is another opening that begins alike, unless there was no reply.

@@ -34,6 +34,8 @@ SESSION_HEADERS = (
     b"x-claude-code-session-id",
 )
 """In the order in which they decide."""
+PARENT_HEADERS = (b"x-luthien-parent-session-id", b"x-cylestio-parent-session-id", b"x-parent-session-id")
+"""The session that started this one; in the order in which they decide."""
 AGENT_HEADERS = (b"x-luthien-agent-id", b"x-cylestio-agent-id", b"x-cylestio-prompt-id")
 USER_HEADERS = (b"x-luthien-user-id", b"x-cylestio-user-id")
 TAG_HEADERS = (b"x-luthien-tags", b"x-cylestio-tags")
@@ -42,7 +44,7 @@ SESSION_TAG_HEADER = b"x-cylestio-session-id"
 OUR_HEADER_PREFIXES = (b"x-luthien-", b"x-cylestio-")
 """Headers that are meant for luthien and are never sent on."""
 
-_NAMING_HEADERS = frozenset((*SESSION_HEADERS, *AGENT_HEADERS))
+_NAMING_HEADERS = frozenset((*SESSION_HEADERS, *PARENT_HEADERS, *AGENT_HEADERS))
 _PERSONAL_HEADERS = frozenset((*USER_HEADERS, *TAG_HEADERS, SESSION_TAG_HEADER))
 _MAX_TAG_BYTES = 65_536
 
@@ -102,6 +104,14 @@ def session_in_headers(headers: Mapping[bytes, bytes]) -> str:
     """The session that the headers name; empty where they name none."""
     for header in SESSION_HEADERS:
         if header in headers and (name := name_of(headers[header])):
+            return name
+    return ""
+
+
+def parent_in_headers(headers: Mapping[bytes, bytes], session_id: str) -> str:
+    """The session that the headers name as this one's parent; empty where they name none, or the session itself."""
+    for header in PARENT_HEADERS:
+        if header in headers and (name := name_of(headers[header])) and name != session_id:
             return name
     return ""
 

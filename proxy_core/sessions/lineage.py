@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
-from proxy_core.sessions.identity import name_of
 from proxy_core.wire.conversation import ToolCallBlock
 
 CALL_TTL_S = 1_800.0
@@ -25,19 +24,9 @@ MAX_OPENINGS = 64
 MIN_EQUAL_CHARS = 8
 MIN_QUOTED_CHARS = 24
 MAX_TEXT_BYTES = 16_000
-PARENT_HEADERS = (b"x-luthien-parent-session-id", b"x-cylestio-parent-session-id", b"x-parent-session-id")
-"""In the order in which they decide."""
 
 _DELEGATES = re.compile(r"(?i)task|agent|delegat|hand_?off|transfer|spawn|dispatch|worker|specialist")
 _TASK_FIELDS = ('"prompt"', '"task"', '"instructions"')
-
-
-def parent_in_headers(headers: Mapping[bytes, bytes], session_id: str) -> str:
-    """The session that the headers name as this one's parent; empty where they name none, or the session itself."""
-    for header in PARENT_HEADERS:
-        if header in headers and (name := name_of(headers[header])) and name != session_id:
-            return name
-    return ""
 
 
 class _Call(Struct, frozen=True):
