@@ -140,7 +140,9 @@ class ControlledRelay:
             raise ValueError("no codec")
         headers = running.response_headers
         if not running.sent:
-            headers = self._relay.begin(running, response.status, response.headers)
+            begun = self._relay.begin(running, response.status, response.headers)
+            # Nobody knows yet whether the policies will change it.
+            headers = running.response_headers = [one for one in begun if one[0] not in _BODY_HEADERS]
         context = control.context
         context.stage = Stage.RESPONSE
         context.stream = True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartGateway
-from tests.fault_payloads import TEXT
+from tests.fault_payloads import TEXT, answer
 from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway.asking import CHAT, EVERY, MESSAGES, Asking, error_message, name_of
 from tests.gateway.test_secrets_stay_out import stored_bytes
@@ -48,6 +48,17 @@ async def test_words_are_replaced_in_answers_of_every_dialect(
         assert json.loads(response.body) == json.loads(plain.body.replace(word.encode(), f"<{word}>".encode()))
     row = await gateway.row()
     assert row.verdict == "modify"
+
+
+async def test_a_stream_of_announced_length_may_get_another(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    gateway = await start_gateway(policies=[{"use": "string_replacement", "params": {"replacements": [["capital", "town"]]}}])
+    length = len(answer("POST", CHAT.path, {}, CHAT.bytes(stream=True)).body)
+    upstream.faults.append(Fault(content_length=length))
+    response = await gateway.ask("POST", CHAT.path, CHAT.bytes(stream=True), CHAT.headers)
+    assert response.whole
+    assert response.header("content-length") is None
+    assert b"town" in response.body
+    assert response.body.endswith(CHAT.terminator)
 
 
 async def test_a_client_is_known_by_its_key_and_the_house_key_goes_upstream(
