@@ -119,8 +119,7 @@ class SessionTotals(JournalStore):
         for start in range(0, len(session_ids), _PART):
             part = session_ids[start : start + _PART]
             known = {name: self._sessions.get(name) or _Settled() for name in part}
-            news = or_(*(and_(_SESSION.in_([name]), _beyond(one.seq, one.waiting)) for name, one in known.items()))
-            await self._count(known, news, settled, found)
+            await self._count(known, _news(known), settled, found)
             await self._add_latest(found)
         return found
 
@@ -327,6 +326,14 @@ _KEYS: dict[str, ColumnElement[Any]] = {
     "model": MODEL,
     "day": transactions.c.started_ns // literal_column(str(DAY_NS)),
 }
+
+
+def _news(known: Mapping[str, _Settled]) -> ColumnElement[bool]:
+    """What is not in the sums of these sessions. Sums up to the same number go together, so that few queries have to be made."""
+    names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for name, one in known.items():
+        names.setdefault((one.seq, one.waiting), []).append(name)
+    return or_(*(and_(_SESSION.in_(part), _beyond(seq, waiting)) for (seq, waiting), part in names.items()))
 
 
 def _beyond(seq: int, waiting: Sequence[int]) -> ColumnElement[bool]:
