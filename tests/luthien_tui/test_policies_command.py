@@ -225,12 +225,15 @@ def test_every_fault_of_a_chain_is_a_line_with_its_place(tmp_path: Path) -> None
     assert len(lines) == 3
     for line, place, said in zip(
         lines,
-        ["policies[0].use", "policies[1].params.policies[0].params.replacements[0][1]", "policies[2].params.sample"],
+        [
+            "2:5: policies[0].use",
+            "6:61: policies[1].params.policies[0].params.replacements[0][1]",
+            "8:14: policies[2].params.sample",
+        ],
         ["did you mean 'strip_secrets'?", "missing", "unknown parameter; did you mean samples?"],
         strict=True,
     ):
-        assert line.startswith(f"luthien: {place}"), line
-        assert "luthien.yaml:" in line
+        assert line.startswith(f"luthien.yaml:{place}"), line
         assert said in line
 
 
