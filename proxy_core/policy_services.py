@@ -63,6 +63,7 @@ class PolicyServices:
         "_errands",
         "_feed",
         "_holds",
+        "_may_leave",
         "_pause",
         "_prices",
         "_router",
@@ -101,6 +102,8 @@ class PolicyServices:
         self._feed = feed
         self._pause = pause
         self._waiting = 0
+        self._may_leave: dict[str, bytes] = {}
+        """The conversation as it was found to be free to go to an upstream."""
         self.calls: list[Call] = []
 
     def total_cost(self, answer_cost: float | None) -> float | None:
@@ -124,6 +127,10 @@ class PolicyServices:
             raise UpstreamInvalid(f"upstream '{chosen.name}' speaks {chosen.api.value}; what policies send is not translated")
         operation = _operation(context, where)
         self._router.check(chosen, operation, payload)
+        if payload is not context.request_body and context.request_body is not self._may_leave.get(chosen.name):
+            # Of a conversation that must stay local, no part goes elsewhere either.
+            self._router.check(chosen, context.operation, context.request_body)
+            self._may_leave[chosen.name] = context.request_body
         if target is None and endpoint is not None:
             payload = self._router.with_model(chosen, endpoint, payload, glance(payload).model)
         control = self._running.control
