@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from benchmarks.figures import rounded
@@ -154,6 +155,8 @@ def session_pieces() -> Measured:
         body = conversation(turns)
         looked = glance(body)
         yield f"session of {len(looked.history)} messages", partial(detector.belonging, headers, looked, body), 1
+    grown = cycle([(glance(body), body) for body in map(conversation, range(550, 570))])
+    yield "session of 150 kB, a turn more", lambda: detector.belonging(headers, *next(grown)), 1
     yield "transaction id", lambda: new_ulid(1_735_689_600_000), 1
 
 
