@@ -67,11 +67,15 @@ def check_parts(loaded: LoadedSettings) -> None:
 
 
 def flat(tree: dict[str, Any], around: str = "") -> dict[str, Any]:
-    """A nested dict as dotted paths."""
+    """A nested dict as dotted paths, entries of lists of dicts with their number."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{around}{name}"
-        found.update(flat(value, f"{path}.") if isinstance(value, dict) else {path: value})
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            for at, one in enumerate(value):
+                found.update(flat(one, f"{path}[{at}]."))
+        else:
+            found.update(flat(value, f"{path}.") if isinstance(value, dict) else {path: value})
     return found
 
 
@@ -98,7 +102,7 @@ def _plain_rows(loaded: LoadedSettings, routing: dict[str, tuple[Any, str]]) -> 
         if tree[name]:
             del tree[name]
     for path, value in flat(tree).items():
-        origin = loaded.origins.get(path, DEFAULT)
+        origin = loaded.origin_of(path) if "[" in path else loaded.origins.get(path, DEFAULT)
         set_to = routing.get(path)
         yield Row(path, value, origin) if set_to is None else Row(path, *set_to, (value, origin))
 

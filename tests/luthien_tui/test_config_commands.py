@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from luthien_tui.commands.config import check_parts
+from luthien_tui.commands.config import check_parts, print_settings
 from luthien_tui.commands.generate import config_text
 from luthien_tui.commands.validate import validate
 from proxy_core.errors import ConfigurationError, ExitCode
@@ -113,6 +113,19 @@ def test_every_fault_has_its_line_and_column(tmp_path: Path, capsys: pytest.Capt
     )
     validate(tmp_path / "absent.yaml", as_json=True)
     assert "No such file" in json.loads(capsys.readouterr().out)["faults"][0]["message"]
+
+
+def test_interceptors_are_shown_without_their_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "interceptors:\n  - type: printer\n  - type: trace\n    config: {url: http://c.example, access_key: hunter2}\n"
+    )
+    print_settings(load(tmp_path / "c.yaml", {"data_dir": str(tmp_path)}, {}, None), as_json=True)
+    printed = capsys.readouterr().out
+    found = json.loads(printed)["settings"]
+    assert found["interceptors[0].type"] == {"value": "printer", "origin": "file c.yaml:2"}
+    assert found["interceptors[1].config.url"] == {"value": "http://c.example", "origin": "file c.yaml:4"}
+    assert found["interceptors[1].config.access_key"]["value"] == "********"
+    assert "hunter2" not in printed
 
 
 def test_a_valid_file_is_told_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
