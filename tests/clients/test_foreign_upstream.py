@@ -18,11 +18,24 @@ import ollama
 import openai
 import pytest
 
+from tests.clients.test_translated import CALLED, CLIENTS
 from tests.conftest import StartGateway
+from tests.fault_payloads import TEXT as OUR_TEXT
+from tests.fault_payloads import TOOL_ARGUMENTS, TOOL_NAME
+from tests.fault_upstream import FaultUpstream
 from tests.gateway_fixtures import APIS, RunningGateway
 
 FIXTURES = {
     "fixtures": [
+        {"match": {"userMessage": "Paris", "hasToolResult": True}, "response": {"content": "Sunny in Paris, 18°."}},
+        {
+            "match": {"userMessage": "Paris", "hasToolResult": False},
+            "response": {"toolCalls": [{"name": TOOL_NAME, "arguments": json.loads(TOOL_ARGUMENTS)}]},
+        },
+        {
+            "match": {"userMessage": "overload"},
+            "response": {"error": {"message": "Overloaded", "type": "overloaded_error"}, "status": 529},
+        },
         {
             "match": {"userMessage": "weather"},
             "response": {"toolCalls": [{"name": "get_weather", "arguments": {"city": "Łódź"}}]},
@@ -49,7 +62,8 @@ async def command() -> list[str]:
 
 
 @pytest.fixture
-async def mocked_gateway(start_gateway: StartGateway, tmp_path: Path) -> AsyncIterator[RunningGateway]:
+async def aimock(tmp_path: Path) -> AsyncIterator[str]:
+    """Where the mock listens."""
     given = await command()
     fixtures = tmp_path / "fixtures.json"
     fixtures.write_text(json.dumps(FIXTURES))
@@ -65,11 +79,15 @@ async def mocked_gateway(start_gateway: StartGateway, tmp_path: Path) -> AsyncIt
                 line = await process.stdout.readline()
                 assert line, said.decode()
                 said += line
-        url = found[1].decode()
-        yield await start_gateway(upstreams={api: {"api": api, "base_url": url} for api in APIS})
+        yield found[1].decode()
     finally:
         process.terminate()
         await process.communicate()
+
+
+@pytest.fixture
+async def mocked_gateway(start_gateway: StartGateway, aimock: str) -> RunningGateway:
+    return await start_gateway(upstreams={api: {"api": api, "base_url": aimock} for api in APIS})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -113,3 +131,37 @@ async def test_ollama(mocked_gateway: RunningGateway, stream: bool) -> None:
     await sdk._client.aclose()
     row = await mocked_gateway.row()
     assert (row.outcome, row.dialect, row.stream) == ("ok", "ollama", stream)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("client", "there"), [(client, there) for client in APIS for there in APIS if client != there])
+async def test_a_tool_is_called_and_answered_in_another_dialect(
+    start_gateway: StartGateway, aimock: str, client: str, there: str, stream: bool
+) -> None:
+    upstreams = {
+        client: {"api": client, "base_url": "http://127.0.0.1:1"},
+        "there": {"api": there, "base_url": aimock, "api_key": "sk-house", "default_model": "m-there"},
+    }
+    gateway = await start_gateway(upstreams=upstreams, routing={"default_provider": "there"})
+    called, text = await CLIENTS[client](gateway.url, stream)
+    assert (called, text) == (CALLED, "Sunny in Paris, 18°.")
+    rows = await gateway.rows()
+    assert {(row.outcome, row.upstream, row.stream) for row in rows} == {("ok", "there", stream)}
+    assert [row.tool_calls for row in rows] == [0, 1]
+
+
+@pytest.mark.parametrize("there", ["anthropic", "ollama"])
+async def test_its_failure_is_taken_over_in_another_dialect(
+    start_gateway: StartGateway, aimock: str, upstream: FaultUpstream, there: str
+) -> None:
+    upstreams = {
+        "one": {"api": "openai", "base_url": aimock},
+        "two": {"api": there, "base_url": upstream.url, "api_key": "sk", "default_model": "m", "stands_in_for": ["openai"]},
+    }
+    gateway = await start_gateway(upstreams=upstreams)
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="k", max_retries=0) as sdk:
+        messages: Any = [{"role": "user", "content": "overload"}]
+        answer = await sdk.chat.completions.create(model="gpt-4o", messages=messages)
+    assert answer.choices[0].message.content == OUR_TEXT
+    row = await gateway.row()
+    assert (row.upstream, row.reason) == ("two", "default,fallback_after_failure")
