@@ -132,10 +132,10 @@ async def test_streams_replay_as_streams_at_their_recorded_pace(upstream: FaultU
     assert slow.outcome.answer is not None
     assert fast.outcome.answer is not None
     count = len(stream.upstream.chunks)
-    assert len(slow.outcome.answer.chunks) >= count - 1
+    assert len(slow.outcome.answer.chunks) > count // 2
     assert (slow.outcome.answer.duration_ms or 0) >= 20.0 * (count - 1)
     assert len(fast.outcome.answer.chunks) > 1
-    assert (fast.outcome.answer.duration_ms or 0) < 20.0 * (count - 1)
+    assert (fast.outcome.answer.duration_ms or 0) < (slow.outcome.answer.duration_ms or 0)
     assert slow.outcome.answer.body == fast.outcome.answer.body
     assert not slow.differences + fast.differences
 
