@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from proxy_core.control.agent_book import AgentBook
 from proxy_core.control.change_infos import ChangeInfo
 from proxy_core.control.feed import Feed, FeedRecord
 from proxy_core.control.plane import (
@@ -105,7 +106,9 @@ class LocalControlPlane:
         self._policies = policies
         self._holds = holds
         self._kill = kill
-        self._sessions = SessionBook(SessionReads(journal.engine), running=gateway.running, ttl_s=session_ttl_s)
+        reads = SessionReads(journal.engine)
+        self._sessions = SessionBook(reads, running=gateway.running, ttl_s=session_ttl_s)
+        self._agents = AgentBook(reads, sessions=self._sessions, running=gateway.running)
 
     def state(self) -> GatewayState:
         return self._state()
@@ -155,13 +158,13 @@ class LocalControlPlane:
         return await self._sessions.used_tags()
 
     async def agents(self) -> list[AgentInfo]:
-        return await self._sessions.agents()
+        return await self._agents.agents()
 
     async def agent(self, agent_id: str) -> AgentDetail | None:
-        return await self._sessions.agent(agent_id)
+        return await self._agents.agent(agent_id)
 
     async def dashboard(self) -> Dashboard:
-        return await self._sessions.dashboard()
+        return await self._agents.dashboard()
 
     async def changes(self, limit: int, before: int | None = None) -> list[ChangeInfo]:
         return [

@@ -13,44 +13,31 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
+from proxy_core.control.session_bodies import HISTORY, INSTRUCTING, TEXT_CHARS, Room, answer_of, codec_of, system_text
 from proxy_core.control.session_infos import Mark, SessionInfo, StoryBlock, StoryMessage, ToolUse, Turn, TurnKind
 from proxy_core.journal.session_reads import RecordedTurn
 from proxy_core.verdicts import Stage, Verdict
-from proxy_core.wire.codec import Codec, codec_for
+from proxy_core.wire.codec import Codec
 from proxy_core.wire.conversation import (
     Answer,
     Block,
-    ImageBlock,
     Message,
-    OpaqueBlock,
     TextBlock,
-    ThinkingBlock,
     ToolCallBlock,
     ToolResultBlock,
 )
 from proxy_core.wire.dialects import Operation
 from proxy_core.wire.glance import Glance, glance
 
-TEXT_CHARS = 20_000
 MESSAGES = 200
 STORY_CHARS = 16_000_000
 """Text of all turns together."""
 LEAST_CHARS = 4_000
 """Text that every turn may have."""
-MAX_TOOLS = 200
 CONTEXT = 8
 """Earlier requests with which a request is compared: conversations may run side by side in one session."""
 
-_HISTORY = {
-    Operation.CHAT: "messages",
-    Operation.MESSAGES: "messages",
-    Operation.OLLAMA_CHAT: "messages",
-    Operation.RESPONSES: "input",
-}
-"""Where the history stands in a body; of other operations the whole body is new every time."""
-_SYSTEM = {Operation.MESSAGES: "system", Operation.RESPONSES: "instructions"}
 _QUOTE = ord(b'"')
-_INSTRUCTING = ("system", "developer")
 _STARTS_AGENTS = ("task", "agent", "delegate", "spawn", "subagent")
 
 
@@ -85,21 +72,21 @@ class Story:
         """The next request as a turn. Results that it brings are written into the calls of earlier turns."""
         row = recorded.row
         turn = Turn(number=recorded.number, kind="side" if row.side else "turn", row=row)
-        codec = _codec(row.operation)
+        codec = codec_of(row.operation)
         if not recorded.bodies_kept:
             turn.problem = "bodies are not kept: journal.capture is 'metadata'"
         elif codec is not None:
-            answer = _answer(codec, recorded)
-            self._tell_request(turn, codec, recorded, answer, _Room(self._limit, self._text_chars))
+            answer = answer_of(codec, recorded)
+            self._tell_request(turn, codec, recorded, answer, Room(self._limit, self._text_chars))
             if answer is not None:
-                self._tell_answer(turn, recorded, answer, _Room(self._limit, self._text_chars))
+                self._tell_answer(turn, recorded, answer, Room(self._limit, self._text_chars))
         turn.marks = tuple(_marks(recorded.verdicts, turn))
         return turn
 
-    def _tell_request(self, turn: Turn, codec: Codec, recorded: RecordedTurn, answer: Answer | None, room: _Room) -> None:
+    def _tell_request(self, turn: Turn, codec: Codec, recorded: RecordedTurn, answer: Answer | None, room: Room) -> None:
         operation = Operation(turn.row.operation)
         seen = glance(recorded.request_body)
-        where = _HISTORY.get(operation)
+        where = HISTORY.get(operation)
         if where is None or seen.problem or not seen.history:
             conversation = codec.read_request(recorded.request_body)
             turn.problem = conversation.problem or ""
@@ -111,7 +98,7 @@ class Story:
         elif not self.system:
             self.system = system_text(codec, operation, seen, messages)
         if turn.known == 0:
-            while messages and messages[0].role in _INSTRUCTING:
+            while messages and messages[0].role in INSTRUCTING:
                 del messages[0]
         if turn.kind != "side":
             turn.kind = kind or _kind(messages)
@@ -189,7 +176,7 @@ class Story:
             del messages[:count]
             turn.known += count
 
-    def _message(self, message: Message, turn: Turn, room: _Room) -> StoryMessage:
+    def _message(self, message: Message, turn: Turn, room: Room) -> StoryMessage:
         blocks: list[StoryBlock] = []
         for block in message.blocks:
             shown = room.block(block)
@@ -214,7 +201,7 @@ class Story:
             use.duration_s = max(0.0, turn.started_at - ended)
         return use
 
-    def _tell_answer(self, turn: Turn, recorded: RecordedTurn, answer: Answer, room: _Room) -> None:
+    def _tell_answer(self, turn: Turn, recorded: RecordedTurn, answer: Answer, room: Room) -> None:
         turn.answer = tuple(room.block(block) for block in answer.blocks[:MESSAGES])
         turn.problem = turn.problem or answer.problem or ""
         uses: list[ToolUse] = []
@@ -259,84 +246,6 @@ def place_children(turns: Sequence[Turn], children: Sequence[SessionInfo]) -> No
         earlier = [turn for turn in turns if turn.started_at <= child.started_at]
         if earlier:
             earlier[-1].children = (*earlier[-1].children, child.id)
-
-
-def system_text(codec: Codec, operation: Operation, seen: Glance, messages: Sequence[Message] = ()) -> str:
-    """The system prompt, at most 20,000 characters: of its own field, else what system messages begin the history."""
-    own = _SYSTEM.get(operation)
-    if own is not None and seen.system and not _is_message(seen.system):
-        messages = codec.read_request(b'{"%b":%b}' % (own.encode(), seen.system)).messages
-    elif seen.system:
-        where = _HISTORY.get(operation, "messages")
-        messages = codec.read_request(b'{"%b":[%b]}' % (where.encode(), seen.system)).messages
-    texts: list[str] = []
-    for message in messages:
-        if message.role not in _INSTRUCTING:
-            break
-        texts += [block.text for block in message.blocks if isinstance(block, TextBlock)]
-    return "\n\n".join(texts)[:TEXT_CHARS]
-
-
-class _Room:
-    """Cuts text so that a turn stays within its share."""
-
-    def __init__(self, chars: int, text_chars: int) -> None:
-        self._left = chars
-        self._text_chars = text_chars
-
-    def block(self, block: Block) -> StoryBlock:
-        match block:
-            case TextBlock():
-                return self._of("text", block.text)
-            case ThinkingBlock():
-                return self._of("thinking", block.text)
-            case ToolCallBlock():
-                cut = self._of("tool_call", block.arguments)
-                return msgspec.structs.replace(cut, name=block.name[:200], call_id=block.call_id[:200])
-            case ToolResultBlock():
-                cut = self._of("tool_result", block.content)
-                return msgspec.structs.replace(cut, call_id=block.call_id[:200], is_error=block.is_error)
-            case ImageBlock():
-                where = block.url if block.url and not block.url.startswith("data:") else block.media_type or ""
-                return StoryBlock(kind="image", text=where[:500], name=block.kind[:40])
-            case OpaqueBlock():
-                return StoryBlock(kind="opaque", name=block.kind[:200])
-
-    def _of(self, kind: str, text: str) -> StoryBlock:
-        shown = text[: max(0, min(self._text_chars, self._left))]
-        self._left -= len(shown)
-        return StoryBlock(kind=kind, text=shown, omitted=len(text) - len(shown))  # type: ignore[arg-type]
-
-
-def system_of(operation: str, body: bytes) -> str:
-    """The system prompt of a request, at most 20,000 characters."""
-    codec = _codec(operation)
-    return "" if codec is None else system_text(codec, Operation(operation), glance(body))
-
-
-def offered_tools(operation: str, body: bytes) -> tuple[str, ...]:
-    """Names of the tools that a request offers, at most 200."""
-    codec = _codec(operation)
-    return () if codec is None else tuple(tool.name[:200] for tool in codec.read_request(body).tools[:MAX_TOOLS])
-
-
-def _codec(operation: str) -> Codec | None:
-    try:
-        return codec_for(Operation(operation))
-    except ValueError:
-        return None
-
-
-def _answer(codec: Codec, recorded: RecordedTurn) -> Answer | None:
-    body = recorded.response_body
-    if not body:
-        return None
-    if not recorded.response_type.startswith(("text/event-stream", "application/x-ndjson")):
-        return codec.read_response(body)
-    decoder = codec.stream_decoder()
-    for start in range(0, len(body), 65_536):
-        decoder.feed(body[start : start + 65_536])
-    return decoder.finish()
 
 
 def _steady(entry: bytes) -> bytes:
@@ -410,10 +319,6 @@ def _marks(verdicts: Sequence[Verdict], turn: Turn) -> Iterator[Mark]:
             yield Mark(verdict=verdict, where="call", block=places.get(call_id), call_id=call_id)
         else:
             yield Mark(verdict=verdict, where="answer")
-
-
-def _is_message(raw: bytes) -> bool:
-    return raw[:1] == b"{"
 
 
 def _is_text(text: str) -> bool:

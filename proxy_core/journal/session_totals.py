@@ -9,22 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Row, Select, and_, case, distinct, exists, func, literal_column, or_, select
 
 from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
 from proxy_core.journal.schema import outcomes, transactions
+from proxy_core.journal.session_facts import MAX_GROUPS, Group, SessionFacts, add_tools, merge, take, together
 from proxy_core.journal.store import JournalStore, latest_outcome, read_tags
-from proxy_core.totals import Totals
 
-SHOWN_NAMES = 20
 KEPT_SESSIONS = 5_000
-MAX_GROUPS = 20_000
 ROWS_AT_ONCE = 100
 LOST_AFTER_NS = 24 * 3_600_000_000_000
 """A request that has had no outcome for so long gets none any more."""
@@ -34,47 +31,6 @@ COMMIT_S = 60.0
 """Where several gateways write, a number may appear so long after a higher one."""
 _PART = 100
 """Sessions in one query."""
-
-
-class SessionFacts(Struct, kw_only=True):
-    """What the journal knows of one session."""
-
-    id: str
-    last_seq: int
-    """Number of its latest request."""
-    started_ns: int
-    last_ns: int
-    turns: int = 0
-    """Requests that are neither side requests nor refused."""
-    totals: Totals
-    agent: str = ""
-    user: str = ""
-    workflow: str = ""
-    tags: dict[str, str] = {}
-    parent: str = ""
-    predecessor: str = ""
-    link: str = ""
-    models: tuple[str, ...] = ()
-    """The latest first."""
-    upstreams: tuple[str, ...] = ()
-    """The latest first."""
-    tools: dict[str, int] = {}
-    children: int = 0
-    preview: str = ""
-
-
-class Group(Struct, kw_only=True):
-    """Requests that have something in common; what they were not grouped by is empty."""
-
-    agent: str = ""
-    session_id: str = ""
-    model: str = ""
-    workflow: str = ""
-    day: int = 0
-    """Days since 1970, in UTC."""
-    first_ns: int
-    last_ns: int
-    totals: Totals
 
 
 class _Settled(Struct):
@@ -99,6 +55,7 @@ class SessionTotals(JournalStore):
         self._agents_waiting: tuple[int, ...] = ()
         self._begun: Counter[str] = Counter()
         self._begun_seq = 0
+        self._counting = asyncio.Lock()
 
     async def latest_sessions(self, limit: int, *, before: int | None = None, agent: str = "") -> list[tuple[int, str]]:
         """Number of the latest request and name of each session, the latest first; those whose latest is before `before`."""
@@ -131,25 +88,25 @@ class SessionTotals(JournalStore):
         flag = self._is_settled(settled)
         some_wait = False
         async for one in self._each(_by_session(news, flag)):
-            _take(sure if one.is_settled else fresh, one)
+            take(sure if one.is_settled else fresh, one)
             some_wait = some_wait or (one.running > 0 and not one.is_settled)
         called = select(_SESSION, flag, outcomes.c.tools, func.count().label("times"))
         called = called.select_from(transactions.join(outcomes, latest_outcome())).where(news, outcomes.c.tools != "")
         for one in await self._all(called.group_by(_SESSION, flag, outcomes.c.tools)):
             facts = (sure if one.is_settled else fresh).get(one.session_id)
             if facts is not None:
-                _add_tools(facts.tools, one.tools, one.times)
+                add_tools(facts.tools, one.tools, one.times)
         waiting: dict[str, list[int]] = {}
         for name, seq in await self._waiting(news, settled) if some_wait else ():
             waiting.setdefault(name, []).append(seq)
         for name, old in known.items():
-            new = _Settled(settled, tuple(waiting.get(name, ())), _together(sure.get(name), old.facts))
+            new = _Settled(settled, tuple(waiting.get(name, ())), together(sure.get(name), old.facts))
             if new.facts is not None:
                 self._sessions[name] = new
                 self._sessions.move_to_end(name)
                 if len(self._sessions) > KEPT_SESSIONS:
                     self._sessions.popitem(last=False)
-            whole = _together(fresh.get(name), new.facts)
+            whole = together(fresh.get(name), new.facts)
             if whole is not None:
                 found[name] = whole
 
@@ -184,37 +141,40 @@ class SessionTotals(JournalStore):
 
     async def agents(self) -> list[Group]:
         """Requests by agent, model and workflow."""
-        settled = await self._settle()
-        groups = {key: msgspec.structs.replace(one, totals=msgspec.structs.replace(one.totals))
-                  for key, one in self._agents.items()}  # fmt: skip
-        sure: list[Group] = []
-        by = ("agent", "model", "workflow")
-        news = _beyond(self._agents_seq, self._agents_waiting)
-        for one, is_settled in await self._groups(by, news, self._is_settled(settled)):
-            _merge(groups, one)
-            if is_settled:
-                sure.append(one)
-        waiting = await self._waiting(news, settled)
-        for one in sure:
-            _merge(self._agents, one)
-        self._agents_seq, self._agents_waiting = settled, tuple(seq for _, seq in waiting)
-        return list(groups.values())
+        async with self._counting:
+            settled = await self._settle()
+            groups: dict[tuple[str, str, str], Group] = {}
+            for known in self._agents.values():
+                merge(groups, known)
+            sure: list[Group] = []
+            news = _beyond(self._agents_seq, self._agents_waiting)
+            for one, is_settled in await self._groups(("agent", "model", "workflow"), news, self._is_settled(settled)):
+                merge(groups, one)
+                if is_settled:
+                    sure.append(one)
+            waiting = await self._waiting(news, settled)
+            for one in sure:
+                merge(self._agents, one)
+            self._agents_seq, self._agents_waiting = settled, tuple(seq for _, seq in waiting)
+            return list(groups.values())
 
     async def sessions_by_agent(self) -> dict[str, int]:
         """How many sessions each agent has begun."""
         earlier = transactions.alias("earlier")
         has_earlier = exists().where(and_(earlier.c.session_id == _SESSION, earlier.c.seq < transactions.c.seq))
-        settled = await self._settle()
-        is_settled = case((transactions.c.seq <= literal_column(str(settled)), 1), else_=0).label("is_settled")
-        query = select(transactions.c.agent, is_settled, func.count().label("sessions"))
-        query = query.where(_SESSION != "", transactions.c.seq > self._begun_seq, ~has_earlier)
-        counts = Counter(self._begun)
-        for one in await self._all(query.group_by(transactions.c.agent, is_settled)):
-            counts[one.agent] += one.sessions
-            if one.is_settled:
-                self._begun[one.agent] += one.sessions
-        self._begun_seq = settled
-        return dict(counts)
+        async with self._counting:
+            settled = await self._settle()
+            is_settled = case((transactions.c.seq <= literal_column(str(settled)), 1), else_=0).label("is_settled")
+            query = select(transactions.c.agent, is_settled, func.count().label("sessions"))
+            query = query.where(_SESSION != "", transactions.c.seq > self._begun_seq, ~has_earlier)
+            found = await self._all(query.group_by(transactions.c.agent, is_settled))
+            counts = Counter(self._begun)
+            for one in found:
+                counts[one.agent] += one.sessions
+                if one.is_settled:
+                    self._begun[one.agent] += one.sessions
+            self._begun_seq = settled
+            return dict(counts)
 
     async def groups(
         self,
@@ -251,7 +211,7 @@ class SessionTotals(JournalStore):
             called = called.where(transactions.c.agent == agent)
         counts: dict[str, int] = {}
         for one in await self._all(called.group_by(outcomes.c.tools)):
-            _add_tools(counts, one.tools, one.times)
+            add_tools(counts, one.tools, one.times)
         return counts
 
     async def _groups(
@@ -366,75 +326,3 @@ def _by_session(meant: ColumnElement[bool], flag: Any) -> Select[Any]:
         .group_by(_SESSION, flag, MODEL, UPSTREAM, transactions.c.tags)
         .order_by(func.max(transactions.c.seq).desc())
     )
-
-
-def _take(found: dict[str, SessionFacts], one: Any) -> None:
-    """Add one row of `_by_session`; the latest rows come first."""
-    more = SessionFacts(
-        id=one.session_id,
-        last_seq=one.last_seq,
-        started_ns=one.first_ns,
-        last_ns=one.last_ns,
-        turns=int(one.turns),
-        totals=totals_of(one),
-        user=one.user,
-        workflow=one.workflow,
-        tags=dict(read_tags(one.tags)) if one.tags else {},
-        parent=one.parent,
-        predecessor=one.predecessor,
-        models=(one.model,) if one.model else (),
-        upstreams=(one.upstream,) if one.upstream else (),
-    )
-    whole = _together(found.get(one.session_id), more)
-    assert whole is not None  # noqa: S101 - one of the two is there
-    found[one.session_id] = whole
-
-
-def _together(later: SessionFacts | None, earlier: SessionFacts | None) -> SessionFacts | None:
-    """What two parts of a session come to; neither is changed."""
-    if later is None or earlier is None:
-        only = later or earlier
-        if only is None:
-            return None
-        return msgspec.structs.replace(only, totals=msgspec.structs.replace(only.totals), tools=dict(only.tools))
-    totals = msgspec.structs.replace(later.totals)
-    totals.add(earlier.totals)
-    tools = dict(later.tools)
-    for name, count in earlier.tools.items():
-        tools[name] = tools.get(name, 0) + count
-    return SessionFacts(
-        id=later.id,
-        last_seq=max(later.last_seq, earlier.last_seq),
-        started_ns=min(later.started_ns, earlier.started_ns),
-        last_ns=max(later.last_ns, earlier.last_ns),
-        turns=later.turns + earlier.turns,
-        totals=totals,
-        user=later.user or earlier.user,
-        workflow=later.workflow or earlier.workflow,
-        tags={**earlier.tags, **later.tags},
-        parent=later.parent or earlier.parent,
-        predecessor=later.predecessor or earlier.predecessor,
-        models=_names((*later.models, *earlier.models)),
-        upstreams=_names((*later.upstreams, *earlier.upstreams)),
-        tools=tools,
-    )
-
-
-def _names(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))[:SHOWN_NAMES]
-
-
-def _merge(groups: dict[tuple[str, str, str], Group], more: Group) -> None:
-    key = (more.agent, more.model, more.workflow)
-    known = groups.get(key)
-    if known is None:
-        if len(groups) < MAX_GROUPS:
-            groups[key] = msgspec.structs.replace(more, totals=msgspec.structs.replace(more.totals))
-        return
-    known.first_ns, known.last_ns = min(known.first_ns, more.first_ns), max(known.last_ns, more.last_ns)
-    known.totals.add(more.totals)
-
-
-def _add_tools(counts: dict[str, int], stored: str, times: int) -> None:
-    for name, count in msgspec.json.decode(stored, type=dict[str, int]).items():
-        counts[name] = counts.get(name, 0) + count * times
