@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Raw, Struct
 from pydantic import Field, field_validator
 
-from proxy_core.detectors.secrets import redact_known
 from proxy_core.interceptors import files
 from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor, timestamp_of
 from proxy_core.interceptors.event_content import said
@@ -131,13 +130,9 @@ class MessageLogger(Interceptor[MessageLoggerConfig]):
     def _add(self, begun: Begun, line: dict[str, Any], *, clean: bool) -> None:
         """Take a line; `clean` says that there is nothing to take out of what it quotes."""
         encoded = msgspec.json.encode(line)
-        self._lines.append((encoded if clean else self._safe(begun, encoded)) + b"\n")
-
-    def _safe(self, begun: Begun, raw: bytes) -> bytes:
-        if self.config.redact_credentials:
-            return safe_line(raw, begun.secrets)
-        kept = redact_known(raw, begun.secrets)
-        return kept if kept is raw else safe_line(raw, begun.secrets)
+        self._lines.append(
+            (encoded if clean else safe_line(encoded, begun.secrets, formats=self.config.redact_credentials)) + b"\n"
+        )
 
     def _stream(self, finished: Finished, body: bytes) -> dict[str, Any]:
         read = {name.removeprefix("llm.response."): value for name, value in said(finished).items()}

@@ -148,25 +148,31 @@ class Outbox:
         self._keep_bound()
 
     def _spill(self) -> None:
-        """Lines in memory go to the newest segment."""
-        lines, count = b"".join(self._memory), len(self._memory)
-        self._memory.clear()
-        self._memory_bytes = 0
-        if not lines:
-            return
-        path = self._growing
-        if path is None or not self._segments or self._segments[-1][1] >= SEGMENT_BYTES:
-            last = self._segments[-1][0] if self._segments else self._hand_file
-            path = self._folder / f"{int(last.stem) + 1 if last is not None else _FIRST:010d}.jsonl"
-            self._segments.append((path, 0))
-            self._growing = path
-        try:
-            files.append(path, lines)
-        except OSError:
-            self.dropped += count
-            raise
-        self._segments[-1] = (path, self._segments[-1][1] + len(lines))
-        self._keep_bound()
+        """Lines in memory go to the newest segments."""
+        while self._memory:
+            room = SEGMENT_BYTES - (self._segments[-1][1] if self._growing is not None else SEGMENT_BYTES)
+            if room <= 0:
+                self._grow_another()
+                room = SEGMENT_BYTES
+            lines: list[bytes] = []
+            while self._memory and room > 0:
+                lines.append(self._memory.popleft())
+                room -= len(lines[-1])
+            data = b"".join(lines)
+            self._memory_bytes -= len(data)
+            path, size = self._segments[-1]
+            try:
+                files.append(path, data)
+            except OSError:
+                self.dropped += len(lines)
+                raise
+            self._segments[-1] = (path, size + len(data))
+            self._keep_bound()
+
+    def _grow_another(self) -> None:
+        last = self._segments[-1][0] if self._segments else self._hand_file
+        self._growing = self._folder / f"{int(last.stem) + 1 if last is not None else _FIRST:010d}.jsonl"
+        self._segments.append((self._growing, 0))
 
     def _keep_bound(self) -> None:
         while len(self._segments) > 1 and sum(size for _, size in self._segments) > self._max_bytes:

@@ -27,15 +27,18 @@ def safe_json(value: Any, secrets: Sequence[bytes]) -> Raw:
     return Raw(safe_line(encoded, secrets))
 
 
-def safe_line(encoded: bytes, secrets: Sequence[bytes]) -> bytes:
-    """The same for JSON that is encoded already; what is no JSON becomes a JSON text."""
-    kept = redact_formats(redact_known(encoded, secrets_in_json(tuple(secrets)) if secrets else ()))
+def safe_line(encoded: bytes, secrets: Sequence[bytes], *, formats: bool = True) -> bytes:
+    """The same for JSON that is encoded already; what is no JSON becomes a JSON text. Without `formats` known credentials alone
+    are taken out."""
+    kept = redact_known(encoded, secrets_in_json(tuple(secrets)) if secrets else ())
+    if formats:
+        kept = redact_formats(kept)
     try:
         if kept is not encoded:
             msgspec.json.decode(kept, type=Raw)
         return on_one_line(kept)
     except (msgspec.DecodeError, RecursionError):
-        return _text_by_text(encoded, secrets)
+        return _text_by_text(encoded, secrets, formats)
 
 
 def on_one_line(encoded: bytes) -> bytes:
@@ -43,11 +46,11 @@ def on_one_line(encoded: bytes) -> bytes:
     return msgspec.json.format(encoded, indent=-1) if b"\n" in encoded or b"\r" in encoded else encoded
 
 
-def _text_by_text(encoded: bytes, secrets: Sequence[bytes]) -> bytes:
+def _text_by_text(encoded: bytes, secrets: Sequence[bytes], formats: bool) -> bytes:
     def clean(value: Any, depth: int) -> Any:
         if isinstance(value, str):
-            raw = value.encode("utf-8", "replace")
-            return redact_formats(redact_known(raw, secrets)).decode("utf-8", "replace")
+            raw = redact_known(value.encode("utf-8", "replace"), secrets)
+            return (redact_formats(raw) if formats else raw).decode("utf-8", "replace")
         if depth > MAX_DEPTH:
             return None
         if isinstance(value, list):
