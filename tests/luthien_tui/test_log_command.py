@@ -103,14 +103,19 @@ async def test_following_prints_new_ones_as_they_end(tmp_path: Path, address: st
         env=clean_environ(tmp_path),
     )
     assert process.stdout is not None
-    assert json.loads(await asyncio.wait_for(process.stdout.readline(), 15))["model"] == "before"
-    await ask(address, "after-1", "x")
-    await ask(address, "after-2", "x")
-    for expected in ("after-1", "after-2"):
-        assert json.loads(await asyncio.wait_for(process.stdout.readline(), 15))["model"] == expected
-    process.send_signal(2)
-    _, err = await asyncio.wait_for(process.communicate(), 15)
-    assert (process.returncode, err) == (0, b"")
+    try:
+        assert json.loads(await asyncio.wait_for(process.stdout.readline(), 15))["model"] == "before"
+        await ask(address, "after-1", "x")
+        await ask(address, "after-2", "x")
+        for expected in ("after-1", "after-2"):
+            assert json.loads(await asyncio.wait_for(process.stdout.readline(), 15))["model"] == expected
+        process.send_signal(2)
+        _, err = await asyncio.wait_for(process.communicate(), 15)
+        assert (process.returncode, err) == (0, b"")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def test_no_journal_and_a_damaged_one_are_exit_4(tmp_path: Path) -> None:
