@@ -23,23 +23,17 @@ from proxy_core.sessions.identity import (
 )
 from proxy_core.sessions.known_sessions import MAX_REPLIES, TAIL_MESSAGES, KnownSessions, Session
 from proxy_core.sessions.lineage import RunningCalls, SideOpenings
+from proxy_core.sessions.matching import UNKNOWN_HEAD, Asked, HistoryMatcher, client_of
 from proxy_core.sessions.prompts import NO_PROMPT, Prompt, Prompts
-from proxy_core.sessions.replies import NOTHING_SAID, call_ids, given, is_reply, said_in_answer, said_in_history
+from proxy_core.sessions.replies import NOTHING_SAID, is_reply, said_in_answer
 from proxy_core.wire.conversation import Block, ToolCallBlock
 from proxy_core.wire.glance import Glance
 
-UNKNOWN_HEAD = -1
-FORGET_AFTER_TTLS = 2.0
-"""A session that has expired is remembered for as long again, so that its continuation can name it."""
 UNKNOWN_POINT = b"?"
-RETRIED_WITHIN_S = 300.0
-"""Of a request that failed: the same opening later than this opens another session."""
 RECALLED_REQUESTS = 3
 """Requests given back after a restart for each session that may be remembered, on average."""
-LATEST_TWINS = 3
-LONG_OPENING = 5
-"""A first request with so many messages comes from a conversation that began elsewhere: the same again is no twin."""
-MAX_NEW_MESSAGES = 64
+FORGET_AFTER_TTLS = 2.0
+"""A session that has expired is remembered for as long again, so that its continuation can name it."""
 MIN_CALL_ID = 16
 MAX_CALL_ID = 128
 """Shorter ids are numbers that come again in every session."""
@@ -109,7 +103,7 @@ class SessionDetector:
         self._new_id = new_id
         self._ttl_s = ttl_s
         self._clock = clock
-        self._min_common = min_common_messages
+        self._matcher = HistoryMatcher(self._known, ttl_s=ttl_s, min_common_messages=min_common_messages)
         self.lookups = {"header": 0, "mark": 0, "response": 0, "prefix": 0, "inferred": 0, "new": 0, "none": 0}
 
     def belonging(self, headers: Mapping[bytes, bytes], body: Glance, raw: bytes, *, turn: bool = True) -> Belonging:
@@ -128,9 +122,12 @@ class SessionDetector:
         elif body.marks:
             told = self._by_marks(body.marks, prompt, turn, now)
         if told is None and hashed.chain:
-            told = self._by_history(headers, body.history, hashed, prompt, turn, now)
-            if told is None and turn:
-                told = self._opened(headers.get(b"user-agent", b""), body.history, prompt, now)
+            asked = Asked(headers, body.history, hashed, prompt, turn, now)
+            match = self._matcher.find(asked)
+            if match is not None:
+                told = self._continued("inferred" if match.inferred else "prefix", match.session, match.shared, now)
+            elif turn:
+                told = self._opened(asked)
         if told is None:
             self.lookups["none"] += 1
             return Belonging("", agent, "", b"", hashed.entries, "", "none")
@@ -230,147 +227,16 @@ class SessionDetector:
     def _named(self, link: str, name: str, prompt: Prompt, now: float) -> _Told:
         return _Told(self._known.named(name) or self._create(prompt, now, name), link)
 
-    def _by_history(
-        self,
-        headers: Mapping[bytes, bytes],
-        history: Sequence[memoryview],
-        hashed: HashedHistory,
-        prompt: Prompt,
-        turn: bool,
-        now: float,
-    ) -> _Told | None:
-        known, chain = self._known, hashed.chain
-        last = len(chain) - 1
-        place = known.furthest(chain, last)
-        while place >= 0:
-            point = chain[place]
-            sessions = known.at(point)
-            if place == last:
-                again = not turn or headers.get(b"x-stainless-retry-count", b"0") != b"0"
-                session = self._repeated(sessions, chain, again, now)
-            else:
-                session = self._continuing(sessions, point, history[place - last :], prompt, now)
-            if session is not None:
-                if session.tip != point or place == last:
-                    twin = self._waiting_twin(session, chain, place, history, prompt)
-                    if twin is not None:
-                        return self._continued("prefix", *twin, now)
-                    if session.root == point and place < last:
-                        # Only the opening is the same. What came after it may tell of another session.
-                        other = self._answered_call(history, last)
-                        if other is not None and other[0] is not session:
-                            return self._continued("inferred", *other, now)
-                return self._continued("prefix", session, place, now)
-            place = known.furthest(chain, place - 1)
-        if last == 0:
-            return None
-        shared = self._common_run(hashed, history) or self._answered_call(history, last)
-        return None if shared is None else self._continued("inferred", *shared, now)
-
-    def _repeated(self, sessions: Sequence[Session], chain: Sequence[bytes], again: bool, now: float) -> Session | None:
-        """Whose history it is that came once more: a regeneration, or another try after a failure.
-
-        An opening that comes once more opens another session, unless the client says that it tries again or has to.
-        """
-        point = chain[-1]
-        again = again or len(chain) >= LONG_OPENING
-        for session in sessions[: -LATEST_TWINS - 1 : -1]:
-            failed = session.failed and session.tip == point and now - session.seen <= RETRIED_WITHIN_S
-            if (again or failed or session.root != point) and not session.forgotten:
-                return session
-        return None
-
-    def _waiting_twin(
-        self, session: Session, chain: Sequence[bytes], place: int, history: Sequence[memoryview], prompt: Prompt
-    ) -> tuple[Session, int] | None:
-        """Another session that waits for just this: it was answered with what follows its tip, and has not gone on yet."""
-        known = self._known
-        while (place := known.furthest(chain, place - 1)) >= 0:
-            point = chain[place]
-            waiting = [
-                twin
-                for twin in known.at(point)
-                if twin is not session and not twin.forgotten and twin.tip == point and twin.replies and twin.head == prompt.head
-            ]
-            if waiting:
-                twin = _answered_so(waiting, said_in_history(history[len(history) - len(chain) + place + 1 :]))
-                if twin is not None:
-                    return twin, place
-        return None
-
-    def _continuing(
-        self, sessions: Sequence[Session], point: bytes, following: Sequence[memoryview], prompt: Prompt, now: float
-    ) -> Session | None:
-        """Which of the sessions at `point` goes on with `following`."""
-        replied = is_reply(following[0])
-        if replied and len(sessions) == 1 and sessions[0].head == prompt.head and not sessions[0].forgotten:
-            return sessions[0]
-        if replied:
-            sessions = [session for session in sessions if not session.forgotten]
-        else:
-            # Without a reply in between it is another opening that begins alike, unless there was no reply.
-            sessions = [session for session in sessions if self._unanswered(session, point)]
-        if not sessions:
-            return None
-        if len(sessions) == 1 and sessions[0].head in (prompt.head, UNKNOWN_HEAD):
-            return sessions[0]
-        fresh = [session for session in sessions if now - session.seen <= self._ttl_s] or sessions
-        same = [session for session in fresh if session.head in (prompt.head, UNKNOWN_HEAD)]
-        said = said_in_history(following)
-        told = _answered_so([session for session in same or fresh if session.tip == point], said)
-        if told is not None:
-            return told
-        if not same:
-            # Another agent: only the session's own words show that it is the same conversation.
-            return next((session for session in reversed(fresh) if session.root != point), None)
-        waiting = [session for session in same if session.tip == point]
-        return ([one for one in waiting if not one.pending] or waiting or same)[0]
-
-    @staticmethod
-    def _unanswered(session: Session, point: bytes) -> bool:
-        """Whether a session may go on from `point` without a reply."""
-        if session.forgotten:
-            return False
-        return session.root != point or (session.tip == point and (session.failed or session.pending > 0))
-
-    def _common_run(self, hashed: HashedHistory, history: Sequence[memoryview]) -> tuple[Session, int] | None:
-        """The session that shares the latest messages of a history whose beginning is not known, and the last one's place."""
-        steady = hashed.steady
-        if len(steady) < self._min_common:
-            return None
-        for place in range(len(steady) - 1, max(-1, len(steady) - MAX_NEW_MESSAGES), -1):
-            session = self._known.ends_with(steady[place])
-            if session is None:
-                continue
-            common = 0
-            for theirs, ours in zip(reversed(session.tail), reversed(steady[: place + 1]), strict=False):
-                if theirs != ours:
-                    break
-                common += 1
-            if common and session.replies:
-                following = history[len(history) - len(steady) + place + 1 :]
-                common += given(said_in_history(following), session.replies)
-            if common >= self._min_common:
-                return session, place
-        return None
-
-    def _answered_call(self, history: Sequence[memoryview], last: int) -> tuple[Session, int] | None:
-        """The session in which a tool was called whose result the history holds; the client may have rewritten all else."""
-        for entry in history[: -MAX_NEW_MESSAGES - 1 : -1]:
-            for call_id in call_ids(entry):
-                session = self._known.called(call_id)
-                if session is not None:
-                    return session, last
-        return None
-
-    def _opened(self, client: bytes, history: Sequence[memoryview], prompt: Prompt, now: float) -> _Told:
+    def _opened(self, asked: Asked) -> _Told:
         """A new session, or the one that this opening stands beside."""
-        openings = self._openings
+        openings, history, prompt, now = self._openings, asked.history, asked.prompt, asked.now
+        client = client_of(asked.headers)
         if prompt.side:
             beside = self._known.named(openings.quoted_by(client, history, now))
             if beside is not None:
                 return _Told(beside, "inferred")
             session = self._create(prompt, now)
+            session.client = client
             openings.waits(session.name, client, history, now)
             return _Told(session, "new")
         if openings.waiting:
@@ -379,6 +245,7 @@ class SessionDetector:
                 beside.head, beside.root = prompt.head, b""
                 return _Told(beside, "inferred")
         session = self._create(prompt, now)
+        session.client = client
         if self._calls.running:
             session.parent = self._calls.parent_of(history, now)
         openings.conversation(session.name, client, history, now)
@@ -431,16 +298,3 @@ class SessionDetector:
                 session.tail = hashed.steady[-TAIL_MESSAGES:]
                 known.ended_with(session.tail[-1], session)
         return point
-
-
-def _answered_so(sessions: Sequence[Session], said: Sequence[int]) -> Session | None:
-    """The session that was answered with most of what `said` tells of.
-
-    Of several that were answered alike the latest: those before it were left after their answer.
-    """
-    best, most = None, 1
-    for session in sessions:
-        count = given(said, session.replies)
-        if count >= most:
-            best, most = session, count
-    return best

@@ -19,6 +19,7 @@ from msgspec import Struct
 from proxy_core.wire.glance import Glance
 
 LARGE_BYTES = 12_000
+MANY_MESSAGES = 16
 """Smaller histories are hashed sooner than they are looked up."""
 KEPT_BYTES = 48 * 1024 * 1024
 """Of long histories, to compare later ones with; the least recently used goes first."""
@@ -82,7 +83,7 @@ class HistoryHasher:
             # The system prompt is the first message, unless it stands beside the history and is as long by chance.
             first = 0 if body.preamble and len(body.preamble[0]) == size else 1
         marked = _CACHE_CONTROL in raw
-        if len(raw) >= LARGE_BYTES:
+        if len(raw) >= LARGE_BYTES or len(history) >= MANY_MESSAGES:
             return self._of_large(history, first, marked, system)
         steady: Sequence[bytes]
         if first:

@@ -41,6 +41,8 @@ class Session(Struct, eq=False, gc=False):
     calls: bool = False
     """Whether a tool call of its latest answer may have started a sub-agent."""
     parent: str = ""
+    client: int = 0
+    """A number for the program and key that opened it; 0 where they are not known."""
     tail: Sequence[bytes] = ()
     """Hashes of the latest messages of its history."""
     forgotten: bool = False

@@ -35,7 +35,7 @@ class _Call(Struct, frozen=True):
     at: float
 
 
-_Opening: TypeAlias = tuple[str, bytes, bytes, float]
+_Opening: TypeAlias = tuple[str, int, bytes, float]
 """Session, client, what it quotes or opens with, and when: a plain tuple, for one is made for every session."""
 
 
@@ -76,20 +76,20 @@ class RunningCalls:
 class SideOpenings:
     """Recent openings of conversations, and of side requests that quote one which has not begun yet.
 
-    Both come from one client program, and each conversation has one side request of this kind at most.
+    Both come from one client, and each conversation has one side request of this kind at most.
     """
 
     def __init__(self) -> None:
         self._conversations: deque[_Opening] = deque(maxlen=MAX_OPENINGS)
         self.waiting: deque[_Opening] = deque(maxlen=MAX_OPENINGS)
 
-    def conversation(self, session_id: str, client: bytes, history: Sequence[memoryview], now: float) -> None:
+    def conversation(self, session_id: str, client: int, history: Sequence[memoryview], now: float) -> None:
         """Note the opening of a conversation."""
         last = history[-1]
         if len(last) <= MAX_TEXT_BYTES:
             self._conversations.append((session_id, client, bytes(last), now))
 
-    def waiting_for(self, client: bytes, history: Sequence[memoryview], now: float) -> str:
+    def waiting_for(self, client: int, history: Sequence[memoryview], now: float) -> str:
         """The session that a side request opened for the conversation that begins with `history`; empty for most."""
         said = text_of(history[-1])
         for opening in self.waiting:
@@ -99,7 +99,7 @@ class SideOpenings:
                 return session_id
         return ""
 
-    def quoted_by(self, client: bytes, history: Sequence[memoryview], now: float) -> str:
+    def quoted_by(self, client: int, history: Sequence[memoryview], now: float) -> str:
         """The session of the conversation whose opening this side request quotes; empty where none is known."""
         quoting = "\n".join(text_of(entry) for entry in history[-3:])
         for opening in reversed(self._conversations):
@@ -111,7 +111,7 @@ class SideOpenings:
                 return session_id
         return ""
 
-    def waits(self, session_id: str, client: bytes, history: Sequence[memoryview], now: float) -> None:
+    def waits(self, session_id: str, client: int, history: Sequence[memoryview], now: float) -> None:
         """Note a side request that came before its conversation."""
         quoting = "\n".join(text_of(entry) for entry in history[-3:])
         self.waiting.append((session_id, client, quoting.encode("utf-8", "replace"), now))
