@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from proxy_core import __version__
+from proxy_core.api.answers import failure
 from proxy_core.api.guard import Receive, Scope, Send
 from proxy_core.api.mcp_acts import acting_tools
 from proxy_core.api.mcp_reads import reading_tools
@@ -45,6 +46,11 @@ class McpPort:
         self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            refusal = failure(405, "method_not_allowed", "MCP is spoken with POST here; there is no stream to wait on")
+            refusal.headers["allow"] = "POST"
+            await refusal(scope, receive, send)
+            return
         async with self._making:
             if self._server is None:
                 self._server = await asyncio.to_thread(_server, self._tools)

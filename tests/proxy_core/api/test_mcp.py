@@ -28,11 +28,11 @@ def token_of(gateway: RunningGateway) -> str:
 
 
 @asynccontextmanager
-async def mcp_client(gateway: RunningGateway, **headers: str) -> AsyncIterator[Client]:
+async def mcp_client(gateway: RunningGateway, *, mode: str = "auto", **headers: str) -> AsyncIterator[Client]:
     headers = {"authorization": f"Bearer {token_of(gateway)}"} | headers
     async with httpx2.AsyncClient(headers=headers) as http:
         transport = streamable_http_client(f"http://{gateway.runtime.control_address}/mcp", http_client=http)
-        async with Client(transport) as client:
+        async with Client(transport, mode=mode) as client:
             yield client
 
 
@@ -101,6 +101,16 @@ async def test_a_model_reads_what_was_recorded(gateway: RunningGateway) -> None:
         assert "limit" in await refused(client, "search_sessions", limit=1_000_000)
         assert "session_id" in await refused(client, "get_session")
         assert "no tool" in await refused(client, "decide_hold", hold_id="1", decision="approve", shown="x")
+
+
+async def test_clients_that_shake_hands_first(gateway: RunningGateway) -> None:
+    async with mcp_client(gateway, mode="legacy") as client:
+        assert (await ask(client, "get_state"))["status"] == "serving"
+    host, _, port = gateway.runtime.control_address.rpartition(":")
+    async with RawClient(host, int(port)) as raw:
+        raw.request("GET", "/mcp", b"", {"authorization": f"Bearer {token_of(gateway)}", "accept": "text/event-stream"})
+        answer = await raw.response(method="GET")
+    assert (answer.status, answer.header("allow")) == (405, "POST")
 
 
 async def test_answers_are_bounded(gateway: RunningGateway) -> None:
