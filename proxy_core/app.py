@@ -19,7 +19,6 @@ from proxy_core import __version__, policy_mesh
 from proxy_core.control.plane import GatewayState
 from proxy_core.gateway import Gateway
 from proxy_core.interceptors.metrics import GatewayMetrics
-from proxy_core.interceptors.registry import shown_config
 from proxy_core.policy_mesh import AUDIT_PREFIX, PolicyMesh
 from proxy_core.settings import Settings
 
@@ -136,8 +135,11 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
         for policy in chain:
             # a parameter may be a secret, or hold one at any depth; the control API shows those that are none
             policy["params"] = dict.fromkeys(policy["params"], "[set]")
-    for one, known in zip(tree["interceptors"], settings.interceptors, strict=True):
-        one["config"] = shown_config(known)
+    if settings.interceptors:
+        from proxy_core.interceptors.registry import shown_config
+
+        for one, known in zip(tree["interceptors"], settings.interceptors, strict=True):
+            one["config"] = shown_config(known)
     if tree["journal"]["database_url"]:
         from sqlalchemy.engine import make_url
 

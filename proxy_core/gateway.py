@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy_core.admissions import Admissions
 from proxy_core.attempts import Attempts
@@ -34,7 +34,6 @@ from proxy_core.errors import (
     UpstreamTimeout,
 )
 from proxy_core.ids import new_ulid
-from proxy_core.interceptors.dispatch import Interceptors
 from proxy_core.interceptors.metrics import GatewayMetrics
 from proxy_core.journal.journal import Journal
 from proxy_core.limits.client_keys import KeyCheck, refuse_luthien_key
@@ -59,6 +58,9 @@ from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, TURNS, Dialect, UnsafePath, find_endpoint
 from proxy_core.wire.glance import glance, preview
 from proxy_core.wire.headers import content_length
+
+if TYPE_CHECKING:
+    from proxy_core.interceptors.dispatch import Interceptors
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -31,7 +32,6 @@ from proxy_core.control.route_book import RouteBook
 from proxy_core.gateway import LAST_WORDS_S, Gateway
 from proxy_core.ids import new_session_id, new_ulid
 from proxy_core.interceptors.metrics import GatewayMetrics
-from proxy_core.interceptors.registry import build_interceptors
 from proxy_core.journal.client_keys import ClientKeys
 from proxy_core.journal.journal import Journal
 from proxy_core.limits.client_keys import KeyCheck
@@ -52,6 +52,9 @@ from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.settings_sources import LoadedSettings
 from proxy_core.tasks import spawn
+
+if TYPE_CHECKING:
+    from proxy_core.interceptors.dispatch import Interceptors
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +200,7 @@ class GatewayRuntime:
         if settings.server.auth != "passthrough":
             self._keys = KeyCheck(settings.server.auth, store=ClientKeys(store), configured=settings.keys, clock=loop.time)
         limiter = Limiter(settings.limits, ledger=self._ledger, prices=self._prices, clock=loop.time)
-        self._interceptors = build_interceptors(settings, self._data_dir)
+        self._interceptors = _interceptors(settings, self._data_dir)
         stats = PolicyStats()
         self._policies = PolicyBook(settings, journal=self._journal, feed=self._feed, stats=stats)
         self._gateway = Gateway(
@@ -414,6 +417,15 @@ class GatewayRuntime:
             control=self.control_address,
             sequence=self._feed.last_sequence,
         )
+
+
+def _interceptors(settings: Settings, data_dir: Path) -> Interceptors | None:
+    """None, and nothing imported, where none is configured."""
+    if not settings.interceptors:
+        return None
+    from proxy_core.interceptors.registry import build_interceptors
+
+    return build_interceptors(settings, data_dir)
 
 
 def is_loopback(host: str) -> bool:
