@@ -37,7 +37,7 @@ def translate(value: dict[str, Any], source: Source, environ: Mapping[str, str])
 
 def rules(value: dict[str, Any], source: Source) -> dict[str, Any]:
     """The section `routing` that means the same, with texts as they are."""
-    top = source.section(value, "$", SECTIONS)
+    top = source.section(value, "$", SECTIONS, open_ended=True)
     for name in ("sensitivity", "cost"):
         if name not in top:
             source.refuse(f"$.{name}", "missing; it has to be an object")

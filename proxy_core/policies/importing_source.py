@@ -33,8 +33,11 @@ class Source:
         if self.faults:
             raise ConfigurationError("\n".join(dict.fromkeys(self.faults)))
 
-    def section(self, value: Any, place: str, known: Iterable[str]) -> dict[str, Any]:
-        """The object at `place`; unknown keys are refused with the nearest known one. Null is an empty object."""
+    def section(self, value: Any, place: str, known: Iterable[str], *, open_ended: bool = False) -> dict[str, Any]:
+        """The object at `place`; unknown keys are refused with the nearest known one. Null is an empty object.
+
+        Of an `open_ended` one, keys that are no misspelling of a known one are left out with a note.
+        """
         if value is None:
             return {}
         if not isinstance(value, dict):
@@ -44,6 +47,9 @@ class Source:
         for key in value:
             if key not in names:
                 near = nearest(key, names)
+                if open_ended and not near:
+                    self.note(f"{place}.{key} says nothing to the program that the file is for, and is left out")
+                    continue
                 hint = f"did you mean {near}?" if near else f"known here: {', '.join(names) or 'nothing'}"
                 self.refuse(f"{place}.{key}", f"unknown key; {hint}")
         return value

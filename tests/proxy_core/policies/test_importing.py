@@ -307,6 +307,13 @@ def test_a_keyword_counts_within_words_and_is_no_variable(tmp_path: Path) -> Non
     assert chosen(settings, "echo ${home}").reason == Reason.SENSITIVE_KEYWORD_MATCH
 
 
+def test_keys_that_policy_mesh_does_not_know_are_left_out_with_a_note() -> None:
+    """It ignores them in silence; what looks like a misspelling is refused all the same."""
+    found = imported(mesh(["secret"]) | {"owner": "ann"})
+    assert any("$.owner" in note for note in found.notes)
+    assert found.tree == imported(mesh(["secret"])).tree
+
+
 def test_embeddings_do_not_change_their_model_for_cost(tmp_path: Path) -> None:
     settings = settings_of(imported(mesh([], max_prompt_length_for_local=500)), tmp_path)
     embeddings = Endpoint(Dialect.OPENAI, Operation.EMBEDDINGS, "/v1/embeddings", Dialect.OPENAI)
