@@ -111,7 +111,8 @@ class Story:
         """The messages that were not told yet, and what kind of turn it is where their content does not say it."""
         entries = [self._entry(bytes(one)) for one in seen.history]
         marks = (seen.marks.get("previous_response_id"), seen.marks.get("conversation"))
-        turn.known, turn.dropped, kind = self._compare(entries, marks)
+        opening = next((place for place, one in enumerate(seen.history) if not _instructs(one)), len(entries))
+        turn.known, turn.dropped, kind = self._compare(entries, marks, opening)
         new = seen.history[turn.known :]
         if seen.history[0][0] == _QUOTE:  # a text in place of a list
             body = b'{"%b":%b}' % (where.encode(), bytes(seen.history[0]) if new else b'""')
@@ -126,8 +127,9 @@ class Story:
             self._points.append(_Point(entries, said, marks))
         return messages, kind
 
-    def _compare(self, entries: list[int], marks: tuple[object, object]) -> tuple[int, int, TurnKind | None]:
-        """How many entries are known, how many are gone, and the kind of turn where that says it."""
+    def _compare(self, entries: list[int], marks: tuple[object, object], opening: int) -> tuple[int, int, TurnKind | None]:
+        """How many entries are known, how many are gone, and the kind of turn where that says it. `opening` is the place of the
+        first entry that instructs nobody: what has only the instructions in common is another conversation."""
         best: _Point | None = None
         for point in reversed(self._points):
             length = len(point.entries)
@@ -153,8 +155,8 @@ class Story:
             length = _common(point.entries, entries)
             if length > shared:
                 best, shared = point, length
-        if best is None:
-            return 0, 0, None
+        if best is None or shared <= opening:
+            return shared, 0, None
         return shared, len(best.entries) - shared, "edit"
 
     def _entry(self, raw: bytes) -> int:
@@ -267,6 +269,11 @@ def _steady(entry: bytes) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return entry
+
+
+def _instructs(entry: memoryview) -> bool:
+    head = bytes(entry[:200])
+    return b'"system"' in head or b'"developer"' in head
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -9,7 +9,14 @@ import pytest
 
 from proxy_core.control.filters import FilterError
 from proxy_core.control.plane import ControlInvalid
-from proxy_core.control.session_infos import SessionDetail, Turn
+from proxy_core.control.session_book import SessionBook
+from proxy_core.control.session_export import json_line
+from proxy_core.control.session_infos import SessionDetail, SessionInfo, Turn
+from proxy_core.control.session_story import Story
+from proxy_core.journal.session_reads import RecordedTurn, SessionReads
+from proxy_core.totals import Totals
+from proxy_core.transaction_row import TransactionRow
+from tests.conftest import StartGateway
 from tests.fault_payloads import TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway_fixtures import RunningGateway
@@ -258,6 +265,7 @@ async def test_lists_by_filter_tags_and_pages(stored_gateway: RunningGateway, up
     await talk.send()
     known = (await gateway.plane.sessions(limit=1)).sessions[0]
     assert (known.id, known.totals.requests, known.totals.tool_calls) == ("s-0", 2, 2)
+    assert [turn.kind for turn in (await the_session(gateway, "s-0")).turns] == ["turn", "turn"]
     await gateway.restart()
     fresh = (await gateway.plane.sessions(limit=1)).sessions[0]
     assert fresh.totals == known.totals and fresh.tools == known.tools
@@ -310,3 +318,79 @@ async def test_sub_sessions_stand_at_the_call_that_started_them(gateway: Running
     assert [use.result for use in detail.turns[0].tool_uses] == ["3", "99"]
     child = await the_session(gateway, "s-lines")
     assert child.info.parent == "s-main" and child.parent is not None and child.parent.children == 2
+
+
+async def test_marks_stand_where_policies_acted(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(
+        policies=[
+            {"use": "strip_secrets"},
+            {"use": "string_replacement", "params": {"replacements": [["Paris", "Rome"]], "apply_to": "response"}},
+            {"use": "tool_allow_deny", "mode": "shadow", "params": {"deny": [TOOL_NAME]}},
+        ]
+    )
+    talk = Talk(gateway, "s-marked")
+    talk.says("my key is sk-ant-api03-" + "A" * 90)
+    (call_id,) = await talk.send()
+    talk.give(call_id, RESULT)
+    await talk.send()
+
+    first, second = (await the_session(gateway, "s-marked")).turns
+    by_policy = {mark.verdict.policy: mark for mark in first.marks}
+    assert by_policy["strip_secrets"].where == "request"
+    denied = by_policy["tool_allow_deny"]
+    assert (denied.where, denied.call_id, denied.block) == ("call", call_id, first.tool_uses[0].block)
+    assert (denied.verdict.mode, denied.verdict.action) == ("shadow", "deny")
+    assert [(mark.verdict.policy, mark.where) for mark in second.marks if mark.verdict.stage == "response"] == [
+        ("string_replacement", "answer")
+    ]
+    assert "Rome" in second.answer[0].text
+    info = (await gateway.plane.sessions(filter="is:acted modified>0")).sessions[0]
+    assert info.totals.modified == 2
+
+
+async def test_quiet_sessions_and_bodies_that_are_not_kept(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(journal={"capture": "metadata"})
+    talk = Talk(gateway, "s-quiet")
+    talk.says("hello")
+    await talk.send()
+    (turn,) = (await the_session(gateway, "s-quiet")).turns
+    assert (turn.said, turn.answer) == ((), ())
+    assert "capture" in turn.problem
+    reads = await SessionReads.open(f"sqlite+aiosqlite:///{gateway.data_dir / 'luthien.db'}")
+    assert isinstance(reads, SessionReads)
+    try:
+        for later, status in ((299, "active"), (301, "inactive"), (599, "inactive"), (601, "completed")):
+            at = turn.started_at + later
+            book = SessionBook(reads, running={}, ttl_s=600, wall=lambda at=at: at)  # type: ignore[misc]
+            page = await book.sessions(expression="", tags=(), agent="", status=status, limit=5, cursor=None)
+            assert [info.status for info in page.sessions] == [status]
+    finally:
+        await reads.close()
+
+
+@pytest.mark.parametrize("operation", ["chat", "messages", "responses", "ollama_chat", "completions", "embeddings", "other", "?"])
+def test_no_body_is_too_strange_to_be_told(operation: str) -> None:
+    strange = [
+        b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b'{"messages":{}}', b'{"messages":[1,null,[],"x",{}]}',
+        b'{"input":"hi","messages":7}', b'{"input":[{"type":"function_call"},{"type":"reasoning","summary":5}]}',
+        b'{"system":{"a":1},"messages":[{"role":5,"content":{"cache_control":1}}]}',
+        b'{"messages":[{"role":"user","content":[{"cache_control":{},"text":"\\ud800"}]}]}',
+        b'{"messages":' + b"[" * 3_000 + b"]" * 3_000 + b"}", b'{"messages":[{"role":"tool","tool_call_id":["x"],"content":3}]}',
+        b'{"prompt":["a",["b"]],"tools":[{"name":{}}],"previous_response_id":{}}',
+    ]  # fmt: skip
+    story = Story(len(strange) ** 2)
+    for number, body in enumerate(strange * 2, 1):
+        answer = strange[number % len(strange)]
+        row = TransactionRow(transaction_id=f"t{number}", started_at=float(number), operation=operation)
+        turn = story.tell(
+            RecordedTurn(
+                number=number,
+                row=row,
+                request_body=body,
+                response_body=answer,
+                response_type="text/event-stream" if number % 3 else "application/json",
+                ended_ns=number * 10**9,
+            )
+        )
+        assert turn.number == number
+        json_line(SessionInfo(id="s", started_at=0, last_at=0, totals=Totals()), turn)
