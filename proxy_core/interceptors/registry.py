@@ -11,19 +11,20 @@ import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from proxy_core.errors import ConfigurationError
-from proxy_core.interceptors import live_trace
-from proxy_core.interceptors.base import Interceptor
-from proxy_core.interceptors.dispatch import Interceptors, Watcher
-from proxy_core.interceptors.events import EventMaker
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.policies.masking import masked
 from proxy_core.policies.registry import fault_lines, nearest
 from proxy_core.settings import InterceptorSettings, Settings
+
+if TYPE_CHECKING:
+    from proxy_core.interceptors.base import Interceptor
+    from proxy_core.interceptors.dispatch import Interceptors
+    from proxy_core.interceptors.live_trace import LiveTraceConfig
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,12 @@ def known_types() -> list[str]:
 
 def build_interceptors(settings: Settings, data_dir: Path) -> Interceptors | None:
     """The interceptors of a gateway, not yet started; None where none is on. Raises ConfigurationError."""
+    if not settings.interceptors:
+        return None  # and nothing is imported for it
+    from proxy_core.interceptors import live_trace
+    from proxy_core.interceptors.dispatch import Interceptors, Watcher
+    from proxy_core.interceptors.events import EventMaker
+
     surroundings = Surroundings(
         data_dir=data_dir,
         own_addresses=_own_addresses(settings),
@@ -96,11 +103,17 @@ def shown_config(one: InterceptorSettings) -> dict[str, Any]:
 
 def config_model(kind: str) -> type[BaseModel]:
     """The keys of a type. Raises ConfigurationError."""
-    return live_trace.LiveTraceConfig if kind == LIVE_TRACE else interceptor_class(kind).config_model
+    if kind == LIVE_TRACE:
+        from proxy_core.interceptors.live_trace import LiveTraceConfig
+
+        return LiveTraceConfig
+    return interceptor_class(kind).config_model
 
 
 def interceptor_class(kind: str) -> type[Interceptor[Any]]:
     """The class of a type other than `live_trace`. Raises ConfigurationError, with the nearest known type."""
+    from proxy_core.interceptors.base import Interceptor
+
     name = ALIASES.get(kind, kind)
     if name in BUILT_IN:
         module, _, called = BUILT_IN[name].partition(":")
@@ -122,7 +135,9 @@ def interceptor_class(kind: str) -> type[Interceptor[Any]]:
     return cls
 
 
-def _built(one: InterceptorSettings, surroundings: Surroundings, place: str) -> Interceptor[Any] | live_trace.LiveTraceConfig:
+def _built(one: InterceptorSettings, surroundings: Surroundings, place: str) -> Interceptor[Any] | LiveTraceConfig:
+    from proxy_core.interceptors.live_trace import LiveTraceConfig
+
     try:
         model = config_model(one.type)
     except ConfigurationError as fault:
@@ -131,7 +146,7 @@ def _built(one: InterceptorSettings, surroundings: Surroundings, place: str) -> 
         config = model.model_validate(one.config)
     except ValidationError as fault:
         raise ConfigurationError("\n".join(fault_lines(model, fault, f"{place}.config"))) from None
-    if isinstance(config, live_trace.LiveTraceConfig):
+    if isinstance(config, LiveTraceConfig):
         return config
     try:
         return interceptor_class(one.type)(config, surroundings)
@@ -150,6 +165,8 @@ def _entry_points() -> dict[str, Any]:
 
 def _idle_s(settings: Settings) -> float:
     """The inactivity that ends a session: as `live_trace` says, where it is on and says so."""
+    from proxy_core.interceptors import live_trace
+
     for one in settings.interceptors:
         if one.type == LIVE_TRACE and one.enabled:
             try:
