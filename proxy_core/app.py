@@ -11,11 +11,11 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from proxy_core import __version__, policy_mesh
+from proxy_core import __version__, data_plane_docs, policy_mesh
 from proxy_core.control.plane import GatewayState
 from proxy_core.gateway import Gateway
 from proxy_core.interceptors.metrics import GatewayMetrics
@@ -34,6 +34,7 @@ OWN_PATHS = frozenset(
         "/healthz",
         "/metrics",
         "/config",
+        "/docs",
         "/favicon.ico",
         *policy_mesh.PATHS,
     }
@@ -86,6 +87,9 @@ def data_plane(
     async def config(request: Request) -> Response:
         return JSONResponse(shown_settings(settings()))
 
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(data_plane_docs.page(__version__))
+
     async def root(request: Request) -> Response:
         return PlainTextResponse(f"luthien {__version__}: point an OpenAI SDK at /v1, an Anthropic or Ollama client here\n")
 
@@ -105,6 +109,7 @@ def data_plane(
             Route("/readyz", ready, methods=get),
             Route("/metrics", exposition, methods=get),
             Route("/config", config, methods=get),
+            Route("/docs", docs, methods=get),
             Route("/favicon.ico", nothing, methods=get),
             *mesh.routes,
         ]

@@ -208,6 +208,18 @@ async def test_health_and_metrics(start: Any) -> None:
     assert b'chat_request_latency_seconds_bucket{le="0.05",provider="local"}' in response.body
 
 
+async def test_the_paths_are_described_without_anything_from_elsewhere(start: Any) -> None:
+    gateway = await start()
+    response = await gateway.ask("GET", "/docs")
+    assert response.header("content-type") == "text/html; charset=utf-8"
+    page = response.body.decode()
+    for path in ("/v1/chat", "/v1/routes", "/v1/audit/{request_id}", "/v1/health", "/v1/metrics"):
+        assert path in page
+    assert "<script" not in page
+    assert "http" not in page
+    assert gateway.settings.upstreams["openai"].base_url not in page
+
+
 async def test_policies_see_chats_too(start: Any, upstream: FaultUpstream) -> None:
     word = TEXT.split()[1]
     replaced = {"use": "string_replacement", "params": {"replacements": [[word, "***"]]}}
