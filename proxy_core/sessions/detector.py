@@ -97,7 +97,7 @@ class SessionDetector:
     ) -> None:
         self._hasher = HistoryHasher(digest)
         self._prompts = Prompts(digest)
-        self._known = KnownSessions(max_sessions)
+        self._known = KnownSessions(max_sessions, FORGET_AFTER_TTLS * ttl_s)
         self._calls = RunningCalls()
         self._openings = SideOpenings()
         self._new_id = new_id
@@ -173,7 +173,7 @@ class SessionDetector:
         for one in reversed(list(points)):
             session = known.named(one.session_id)
             if session is None:
-                session = known.create(one.session_id, now - one.age_s, UNKNOWN_HEAD, float("-inf"))
+                session = known.create(one.session_id, now - one.age_s, UNKNOWN_HEAD)
                 session.parent = one.parent_session
             known.touch(session, now - one.age_s)
             if one.chain:
@@ -220,12 +220,12 @@ class SessionDetector:
         if not previous or not turn:
             return None
         # Nobody here knows that response; others that continue it belong to the same session.
-        session = self._create(prompt, now)
+        session = self._known.create(self._new_id(), now, prompt.head)
         self._known.gave(previous, session)
         return _Told(session, "new")
 
     def _named(self, link: str, name: str, prompt: Prompt, now: float) -> _Told:
-        return _Told(self._known.named(name) or self._create(prompt, now, name), link)
+        return _Told(self._known.named(name) or self._known.create(name, now, prompt.head), link)
 
     def _opened(self, asked: Asked) -> _Told:
         """A new session, or the one that this opening stands beside."""
@@ -235,8 +235,7 @@ class SessionDetector:
             beside = self._known.named(openings.quoted_by(client, history, now))
             if beside is not None:
                 return _Told(beside, "inferred")
-            session = self._create(prompt, now)
-            session.client = client
+            session = self._known.create(self._new_id(), now, prompt.head, client)
             openings.waits(session.name, client, history, now)
             return _Told(session, "new")
         if openings.waiting:
@@ -244,20 +243,16 @@ class SessionDetector:
             if beside is not None:
                 beside.head, beside.root = prompt.head, b""
                 return _Told(beside, "inferred")
-        session = self._create(prompt, now)
-        session.client = client
+        session = self._known.create(self._new_id(), now, prompt.head, client)
         if self._calls.running:
             session.parent = self._calls.parent_of(history, now)
         openings.conversation(session.name, client, history, now)
         return _Told(session, "new")
 
-    def _create(self, prompt: Prompt, now: float, name: str = "") -> Session:
-        return self._known.create(name or self._new_id(), now, prompt.head, now - FORGET_AFTER_TTLS * self._ttl_s)
-
     def _continued(self, link: str, session: Session, shared: int, now: float) -> _Told:
         if now - session.seen <= self._ttl_s:
             return _Told(session, link, "", shared)
-        again = self._known.create(self._new_id(), now, session.head, now - FORGET_AFTER_TTLS * self._ttl_s)
+        again = self._known.create(self._new_id(), now, session.head, session.client)
         again.parent = session.parent
         self._known.expire(session)
         return _Told(again, "new", session.name, shared)

@@ -28,6 +28,8 @@ class Session(Struct, eq=False, gc=False):
     seen: float
     head: int
     """The beginning of its system prompt as a number; -1 where that is not known."""
+    client: int = 0
+    """A number for the program and key that opened it; 0 where they are not known."""
     root: bytes = b""
     """The point at which it began."""
     tip: bytes = b""
@@ -41,8 +43,6 @@ class Session(Struct, eq=False, gc=False):
     calls: bool = False
     """Whether a tool call of its latest answer may have started a sub-agent."""
     parent: str = ""
-    client: int = 0
-    """A number for the program and key that opened it; 0 where they are not known."""
     tail: Sequence[bytes] = ()
     """Hashes of the latest messages of its history."""
     forgotten: bool = False
@@ -52,7 +52,8 @@ class Session(Struct, eq=False, gc=False):
 class KnownSessions:
     """Sessions by name and by point."""
 
-    def __init__(self, max_sessions: int) -> None:
+    def __init__(self, max_sessions: int, keep_s: float) -> None:
+        self._keep_s = keep_s
         self._max_sessions = max_sessions
         self._max_points = max_sessions * POINTS_PER_SESSION
         self._by_name: OrderedDict[str, Session] = OrderedDict()
@@ -67,16 +68,16 @@ class KnownSessions:
     def named(self, name: str) -> Session | None:
         return self._by_name.get(name)
 
-    def create(self, name: str, now: float, head: int, keep_from: float) -> Session:
-        """A new session; makes room for it, and forgets what was last seen before `keep_from`."""
+    def create(self, name: str, now: float, head: int, client: int = 0) -> Session:
+        """A new session; makes room for it, and forgets what was not seen for long."""
         by_name = self._by_name
-        session = by_name[name] = Session(name, now, head)
+        session = by_name[name] = Session(name, now, head, client)
         self.created += 1
         if len(by_name) > self._max_sessions:
             self.evicted += 1
             by_name.popitem(last=False)[1].forgotten = True
         if not self.created & _SWEEP_MASK:
-            self._sweep(keep_from)
+            self._sweep(now - self._keep_s)
         return session
 
     def _sweep(self, keep_from: float) -> None:

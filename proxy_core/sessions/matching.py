@@ -17,11 +17,13 @@ from proxy_core.sessions.replies import call_ids, given, is_reply, said_in_histo
 UNKNOWN_HEAD = -1
 RETRIED_WITHIN_S = 300.0
 """Of a request that failed: the same opening later than this opens another session."""
-LATEST_TWINS = 3
+LATEST_TWINS = 2
+"""How many of the sessions at a point are asked whether a history that came once more is theirs."""
 LONG_OPENING = 5
 """A first request with so many messages comes from a conversation that began elsewhere: the same again is no twin."""
 MAX_NEW_MESSAGES = 64
 _RETRIES = b"x-stainless-retry-count"
+"""By which client libraries say that they try again."""
 
 
 class Asked(Struct, frozen=True, gc=False):
@@ -38,11 +40,6 @@ class Asked(Struct, frozen=True, gc=False):
     def after(self, place: int) -> Sequence[memoryview]:
         """The messages after a place in the chain."""
         return self.history[len(self.history) - len(self.hashed.chain) + place + 1 :]
-
-    @property
-    def retried(self) -> bool:
-        """Whether the client's library says that it tries again."""
-        return self.headers.get(_RETRIES, b"0") != b"0"
 
 
 class Match(Struct, frozen=True, gc=False):
@@ -86,7 +83,7 @@ class HistoryMatcher:
 
         An opening that comes once more opens another session, unless the client says that it tries again or has to.
         """
-        again = not asked.turn or asked.retried or len(asked.hashed.chain) >= LONG_OPENING
+        again = not asked.turn or asked.headers.get(_RETRIES, b"0") != b"0" or len(asked.hashed.chain) >= LONG_OPENING
         for session in sessions[: -LATEST_TWINS - 1 : -1]:
             if session.forgotten:
                 continue
