@@ -88,7 +88,7 @@ class AgentBook:
         for group in await self._reads.agents():
             by_agent.setdefault(group.agent, []).append(group)
         begun = await self._reads.sessions_by_agent()
-        infos = [_agent_info(name, groups, begun.get(name, 0)) for name, groups in by_agent.items()]
+        infos = [_agent_info(name, groups, begun.get(name, 0)) for name, groups in by_agent.items() if name]
         infos.sort(key=lambda info: -info.last_at)
         del infos[MAX_AGENTS:]
         await self._add_activity(infos)

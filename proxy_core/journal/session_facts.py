@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,7 +13,10 @@ from proxy_core.journal.store import read_tags
 from proxy_core.totals import Totals
 
 SHOWN_NAMES = 20
-MAX_GROUPS = 20_000
+MAX_GROUPS = 5_000
+MAX_TAGS = 100
+"""Tags of one session that are remembered, the newest first; clients can give each request others."""
+MAX_TOOLS = 200
 
 
 class SessionFacts(Struct, kw_only=True):
@@ -89,8 +92,7 @@ def together(later: SessionFacts | None, earlier: SessionFacts | None) -> Sessio
     totals = msgspec.structs.replace(later.totals)
     totals.add(earlier.totals)
     tools = dict(later.tools)
-    for name, count in earlier.tools.items():
-        tools[name] = tools.get(name, 0) + count
+    _add(tools, earlier.tools, 1)
     return SessionFacts(
         id=later.id,
         last_seq=max(later.last_seq, earlier.last_seq),
@@ -100,7 +102,7 @@ def together(later: SessionFacts | None, earlier: SessionFacts | None) -> Sessio
         totals=totals,
         user=later.user or earlier.user,
         workflow=later.workflow or earlier.workflow,
-        tags={**earlier.tags, **later.tags},
+        tags=_newest(later.tags, earlier.tags),
         parent=later.parent or earlier.parent,
         predecessor=later.predecessor or earlier.predecessor,
         models=_names((*later.models, *earlier.models)),
@@ -125,5 +127,16 @@ def merge(groups: dict[tuple[str, str, str], Group], more: Group) -> None:
 
 
 def add_tools(counts: dict[str, int], stored: str, times: int) -> None:
-    for name, count in msgspec.json.decode(stored, type=dict[str, int]).items():
-        counts[name] = counts.get(name, 0) + count * times
+    _add(counts, msgspec.json.decode(stored, type=dict[str, int]), times)
+
+
+def _add(counts: dict[str, int], more: Mapping[str, int], times: int) -> None:
+    for name, count in more.items():
+        if name in counts or len(counts) < MAX_TOOLS:
+            counts[name] = counts.get(name, 0) + count * times
+
+
+def _newest(later: dict[str, str], earlier: dict[str, str]) -> dict[str, str]:
+    if earlier == later:
+        return later
+    return dict(list({**later, **{name: value for name, value in earlier.items() if name not in later}}.items())[:MAX_TAGS])

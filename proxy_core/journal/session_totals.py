@@ -23,6 +23,7 @@ from proxy_core.journal.store import JournalStore, latest_outcome, read_tags
 
 KEPT_SESSIONS = 5_000
 ROWS_AT_ONCE = 100
+MAX_NAMES = 1_000
 LOST_AFTER_NS = 24 * 3_600_000_000_000
 """A request that has had no outcome for so long gets none any more."""
 MAX_WAITING = 1_000
@@ -92,7 +93,7 @@ class SessionTotals(JournalStore):
             some_wait = some_wait or (one.running > 0 and not one.is_settled)
         called = select(_SESSION, flag, outcomes.c.tools, func.count().label("times"))
         called = called.select_from(transactions.join(outcomes, latest_outcome())).where(news, outcomes.c.tools != "")
-        for one in await self._all(called.group_by(_SESSION, flag, outcomes.c.tools)):
+        async for one in self._each(called.group_by(_SESSION, flag, outcomes.c.tools)):
             facts = (sure if one.is_settled else fresh).get(one.session_id)
             if facts is not None:
                 add_tools(facts.tools, one.tools, one.times)
@@ -129,14 +130,18 @@ class SessionTotals(JournalStore):
         return [one.session_id for one in await self._all(query)]
 
     async def used_tags(self) -> dict[str, dict[str, int]]:
-        """Tags of the latest 20,000 tagged requests: how many have each value of each name."""
+        """Tags of the latest 20,000 tagged requests: how many have each value of each name, of at most 1,000 names and as many
+        values of each."""
         inner = select(transactions.c.tags).where(transactions.c.tags != "").order_by(transactions.c.seq.desc()).limit(20_000)
         latest = inner.subquery()
         counts: dict[str, dict[str, int]] = {}
-        for one in await self._all(select(latest.c.tags, func.count().label("times")).group_by(latest.c.tags)):
+        async for one in self._each(select(latest.c.tags, func.count().label("times")).group_by(latest.c.tags)):
             for name, value in read_tags(one.tags):
+                if name not in counts and len(counts) >= MAX_NAMES:
+                    continue
                 values = counts.setdefault(name, {})
-                values[value] = values.get(value, 0) + one.times
+                if value in values or len(values) < MAX_NAMES:
+                    values[value] = values.get(value, 0) + one.times
         return counts
 
     async def agents(self) -> list[Group]:
@@ -167,7 +172,7 @@ class SessionTotals(JournalStore):
             is_settled = case((transactions.c.seq <= literal_column(str(settled)), 1), else_=0).label("is_settled")
             query = select(transactions.c.agent, is_settled, func.count().label("sessions"))
             query = query.where(_SESSION != "", transactions.c.seq > self._begun_seq, ~has_earlier)
-            found = await self._all(query.group_by(transactions.c.agent, is_settled))
+            found = [one async for one in self._each(query.group_by(transactions.c.agent, is_settled))]
             counts = Counter(self._begun)
             for one in found:
                 counts[one.agent] += one.sessions
@@ -210,7 +215,7 @@ class SessionTotals(JournalStore):
         if agent is not None:
             called = called.where(transactions.c.agent == agent)
         counts: dict[str, int] = {}
-        for one in await self._all(called.group_by(outcomes.c.tools)):
+        async for one in self._each(called.group_by(outcomes.c.tools)):
             add_tools(counts, one.tools, one.times)
         return counts
 
