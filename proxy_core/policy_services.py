@@ -47,6 +47,10 @@ class Call(Struct, frozen=True):
     upstream: str
     address: str
     cost_usd: float | None
+    target: bytes
+    """Raw path and query."""
+    body: bytes
+    response: WholeResponse
 
 
 class Pausing(Protocol):
@@ -188,8 +192,7 @@ class PolicyServices:
         if answer is not None and answer.usage is not None and answer.usage.input_tokens is not None:
             used.tokens = answer.usage.input_tokens + (answer.usage.output_tokens or 0)
         used.usd = cost = await self._cost(chosen, answer)
-        self.calls.append(Call(chosen.name, chosen.base_url, cost))
-        return WholeResponse(
+        came = WholeResponse(
             status=response.status,
             headers=[one for one in received if one[0] not in _DROPPED],
             body=whole,
@@ -198,6 +201,8 @@ class PolicyServices:
             cost_usd=cost,
             ms=round((loop.time() - started) * 1e3, 3),
         )
+        self.calls.append(Call(chosen.name, chosen.base_url, cost, where, payload, came))
+        return came
 
     async def hold(
         self,

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
-from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known, redact_query
-from proxy_core.interceptors.redaction import secrets_in_json
+from proxy_core.detectors.secrets import redact_headers, redact_query
+from proxy_core.interceptors.redaction import redacted
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer
@@ -27,6 +27,7 @@ from proxy_core.wire.encodings import UnreadableEncoding, decoded
 if TYPE_CHECKING:
     from proxy_core.interceptors.events import Event
     from proxy_core.interceptors.surroundings import Surroundings
+    from proxy_core.policy_services import Call
 
 
 @lru_cache(maxsize=256)
@@ -103,7 +104,7 @@ class Begun(Struct, frozen=True, kw_only=True):
 
     def redacted(self, raw: bytes) -> bytes:
         """Bytes of this transaction as they may be written: without its credentials and all that looks like a key."""
-        return redact_formats(redact_known(raw, secrets_in_json(self.secrets) if self.secrets else ()))
+        return redacted(raw, self.secrets)
 
     def redacted_text(self, text: str) -> str:
         """The same for text."""
@@ -177,6 +178,8 @@ class Finished(Struct, frozen=True, kw_only=True):
     """`type: message` of an error that the upstream reported."""
     stop_reason: str
     tool_calls: int
+    calls: tuple[Call, ...] = ()
+    """What policies asked upstreams beside the request, or in its place, and what they were answered."""
     _answer: Answer | None = None
     _shown_body: bytes | None = None
 
@@ -229,6 +232,8 @@ class Interceptor(Generic[C]):
     thread, and whatever is raised is counted, logged once a minute and forgotten."""
 
     config_model: ClassVar[type[Any]] = Config
+    times_chunks: ClassVar[bool] = False
+    """Whether it wants the time of every chunk of a stream (the first 20,000), not of the first 64 alone."""
     dropped = 0
     """What it had to leave out itself, beside what never reached it; counts in `luthien_interceptor_dropped_total`."""
 

@@ -18,6 +18,7 @@ from proxy_core.interceptors import recording_format as recording
 from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor, RawHeaders, timestamp_of
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.journal.said import plain
+from proxy_core.policy_services import Call
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 from proxy_core.wire.headers import value_of
@@ -45,6 +46,7 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
     """Records traffic for replay."""
 
     config_model = HttpRecorderConfig
+    times_chunks = True
 
     def __init__(self, config: HttpRecorderConfig, surroundings: Surroundings) -> None:
         super().__init__(config, surroundings)
@@ -120,6 +122,7 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
                 end_time=end,
                 chunks=finished.arrivals if timing else [],
                 upstream=self._upstream(finished, named, listed),
+                calls=[self._call(begun, one) for one in finished.calls],
                 facts=_facts(finished),
                 redacted=redacted,
             )
@@ -187,6 +190,26 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
         if pairs != headers and self.config.include_headers:
             redacted.append("headers")
         return pairs, recording.body_of(cut, size=full, redacted=changed and len(cut) == len(body))
+
+    def _call(self, begun: Begun, call: Call) -> recording.PolicyCall:
+        came = call.response
+        # Headers of an upstream hold no credentials of the client's, but may repeat them.
+        shown = begun.shown_headers(came.headers) if self.config.include_headers else []
+        pairs = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in shown]
+        named, listed = recording.headers_of(pairs)
+        return recording.PolicyCall(
+            upstream=call.upstream,
+            target=begun.redacted(call.target).decode("latin-1"),
+            request=self._clean(begun, call.body),
+            status_code=came.status,
+            headers=named,
+            header_list=listed,
+            body=self._clean(begun, came.body),
+        )
+
+    def _clean(self, begun: Begun, raw: bytes) -> recording.Body:
+        clean = begun.redacted(raw)
+        return recording.body_of(clean[: self._max_bytes], size=len(clean), redacted=clean != raw)
 
     def _upstream(
         self, finished: Finished, named: dict[str, str], listed: list[tuple[str, str]] | None

@@ -63,6 +63,20 @@ class UpstreamAnswer(Struct, kw_only=True):
     """False where it broke off."""
 
 
+class PolicyCall(Struct, kw_only=True):
+    """A request that a policy made, and its answer: to a judge, or several in place of the client's."""
+
+    upstream: str
+    target: str
+    """Path and query."""
+    request: Body
+    status_code: int
+    headers: dict[str, str] = {}
+    header_list: list[tuple[str, str]] | None = None
+    body: Body
+    """Without content encoding."""
+
+
 class RecordedVerdict(Struct, kw_only=True, omit_defaults=True):
     """What one policy said; the fields are those of `verdicts.Verdict`."""
 
@@ -147,6 +161,8 @@ class Response(Struct, kw_only=True, tag_field="type", tag="response"):
     an answer that policies changed, the pieces that the client was given."""
     upstream: UpstreamAnswer | None = None
     """None where no upstream had answered: denied, failed, or luthien's own answer."""
+    calls: list[PolicyCall] = []
+    """What policies asked upstreams themselves, in order of the answers."""
     facts: Facts | None = None
     redacted: list[str] = []
 

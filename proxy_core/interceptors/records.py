@@ -35,7 +35,7 @@ class Ended:
     """A transaction that is over, as the loop leaves it. It takes from `running` what no longer changes."""
 
     __slots__ = (
-        "arrivals", "began", "content_encoding", "content_type", "outcome", "size", "started", "translated", "upstream",
+        "arrivals", "began", "calls", "content_encoding", "content_type", "outcome", "size", "started", "translated", "upstream",
         "upstream_api",
     )  # fmt: skip
 
@@ -49,6 +49,8 @@ class Ended:
         self.upstream = running.row.upstream
         self.upstream_api = running.upstream.api.value if running.upstream is not None else ""
         self.translated = running.translated is not None
+        control = running.control
+        self.calls = tuple(control.services.calls) if control is not None else ()
         self.size = 0
 
 
@@ -125,6 +127,7 @@ def finished_of(item: Ended) -> Finished:
         upstream=item.upstream,
         upstream_api=item.upstream_api,
         translated=item.translated,
+        calls=item.calls,
         upstream_answered="responded" in outcome.timing,
         upstream_status=outcome.upstream_status,
         upstream_body=outcome.upstream_body,
