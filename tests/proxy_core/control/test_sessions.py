@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -278,8 +279,9 @@ async def test_what_runs_is_seen_running(gateway: RunningGateway, upstream: Faul
         headers = talk.headers | Fault(stall_after=3).header()
         client.request("POST", talk.path, json.dumps(talk.body() | {"stream": True, "tools": []}).encode(), headers)
         await client.head()
-        while not (await the_session(gateway, "s-live")).turns[0].answer:
-            pass
+        async with asyncio.timeout(5):
+            while not (await the_session(gateway, "s-live")).turns[0].answer:
+                await asyncio.sleep(0.01)
         detail = await the_session(gateway, "s-live")
         assert (detail.info.totals.running, detail.info.totals.errors) == (1, 0)
         assert detail.turns[0].row.state == "streaming"
