@@ -87,7 +87,7 @@ class Interceptors:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.watchers = tuple(watchers)
-        self.chunks_timed = CHUNKS_TIMED
+        self._times_chunks = any(one.interceptor.times_chunks for one in watchers)
         self._makes_events = any(one.hears_events for one in watchers)
         self._events = events
         self._max_waiting = max_waiting
@@ -113,7 +113,8 @@ class Interceptors:
     def begun(self, running: Running, intent: Intent, hashes: tuple[bytes, ...]) -> None:
         """A request is on record."""
         running.began = began = Began(intent, running.glance, hashes)
-        running.chunks_timed = self.chunks_timed
+        if self._times_chunks:
+            running.chunks_timed = CHUNKS_TIMED
         self._put(began, len(intent.body))
 
     def finished(self, running: Running, outcome: Outcome) -> None:

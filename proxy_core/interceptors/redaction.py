@@ -1,11 +1,14 @@
-"""JSON without secrets that stays JSON.
+"""Bytes and JSON without secrets, from the interceptors' thread.
 
-What is taken out is found in the encoded bytes, which is quick. Where that would break the JSON (a secret that a quote or a
-backslash belongs to, or a private key that spans values) it is taken out text by text.
+JSON stays JSON: what is taken out is found in the encoded bytes, which is quick; where that would break the JSON (a secret that
+a quote or a backslash belongs to, or a private key that spans values) it is taken out text by text. A large body is looked
+through in pieces with pauses, because a search holds the interpreter that the gateway's loop needs.
 """
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,9 +16,44 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from proxy_core.detectors.secrets import redact_formats, redact_known
+from proxy_core.detectors.secrets import MAX_PRIVATE_KEY_CHARS, TOKEN_CHARS, redact_formats, redact_known
 
 MAX_DEPTH = 200
+PIECE_BYTES = 128 * 1024
+PAUSE_S = 0.0002
+_BETWEEN_TOKENS = re.compile(rb"[^%s]" % re.escape(TOKEN_CHARS.encode("ascii")))
+_KEY_BEGINS = b"-----BEGIN "
+_KEY_ENDS = b"PRIVATE KEY-----"
+
+
+def redacted(text: bytes, secrets: Sequence[bytes]) -> bytes:
+    """`text` without known credentials, in either form that they have in JSON, and all that looks like a key; the same object
+    where there is nothing to take out."""
+    known = redact_known(text, secrets_in_json(tuple(secrets)) if secrets else ())
+    return redact_formats(known) if len(known) <= PIECE_BYTES else _in_pieces(known)
+
+
+def _in_pieces(text: bytes) -> bytes:
+    pieces: list[bytes] = []
+    changed = False
+    start = 0
+    while start < len(text):
+        end = _safe_cut(text, start + PIECE_BYTES)
+        piece = text[start:end]
+        kept = redact_formats(piece)
+        changed = changed or kept is not piece
+        pieces.append(kept)
+        start = end
+        time.sleep(PAUSE_S)
+    return b"".join(pieces) if changed else text
+
+
+def _safe_cut(text: bytes, at: int) -> int:
+    """A place from `at` on that no key can span."""
+    found = _BETWEEN_TOKENS.search(text, at)
+    end = found.end() if found is not None else len(text)
+    begun = text.find(_KEY_BEGINS, end - MAX_PRIVATE_KEY_CHARS, end) if end < len(text) else -1
+    return begun if begun >= 0 else end
 
 
 def safe_json(value: Any, secrets: Sequence[bytes]) -> Raw:
@@ -30,9 +68,10 @@ def safe_json(value: Any, secrets: Sequence[bytes]) -> Raw:
 def safe_line(encoded: bytes, secrets: Sequence[bytes], *, formats: bool = True) -> bytes:
     """The same for JSON that is encoded already; what is no JSON becomes a JSON text. Without `formats` known credentials alone
     are taken out."""
-    kept = redact_known(encoded, secrets_in_json(tuple(secrets)) if secrets else ())
-    if formats:
-        kept = redact_formats(kept)
+    known = secrets_in_json(tuple(secrets)) if secrets else ()
+    kept = redacted(encoded, secrets) if formats else redact_known(encoded, known)
+    if kept is not encoded and _KEY_ENDS in encoded:
+        return _text_by_text(encoded, secrets, formats)
     try:
         if kept is not encoded:
             msgspec.json.decode(kept, type=Raw)
