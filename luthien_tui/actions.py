@@ -124,6 +124,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("undo", "Undo", "Take back the last change that was made in this view",
            ("u",), "Routing", ("routing",), hint="undo", rank=4),
     Action("copy", "Copy", "Copy the id, a body or a curl command", ("y",), "Take along", ("live",), hint="copy", rank=4),
+    Action("export_session", "Export", "Write the session to a file, as Markdown or JSON lines",
+           ("e",), "Take along", ("sessions",), hint="export", rank=6),
     Action("copy_setup", "Setup", "Copy the line that points a client here",
            ("c",), "Take along", ("live", "sessions"), hint="copy", rank=1),
     Action("choose_theme", "Theme", "Choose the colours", ("T",), "Program", hint="theme", rank=8),

@@ -608,6 +608,9 @@ class LuthienApp(App[None], inherit_bindings=False):
         chosen = self.live.detail.transaction_id or (row or self.rows.shown[-1]).transaction_id
         self.copying.ask(chosen)
 
+    def action_export_session(self) -> None:
+        self.sessions.export()
+
     def action_copy_setup(self) -> None:
         self.copying.ask_setup()
 

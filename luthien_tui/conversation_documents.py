@@ -16,6 +16,7 @@ from luthien_tui.text import cell, visible
 from luthien_tui.tool_lines import arguments_in_words, result_in_words
 from luthien_tui.widgets.paint import fit, pieces_width
 from proxy_core.control.session_infos import Mark, SessionInfo, StoryBlock, StoryMessage, ToolUse, Turn
+from proxy_core.wire.dialects import Operation
 
 QUESTION_ROWS = 12
 """Rows of what a user says that are shown before it is unfolded."""
@@ -84,7 +85,7 @@ class _TurnWriter:
         face = glyphs.face(row)
         is_new = turn.kind in ("turn", "edit")
         line: list[Piece] = [("━━ " if is_new else "── ", "accent" if is_new else "bar-rest"), (f"{turn.number}", "strong")]
-        if word := _KINDS.get(turn.kind, cell(turn.kind)):
+        if word := "counts tokens" if row.operation == Operation.COUNT_TOKENS.value else _KINDS.get(turn.kind, cell(turn.kind)):
             line.append((f" {word}", "notice"))
         facts: list[Piece] = [(f"  {figures.clock(row.started_at)}", "quiet")]
         if width >= WIDE:

@@ -94,11 +94,11 @@ def session_lines(infos: Sequence[SessionInfo], sort: Sort, *, is_turned: bool, 
     return lines
 
 
-def short_name(info: SessionInfo, parent: str = "") -> str:
-    """A session's name under its parent: without the part that they share, as `/sub-1` of `ops-7f/sub-1`."""
-    if parent and info.id.startswith(parent) and info.id[len(parent) : len(parent) + 1] in ("/", "-", ":", "."):
-        return cell(info.id[len(parent) :])
-    return cell(info.id)
+def relative_name(name: str, parent: str) -> str:
+    """A session's name under its parent, without the part that they share: `/sub-1` of `ops-7f/sub-1`."""
+    if parent and name.startswith(parent) and name[len(parent) : len(parent) + 1] in ("/", "-", ":", "."):
+        return cell(name[len(parent) :])
+    return cell(name)
 
 
 def _parents(known: Mapping[str, SessionInfo]) -> dict[str, str]:

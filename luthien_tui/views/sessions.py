@@ -6,6 +6,7 @@ or stands beside it where there is room.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -14,9 +15,11 @@ from textual.containers import Vertical
 from textual.events import Resize
 from textual.widget import Widget
 
+from luthien_tui.exporting import export_session
 from luthien_tui.recent_sessions import RecentSessions
 from luthien_tui.session_list import SessionList
 from luthien_tui.session_tree import BY_NAME, SORTS, session_lines
+from luthien_tui.text import cell
 from luthien_tui.views.view import Movable, View, ViewContext
 from luthien_tui.waiting import Waiting
 from luthien_tui.widgets.body_view import BodyView
@@ -29,9 +32,12 @@ from luthien_tui.widgets.row_table import Opened
 from luthien_tui.widgets.session_pane import SessionPane
 from luthien_tui.widgets.session_table import AgentTable, SessionTable
 from luthien_tui.widgets.status_line import Standing, search_words
-from proxy_core.control.plane import GatewayState
+from proxy_core.control.plane import ControlNotFound, GatewayState
+from proxy_core.control.session_export import ExportFormat, file_name
 from proxy_core.control.session_filters import FIELDS, parse_sessions
 from proxy_core.control.session_infos import Turn
+from proxy_core.errors import LuthienError
+from proxy_core.tasks import spawn
 
 SESSIONS_CSS = """
 .-narrow SessionsView.-reading > #session-side, .-normal SessionsView.-reading > #session-side { display: none; }
@@ -184,6 +190,8 @@ class SessionsView(View):
                 return talk and self.pane.turn is not None
             case "copy_setup":
                 return self.has_class("-empty") and not self.list.filter_text
+            case "export_session":
+                return self._to_export is not None
             case "sessions_of_agent":
                 return self.shows_agents and self.agents.selected is not None
             case "switch_pane":
@@ -288,6 +296,40 @@ class SessionsView(View):
             self.pane.act()
         elif (line := self.table.selected) is not None:
             self._folded ^= {line.info.id}
+
+    @property
+    def _to_export(self) -> str | None:
+        """The open session, else the selected one."""
+        if self.pane.session is not None:
+            return self.pane.session.id
+        line = self.table.selected
+        return line.info.id if line is not None and not self.shows_agents else None
+
+    def export(self) -> None:
+        """Ask for a form, and write the session to a file in the working folder."""
+        session_id = self._to_export
+        if session_id is None:
+            return
+        folder = Path.cwd()
+        items = [
+            PickItem("markdown", "m", "Markdown", f"{file_name(session_id, 'markdown')}, as a person reads it"),
+            PickItem("jsonl", "j", "JSON lines", f"{file_name(session_id, 'jsonl')}, one transaction a line"),
+        ]
+
+        def write(form: str | None) -> None:
+            if form:
+                wanted: ExportFormat = "markdown" if form == "markdown" else "jsonl"
+                spawn(self._export(session_id, wanted, folder), name="export session")
+
+        self.context.ask(PickScreen(f"Write the session to {cell(str(folder))}", items), write)
+
+    async def _export(self, session_id: str, form: ExportFormat, folder: Path) -> None:
+        try:
+            path = await export_session(self.context.plane, session_id, form, folder)
+        except (ControlNotFound, LuthienError, OSError) as error:
+            self.context.say(f"not written: {cell(str(error))}", warn=True)
+        else:
+            self.context.say(f"written: {cell(str(path))}")
 
     @on(Opened)
     def _row_opened(self) -> None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.events import Resize
 
-from luthien_tui.conversation_documents import frame_section, turn_section
 from luthien_tui.detail_documents import note
 from luthien_tui.documents import Document
 from luthien_tui.open_session import OpenSession
 from luthien_tui.recent_sessions import RecentSessions
-from luthien_tui.sections import Folding, Section, Setting
+from luthien_tui.sections import Folding, Section
 from luthien_tui.session_documents import agent_document, turn_diff_document
+from luthien_tui.shown_session import ShownSession, length, write_sections
 from luthien_tui.text import cell
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.conversation_view import ConversationView
@@ -33,36 +32,10 @@ from proxy_core.tasks import spawn
 
 EVERY_S = 0.5
 """The least time between two questions about an open session."""
-REST = 10.0
+REST = 5.0
 """How many times as long as an answer took there is no other question."""
 INLINE = 20_000
 """Characters of turns above which they are built in a thread."""
-
-
-@dataclass
-class _Shown:
-    """An open session and how it is looked at."""
-
-    session: OpenSession
-    folding: Folding = field(default_factory=Folding)
-    sections: dict[int, Section] = field(default_factory=dict)
-    """By turn number; a turn that is to be built anew is not in it."""
-    version: int = 0
-    """Grows whenever a section is dropped: what was being built then is stale."""
-    seen: int = 0
-    """What had happened in it when it was asked for."""
-    is_begun: bool = False
-    place: int | None = None
-    """The row to begin at: where the cursor was when another session was opened over it."""
-
-    def drop(self, numbers: Collection[int] | None = None) -> None:
-        """Build these turns anew, or all of them."""
-        self.version += 1
-        if numbers is None:
-            self.sections.clear()
-        else:
-            for number in numbers:
-                self.sections.pop(number, None)
 
 
 class SessionPane(Vertical):
@@ -87,7 +60,7 @@ class SessionPane(Vertical):
         self.aside = BodyView(id="aside")
         self.waiting: Collection[str] = frozenset()
         """Sessions of which something waits for the operator."""
-        self._stack: list[_Shown] = []
+        self._stack: list[ShownSession] = []
         self._agent: AgentDetail | None = None
         self._note = ""
         self._asked = 0
@@ -128,7 +101,10 @@ class SessionPane(Vertical):
     @property
     def turn(self) -> Turn | None:
         """The turn under the cursor."""
-        return self._stack[-1].session.turn(self.talk.here.turn) if self._stack else None
+        session = self.session
+        if session is None or not session.turns:
+            return None
+        return session.turn(self.talk.here.turn or session.turns[0].number)
 
     @property
     def place(self) -> str:
@@ -156,7 +132,7 @@ class SessionPane(Vertical):
                 del self._stack[place + 1 :]
                 self._come_back()
                 return
-        shown = _Shown(OpenSession(self.plane, session_id))
+        shown = ShownSession(OpenSession(self.plane, session_id))
         self._stack.append(shown)
         self.add_class("-open")
         self.leave_aside()
@@ -171,7 +147,7 @@ class SessionPane(Vertical):
 
     def back(self) -> bool:
         """Close the topmost of what is open; False where it was the last."""
-        if self.has_class("-aside") and self._stack:
+        if self.has_class("-aside") and self._stack and self._stack[-1].is_begun:
             self.leave_aside()
             return True
         if self._stack:
@@ -241,10 +217,10 @@ class SessionPane(Vertical):
                 self._is_asking = False
                 self._rests_until = self.clock() + max(EVERY_S, REST * (time.perf_counter() - started))
 
-    def _is_on_top(self, shown: _Shown) -> bool:
+    def _is_on_top(self, shown: ShownSession) -> bool:
         return self.is_attached and bool(self._stack) and self._stack[-1] is shown
 
-    async def _load(self, shown: _Shown) -> None:
+    async def _load(self, shown: ShownSession) -> None:
         shown.seen = self.recent.version_of(shown.session.id)
         is_known = await shown.session.load()
         if not self._is_on_top(shown):
@@ -254,17 +230,17 @@ class SessionPane(Vertical):
         else:
             self._show_aside(note("The gateway does not know this session any more."), "")
 
-    async def _update(self, shown: _Shown) -> None:
+    async def _update(self, shown: ShownSession) -> None:
         shown.seen = self.recent.version_of(shown.session.id)
         children = shown.session.children
         changed = await shown.session.update()
         shown.drop(changed)
         if children != shown.session.children:
-            shown.drop([turn.number for turn in shown.session.turns if _starts_sessions(turn)])
-        if self._is_on_top(shown) and len(shown.sections) < len(shown.session.turns):
+            shown.drop_parents()
+        if self._is_on_top(shown) and shown.missing:
             self._build()
 
-    async def _load_earlier(self, shown: _Shown) -> None:
+    async def _load_earlier(self, shown: ShownSession) -> None:
         found = await shown.session.load_earlier()
         shown.drop()
         if self._is_on_top(shown):
@@ -295,18 +271,18 @@ class SessionPane(Vertical):
         if self._is_building or not self.size.width:
             return
         self._width = self._text_width
-        missing = [turn for turn in shown.session.turns if turn.number not in shown.sections]
-        if sum(map(_length, missing)) < INLINE:
-            shown.sections |= _sections(missing, self._setting(shown))
+        missing = shown.missing
+        if sum(map(length, missing)) < INLINE:
+            shown.sections |= write_sections(missing, shown.setting(self._width))
             self._put(shown)
         else:
             self._is_building = True
             spawn(self._build_off_loop(shown, missing), name="conversation")
 
-    async def _build_off_loop(self, shown: _Shown, missing: list[Turn]) -> None:
+    async def _build_off_loop(self, shown: ShownSession, missing: list[Turn]) -> None:
         version = shown.version
         try:
-            found = await asyncio.to_thread(_sections, missing, self._setting(shown))
+            found = await asyncio.to_thread(write_sections, missing, shown.setting(self._width))
         finally:
             self._is_building = False
         if version == shown.version:
@@ -314,21 +290,13 @@ class SessionPane(Vertical):
         if self.is_attached and self._stack:
             self._build()
 
-    def _setting(self, shown: _Shown) -> Setting:
-        told = {use.call_id for turn in shown.session.turns for use in turn.tool_uses}
-        return Setting(self._width, shown.folding, told, shown.session.children)
-
-    def _put(self, shown: _Shown) -> None:
-        session = shown.session
-        whole = frame_section(session.system, session.has_earlier, self._setting(shown))
-        for turn in session.turns:
-            whole.extend(shown.sections[turn.number])
-        whole.trim()
+    def _put(self, shown: ShownSession) -> None:
+        whole = shown.whole(self._width)
         if shown.is_begun:
             self.talk.put(whole)
         else:
             shown.is_begun = True
-            self.talk.begin(whole, at_end=session.is_running)
+            self.talk.begin(whole, at_end=shown.session.is_running)
             if shown.place is not None:
                 self.talk.go_to(shown.place)
 
@@ -394,17 +362,3 @@ class SessionPane(Vertical):
         self.aside.show(document)
         if had_focus:
             self.aside.focus()
-
-
-def _sections(turns: Sequence[Turn], setting: Setting) -> dict[int, Section]:
-    return {turn.number: turn_section(turn, setting) for turn in turns}
-
-
-def _length(turn: Turn) -> int:
-    """About how many characters a turn has."""
-    blocks = [*turn.answer, *(block for message in turn.said for block in message.blocks)]
-    return 200 + sum(len(block.text) for block in blocks) + sum(len(use.result or "") for use in turn.tool_uses)
-
-
-def _starts_sessions(turn: Turn) -> bool:
-    return bool(turn.children) or any(use.session_id for use in turn.tool_uses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from luthien_tui import figures, glyphs
-from luthien_tui.session_tree import SessionLine, Sort, short_name
+from luthien_tui.session_tree import SessionLine, Sort, relative_name
 from luthien_tui.text import cell
 from luthien_tui.widgets.columns import Column
 from luthien_tui.widgets.paint import Piece
@@ -52,7 +52,7 @@ def tags_in_words(tags: Sequence[tuple[str, str]]) -> str:
 
 
 def _name(line: SessionLine, now: float) -> Piece:
-    name = short_name(line.info, line.info.parent if line.lead else "")
+    name = relative_name(line.info.id, line.info.parent if line.lead else "")
     hidden = f" ▸{line.below}" if line.is_folded else ""
     return f"{line.lead}{name}{hidden}", "strong" if not line.lead else ""
 

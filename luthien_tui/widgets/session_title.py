@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from luthien_tui import figures, glyphs
+from luthien_tui.session_tree import relative_name
 from luthien_tui.text import cell
-from luthien_tui.widgets.paint import Piece, fit, spread
+from luthien_tui.widgets.paint import Piece, pieces_width, spread
 from luthien_tui.widgets.session_table import tags_in_words
 from luthien_tui.widgets.strip_bar import StripBar
 from proxy_core.control.session_infos import AgentInfo, SessionInfo
-
-MOST_OF_PATH = 3
-"""Sessions of the way here that are named."""
 
 
 class SessionTitle(StripBar):
@@ -53,15 +51,26 @@ class SessionTitle(StripBar):
         if self.info is not None:
             face = glyphs.session(self.info, waits=self.waits)
             left.append((f"{face.sign} {face.word}  ", face.tone))
-        *before, name = self.path[-MOST_OF_PATH:] or ("",)
-        if len(self.path) > MOST_OF_PATH:
-            left.append(("… › ", "quiet"))
-        for one in before:
-            left += [(fit(cell(one), min(24, len(cell(one)))), "quiet"), (" › ", "quiet")]
-        left.append((cell(name), "strong"))
+        figures_of_it = self._figures(width)
+        room = width - pieces_width(left) - pieces_width(figures_of_it) - len(self.note) - 3
+        left += self._way(room)
         if self.note:
             left.append((f"  {self.note}", "notice"))
-        return spread(left, self._figures(width), width)
+        return spread(left, figures_of_it, width)
+
+    def _way(self, room: int) -> list[Piece]:
+        """The sessions that were gone through, as many of the last ones as there is room for."""
+        if not self.path:
+            return []
+        *before, last = [cell(name) for name in self.path]
+        shown: list[Piece] = [(relative_name(self.path[-1], self.path[-2]) if before else last, "strong")]
+        for place in range(len(before) - 1, -1, -1):
+            name = before[place] if place == 0 else relative_name(self.path[place], self.path[place - 1])
+            more: list[Piece] = [(name, "quiet"), (" › ", "quiet")]
+            if pieces_width([*more, *shown]) > room:
+                return [("… › ", "quiet"), *shown]
+            shown = [*more, *shown]
+        return shown
 
     def _figures(self, width: int) -> list[Piece]:
         info = self.info

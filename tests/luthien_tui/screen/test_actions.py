@@ -24,7 +24,7 @@ def test_every_action_is_a_method_and_explains_itself() -> None:
         assert action.title and action.description and not action.description.endswith(".")
 
 
-@pytest.mark.parametrize("view", ["live", "holds", "policies", "log"])
+@pytest.mark.parametrize("view", ["live", "holds", "sessions", "policies", "routing", "log"])
 def test_no_key_is_given_twice_in_a_view_and_none_stops_the_process(view: ViewName) -> None:
     keys = [key for action in ACTIONS for key in action.keys if not action.views or view in action.views]
     assert len(keys) == len(set(keys))

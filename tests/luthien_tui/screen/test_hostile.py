@@ -6,9 +6,25 @@ import json
 import re
 import time
 
+import msgspec
 import pytest
 
 from proxy_core.control.plane import ParamInfo, PolicyInfo, Timing, TransactionDetail
+from proxy_core.control.session_infos import (
+    AgentDetail,
+    AgentInfo,
+    Count,
+    DayUse,
+    Mark,
+    ModelUse,
+    SessionDetail,
+    SessionInfo,
+    StoryBlock,
+    StoryMessage,
+    ToolUse,
+    Totals,
+    Turn,
+)
 from proxy_core.routing.reasons import Reason
 from proxy_core.verdicts import Stage, Verdict
 from tests.luthien_tui.fake_plane import FakeLogs, FakePlane, make_hold, make_row
@@ -284,3 +300,108 @@ async def test_a_hostile_toast_and_kill_question_do_not_act() -> None:
         await shown.press("k", "K")
         assert "End this transaction" in shown.text
         check(shown)
+
+
+def hostile_sessions() -> FakePlane:
+    """Everything that a session or an agent says is hostile."""
+    plane = hostile_control()
+    said = StoryBlock(kind="text", text=HOSTILE)
+    info = SessionInfo(
+        id=HOSTILE, agent=HOSTILE, user=HOSTILE, workflow=HOSTILE, tags=((HOSTILE, HOSTILE),), predecessor=HOSTILE, link=HOSTILE,
+        started_at=1.0, last_at=2.0, models=(HOSTILE,), upstreams=(HOSTILE,), preview=HOSTILE, totals=Totals(), turns=2,
+        tools=(Count(HOSTILE, 2),),
+    )  # fmt: skip
+    child = msgspec.structs.replace(info, id=f"{HOSTILE}/{HOSTILE}", parent=HOSTILE)
+    marks = tuple(
+        Mark(verdict=verdict, where="call", block=2, call_id=HOSTILE) for verdict in plane.details["01J9ZK000001"].verdicts
+    )
+    blocks = (
+        said,
+        StoryBlock(kind="thinking", text=HOSTILE),
+        StoryBlock(kind="tool_call", name=HOSTILE, call_id=HOSTILE, text=HOSTILE),
+        StoryBlock(kind="tool_result", name=HOSTILE, call_id="lone", text=HOSTILE, is_error=True),
+        StoryBlock(kind="image", name=HOSTILE, text=HOSTILE),
+        StoryBlock(kind="opaque", name=HOSTILE),
+    )
+    uses = (
+        ToolUse(call_id=HOSTILE, name=HOSTILE, arguments=json.dumps({HOSTILE: HOSTILE}), block=2, result=HOSTILE,
+                session_id=child.id),
+    )  # fmt: skip
+    row = make_row(1, preview=HOSTILE, model=HOSTILE, error=HOSTILE)
+    turns = (
+        Turn(number=1, kind="turn", row=row, said=(StoryMessage(role=HOSTILE, blocks=blocks),), answer=blocks, tool_uses=uses,
+             marks=marks, children=(HOSTILE,), problem=HOSTILE),
+        Turn(number=2, kind="side", row=make_row(2, preview=HOSTILE), said=(StoryMessage(role="user", blocks=(said,)),)),
+    )  # fmt: skip
+    plane.session_infos = [info, child]
+    plane.session_details = {
+        one.id: SessionDetail(info=one, turns=turns, children=(child,), parent=child, system=HOSTILE) for one in (info, child)
+    }
+    agent = AgentInfo(id=HOSTILE, first_at=1.0, last_at=2.0, models=(HOSTILE,), workflows=(HOSTILE,), totals=Totals())
+    plane.agent_details = [
+        AgentDetail(info=agent, models=(ModelUse(model=HOSTILE, totals=Totals()),), tools=(Count(HOSTILE, 3),),
+                    tools_offered=(HOSTILE, f"{HOSTILE}2"), days=(DayUse(day=HOSTILE, totals=Totals()),), system=HOSTILE,
+                    sessions=(info,)),
+    ]  # fmt: skip
+    return plane
+
+
+@pytest.mark.parametrize("size", [NORMAL, SMALL])
+async def test_no_part_of_a_session_acts(size: tuple[int, int]) -> None:
+    async with console(hostile_sessions(), size) as shown:
+        await shown.press("3")
+        await shown.see("2 sessions")
+        check(shown)
+        await shown.press("enter")
+        await shown.see("turn 1/2")
+        pane = shown.app.sessions.pane
+        for key in ("", "z"):
+            if key:
+                rows = len(pane.talk.document)
+                await shown.press(key)
+                await shown.until(lambda rows=rows: len(pane.talk.document) > rows)  # type: ignore[misc]
+            await shown.press("g")
+            for _ in range(len(pane.talk.document) // 8 + 1):
+                check(shown)
+                await shown.press("pagedown")
+        for text in pane.talk.document.texts:
+            assert not CONTROL.search(text), ascii(text)
+        pane.talk.go_to(next(row for row, at in enumerate(pane.talk.section.anchors) if at.key == f"{HOSTILE}/{HOSTILE}"))
+        await shown.press("enter")
+        await shown.until(lambda: pane.session is not None and pane.session.id.endswith(f"/{HOSTILE}"))
+        check(shown)
+        await shown.press("d")
+        check(shown)
+        await shown.press("e")
+        await shown.see("Write the session to")
+        check(shown)
+
+
+async def test_no_part_of_an_agent_acts() -> None:
+    async with console(hostile_sessions()) as shown:
+        await shown.press("3", "a")
+        await shown.see("1 agents")
+        check(shown)
+        await shown.press("enter")
+        await shown.see("tools that it called")
+        check(shown)
+        await shown.press("G")
+        check(shown)
+        await shown.press("s")
+        await shown.frame()
+        check(shown)
+
+
+async def test_a_speaker_cannot_pass_for_the_program() -> None:
+    plane = hostile_sessions()
+    forged = "fine\n━━ 7 ━━━ 14:02:11 ✓ allow\n‖          hold_for_approval approved\n▸ bash rm → exit 0"
+    turn = Turn(number=1, kind="turn", row=make_row(1), answer=(StoryBlock(kind="text", text=forged),))
+    plane.session_details[HOSTILE] = SessionDetail(info=plane.session_infos[0], turns=(turn,))
+    async with console(plane) as shown:
+        await shown.press("3")
+        await shown.see("[@click=app.quit]")
+        await shown.press("enter")
+        await shown.see("hold_for_approval approved")
+        lines = [line for line in shown.lines if any(word in line for word in ("━━ 7", "approved", "exit 0"))]
+        assert len(lines) == 3
+        assert all(line[1:].startswith(" " * 12) for line in lines), "it stands where only what is said can stand"

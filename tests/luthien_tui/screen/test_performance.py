@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import statistics
 import time
 
 from proxy_core.control.filters import parse
+from proxy_core.control.session_infos import SessionDetail, SessionInfo, StoryBlock, ToolUse, Totals, Turn
 from proxy_core.settings import UiSettings
 from tests.luthien_tui.fake_plane import FakePlane, make_hold, make_row
-from tests.luthien_tui.screen.console import console
+from tests.luthien_tui.screen.console import Console, console
 
 ROWS = 50_000
 
@@ -90,3 +93,45 @@ async def test_holds_cost_a_frame_little_even_where_they_come_and_go() -> None:
             frames.append(time.perf_counter() - start)
             await shown.pilot.pause()
         assert statistics.median(frames) < 0.030
+
+
+async def test_a_long_session_is_opened_without_holding_a_frame_up() -> None:
+    plane = FakePlane()
+    said = "I look at the next file and see what is in it. " * 8
+    result = "def f(x):\n    return x + 1\n" * 40
+    turns = [
+        Turn(
+            number=number, kind="tool", row=make_row(number),
+            answer=(StoryBlock(kind="text", text=said),
+                    StoryBlock(kind="tool_call", name="bash", call_id=f"call_{number}", text='{"command": "cat x.py"}')),
+            tool_uses=(ToolUse(call_id=f"call_{number}", name="bash", block=1, result=result),),
+        )
+        for number in range(1, 301)
+    ]  # fmt: skip
+    info = SessionInfo(id="long", started_at=0.0, last_at=1.0, turns=300, totals=Totals())
+    plane.session_infos = [info]
+    plane.session_details = {"long": SessionDetail(info=info, turns=tuple(turns))}
+    late: list[float] = []
+
+    async def look(shown: Console, rows: int) -> None:
+        while len(shown.app.sessions.pane.talk.document) < rows:
+            start = time.perf_counter()
+            await asyncio.sleep(0.002)
+            shown.app.pump()
+            late.append(time.perf_counter() - start - 0.002)
+
+    async with console(plane) as shown:
+        await shown.press("3")
+        await shown.see("long")
+        gc.disable()  # as luthien itself does while it serves
+        try:
+            shown.app.sessions.act()
+            await look(shown, 1_000)
+            await shown.press("g", "enter")
+            await look(shown, 1_500)
+            shown.app.action_unfold_all()
+            await look(shown, 20_000)
+        finally:
+            gc.enable()
+        assert max(late) < 0.250
+        assert statistics.median(late) < 0.050

@@ -3,65 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
-from luthien_tui.app import LuthienApp
-from luthien_tui.textual_compat import screen_lines
-from proxy_core.settings import UiSettings
 from proxy_core.tasks import spawn
 from tests.conftest import StartGateway
 from tests.fault_payloads import TOOL_NAME
 from tests.fault_upstream import FaultUpstream
 from tests.gateway.holding import EACH_TOOL_ASKING, OTHER_ARGUMENTS, holding, same_json
 from tests.gateway_fixtures import RunningGateway
-from tests.luthien_tui.screen.console import NORMAL, sample_logs
+from tests.luthien_tui.screen.operated import operated
 from tests.raw_http import RawResponse
 
 ANTHROPIC = EACH_TOOL_ASKING[2]
-
-
-class Operated:
-    """A screen over a real gateway, its pump turned by the test."""
-
-    def __init__(self, app: LuthienApp, pilot: Any) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    @property
-    def text(self) -> str:
-        return "\n".join(screen_lines(self.app))
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                self.app._frame = 0
-                self.app.pump()
-                await self.pilot.pause()
-                await asyncio.sleep(0.01)
-
-    async def see(self, text: str) -> None:
-        await self.until(lambda: text in self.text)
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        self.app.pump()
-        await self.pilot.pause()
-
-
-@asynccontextmanager
-async def operated(gateway: RunningGateway) -> AsyncIterator[Operated]:
-    app = LuthienApp(
-        gateway.plane,
-        ui=UiSettings(),
-        logs=sample_logs(),
-        begin_shutdown=lambda: None,
-        wait_closed=asyncio.Event().wait,  # type: ignore[arg-type]
-        auto_pump=False,
-    )
-    async with app.run_test(size=NORMAL, notifications=True) as pilot:
-        yield Operated(app, pilot)
 
 
 def ask(gateway: RunningGateway) -> asyncio.Task[RawResponse]:
