@@ -18,7 +18,6 @@ from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.errors import LuthienError
 from proxy_core.journal.journal import Journal
 from proxy_core.journal.records import Intent, LateVerdicts, Outcome, Sent
-from proxy_core.limits.estimate import FREE
 from proxy_core.limits.limiter import Used
 from proxy_core.running import Running
 from proxy_core.sessions.detector import Belonging, SessionDetector
@@ -27,7 +26,7 @@ from proxy_core.sessions.usage import UsageEstimates
 from proxy_core.settings import PricesSettings
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
-from proxy_core.wire.dialects import READ_OPERATIONS
+from proxy_core.wire.dialects import READ_OPERATIONS, Operation
 from proxy_core.wire.glance import glance
 
 if TYPE_CHECKING:
@@ -115,7 +114,10 @@ class Recorder:
         if running.translated is not None and running.translated.usage is not None:
             # What the upstream tells, before it was said in the words of another API.
             reading.usage = running.translated.usage
-        if row.overhead_ms is not None and not reading.error and not reading.problem and (row.status or 0) < 400:
+        if running.operation is Operation.COUNT_TOKENS:
+            # What a request would use is told there; nothing has used it.
+            reading.usage = None
+        elif row.overhead_ms is not None and not reading.error and not reading.problem and (row.status or 0) < 400:
             self._estimate(running, reading)
         self._fill(running, reading)
         if row.input_tokens is not None and not self._prices.ready:
@@ -290,8 +292,7 @@ class Recorder:
         row = running.row
         upstream, usage = running.upstream, reading.usage
         if upstream is not None and usage is not None and row.input_tokens is not None:
-            free = running.operation in FREE
-            row.cost_usd = 0.0 if free else self._prices.cost_usd(upstream, row.model, usage, answered=reading.model)
+            row.cost_usd = self._prices.cost_usd(upstream, row.model, usage, answered=reading.model)
         running.answer_usd = row.cost_usd
         control = running.control
         if control is not None and control.services.calls:

@@ -44,9 +44,9 @@ def run_usage(given: Given, *, by: str, since: str, until: str, limit: int, as_j
 async def _read(
     url: str, names: Sequence[GroupBy], since: float | None, until: float | None, limit: int
 ) -> tuple[list[UsageSum], list[UsageSum]]:
-    from proxy_core.journal.store import JournalStore
+    from proxy_core.journal.usage_reads import UsageReads
 
-    store = await JournalStore.open(url, read_only=True)
+    store = await UsageReads.open(url, read_only=True)
     try:
         sums = await store.usage(names, since=since, until=until, limit=limit)
         return sums, await store.usage(since=since, until=until)

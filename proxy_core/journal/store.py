@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Select, and_, func, select, text
+from sqlalchemy import ColumnElement, Select, and_, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from proxy_core.errors import StoreError
 from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
+from proxy_core.journal.control_reads import ControlReads
 from proxy_core.journal.said import read_verdicts
 from proxy_core.journal.schema import (
     HEAD_REVISION,
@@ -30,7 +31,6 @@ from proxy_core.journal.schema import (
     transactions,
     upstream_answers,
 )
-from proxy_core.journal.usage_reads import UsageReads
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 
@@ -149,11 +149,11 @@ class Remembered(Struct, frozen=True):
     side: bool = False
 
 
-class JournalStore(UsageReads):
+class JournalStore(ControlReads):
     """Reads one store. Make it with `open`, or over the engine of a running gateway."""
 
     @classmethod
-    async def open(cls, url: str, *, read_only: bool = True) -> JournalStore:
+    async def open(cls, url: str, *, read_only: bool = True) -> Self:
         """Open a store that exists, beside a gateway that may be writing it. Raises StoreError."""
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
@@ -184,10 +184,12 @@ class JournalStore(UsageReads):
 
     async def rows(self, limit: int, before: str | None = None) -> list[TransactionRow]:
         """Transactions, newest first, at most `limit`; older than the transaction `before` where it is given."""
-        query = listed().order_by(transactions.c.seq.desc()).limit(limit)
+        # The page is found first: a join before it would be one of all transactions.
+        page = select(transactions.c.seq).order_by(transactions.c.seq.desc()).limit(limit)
         if before is not None:
             place = select(transactions.c.seq).where(transactions.c.transaction_id == before).scalar_subquery()
-            query = query.where(transactions.c.seq < place)
+            page = page.where(transactions.c.seq < place)
+        query = listed().where(transactions.c.seq.in_(page)).order_by(transactions.c.seq.desc())
         return [row_of(one) for one in await self._all(query)]
 
     async def rows_after(self, sequence: int, limit: int) -> list[tuple[int, TransactionRow]]:
@@ -394,11 +396,12 @@ async def ensure_hash_key(engine: AsyncEngine, fresh: bytes) -> bytes:
         return bytes((await connection.execute(select(meta.c.value).where(meta.c.name == "hash_key"))).scalar_one())
 
 
-def latest_outcome() -> Any:
+def latest_outcome() -> ColumnElement[bool]:
     """The condition that joins a transaction with its newest outcome."""
-    other = outcomes.alias("other")
-    latest = select(func.max(other.c.seq)).where(other.c.transaction_id == transactions.c.transaction_id)
-    return outcomes.c.seq == latest.correlate(transactions).scalar_subquery()
+    # Asking for the largest number instead makes Postgres search all outcomes for each transaction while it has no statistics.
+    later = outcomes.alias("later")
+    newer = select(later.c.seq).where(later.c.transaction_id == outcomes.c.transaction_id, later.c.seq > outcomes.c.seq)
+    return and_(outcomes.c.transaction_id == transactions.c.transaction_id, ~newer.exists())
 
 
 def listed() -> Select[Any]:

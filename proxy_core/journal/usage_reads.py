@@ -10,17 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_
 
-from proxy_core.journal.control_reads import ControlReads
+from proxy_core.journal.request_sums import DAY_NS, FAILED, MODEL, UPSTREAM, count_if, joined
 from proxy_core.journal.schema import outcomes, transactions
+from proxy_core.journal.store import JournalStore
 
 GroupBy = Literal["session", "agent", "model", "key", "user", "upstream", "day", "workflow"]
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
-FAILED = ("refused", "error", "truncated", "lost")
-FREE_OPERATIONS = ("models", "count_tokens", "other")
-"""Nothing is used by these, whatever numbers their answers tell."""
-_DAY_NS = 86_400_000_000_000
 _FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -31,7 +28,7 @@ class UsageSum(Struct, kw_only=True):
     """What they have in common, in the order in which it was asked for; a day is `2026-01-31`, in UTC. Hostile text."""
     requests: int
     errors: int
-    """Those that failed in any way: error, truncated, refused, lost."""
+    """Those that failed in any way: error, truncated, refused. What has no outcome still runs, or is lost: nobody can tell."""
     input_tokens: int | None
     """Cached tokens and cache writes included; None where none of them tells."""
     output_tokens: int | None
@@ -50,24 +47,20 @@ class UsageSum(Struct, kw_only=True):
     last_at: float
 
 
-_UPSTREAM: ColumnElement[str] = case(
-    (func.coalesce(outcomes.c.upstream, "") != "", outcomes.c.upstream), else_=transactions.c.upstream
-)
-_MODEL: ColumnElement[str] = case((transactions.c.model != "", transactions.c.model), else_=func.coalesce(outcomes.c.model, ""))
 _COLUMNS: Mapping[str, ColumnElement[Any]] = {
     "session": transactions.c.session_id,
     "agent": transactions.c.agent,
-    "model": _MODEL,
+    "model": MODEL,
     "key": transactions.c.client_key,
     "user": transactions.c.user_name,
-    "upstream": _UPSTREAM,
-    "day": transactions.c.started_ns // _DAY_NS,
+    "upstream": UPSTREAM,
+    "day": transactions.c.started_ns // DAY_NS,
     "workflow": transactions.c.workflow,
 }
 
 
-class UsageReads(ControlReads):
-    """The part of the journal's reader that sums."""
+class UsageReads(JournalStore):
+    """Reads one store and sums."""
 
     async def usage(
         self,
@@ -87,23 +80,21 @@ class UsageReads(ControlReads):
         """
         names = (group_by,) if isinstance(group_by, str) else tuple(group_by)
         columns = [_column(name) for name in names]
-        counted = transactions.c.operation.not_in(FREE_OPERATIONS)
-        tokens = {name: func.sum(case((counted, outcomes.c[name]))) for name in _TOKENS}
+        tokens = {name: func.sum(outcomes.c[name]) for name in _TOKENS}
         cost = func.sum(outcomes.c.cost_usd)
         total = func.coalesce(tokens["input_tokens"], 0) + func.coalesce(tokens["output_tokens"], 0)
         told = or_(outcomes.c.input_tokens.is_not(None), outcomes.c.output_tokens.is_not(None))
-        query = select(
+        query = joined(
             *[column.label(f"group_{place}") for place, column in enumerate(columns)],
             func.count().label("requests"),
-            # A transaction without an outcome still runs, or is lost; the journal cannot tell.
-            _number_of(outcomes.c.outcome.in_(FAILED)).label("errors"),
+            count_if(outcomes.c.outcome.in_(FAILED)).label("errors"),
             *[column.label(name) for name, column in tokens.items()],
             cost.label("cost_usd"),
-            _number_of(and_(counted, told, outcomes.c.cost_usd.is_(None))).label("unpriced"),
+            count_if(and_(told, outcomes.c.cost_usd.is_(None))).label("unpriced"),
             func.coalesce(func.sum(outcomes.c.estimated), 0).label("estimated"),
             func.min(transactions.c.started_ns).label("first_ns"),
             func.max(transactions.c.started_ns).label("last_ns"),
-        ).select_from(transactions.outerjoin(outcomes, _newest()))
+        )
         if since is not None:
             query = query.where(transactions.c.started_ns >= int(since * 1e9))
         if until is not None:
@@ -120,21 +111,10 @@ class UsageReads(ControlReads):
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
-def _newest() -> ColumnElement[bool]:
-    """Joins a transaction with its newest outcome; nearly all have one alone."""
-    later = outcomes.alias("later")
-    newer = select(later.c.seq).where(later.c.transaction_id == outcomes.c.transaction_id, later.c.seq > outcomes.c.seq)
-    return and_(outcomes.c.transaction_id == transactions.c.transaction_id, ~newer.exists())
-
-
 def _column(name: str) -> ColumnElement[Any]:
     if name not in _COLUMNS:
         raise ValueError(f"usage is summed by {', '.join(GROUPS)}, not by {name[:40]!r}")
     return _COLUMNS[name]
-
-
-def _number_of(condition: ColumnElement[bool]) -> ColumnElement[Any]:
-    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
 
 def _day_number(day: str) -> int:

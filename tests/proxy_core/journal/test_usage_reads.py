@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy_core.journal.journal import Journal
-from proxy_core.journal.usage_reads import GROUPS, UsageSum
+from proxy_core.journal.usage_reads import GROUPS, UsageReads, UsageSum
 from proxy_core.settings import JournalSettings
 from tests.proxy_core.journal.made import STARTED_NS, chat_body, intent, outcome
 
@@ -31,7 +31,7 @@ async def record(journal: Journal, *, asked: dict[str, Any], ended: dict[str, An
     return one.transaction_id
 
 
-PRICED = {"input_tokens": 100, "output_tokens": 10, "cached_tokens": 40, "reasoning_tokens": 3, "cost_usd": 0.25}
+PRICED: dict[str, Any] = {"input_tokens": 100, "output_tokens": 10, "cached_tokens": 40, "reasoning_tokens": 3, "cost_usd": 0.25}
 
 
 async def filled(journal: Journal) -> None:
@@ -42,8 +42,7 @@ async def filled(journal: Journal) -> None:
     await record(journal, asked=alice | tomorrow | {"model": ""}, ended={"input_tokens": 7, "estimated": True, "model": "own"})
     await record(journal, asked={"session_id": "s-2"} | tomorrow, ended={"outcome": "error", "status": 500})
     await record(journal, asked={"session_id": "s-2"} | tomorrow)
-    counted = {"operation": "count_tokens", "session_id": "s-2"}
-    await record(journal, asked=counted | tomorrow, ended={"input_tokens": 9_000, "cost_usd": 0.0})
+    await record(journal, asked={"operation": "models", "session_id": "s-2"} | tomorrow, ended={})
 
 
 def short(one: UsageSum) -> tuple[Any, ...]:
@@ -51,9 +50,9 @@ def short(one: UsageSum) -> tuple[Any, ...]:
 
 
 async def test_one_sum_of_everything(journal: Journal) -> None:
-    assert await journal.store.usage() == []
+    assert await UsageReads(journal.engine).usage() == []
     await filled(journal)
-    (one,) = await journal.store.usage()
+    (one,) = await UsageReads(journal.engine).usage()
     assert short(one) == ((), 6, 1, 207, 20, 0.5, 1, 1)
     assert (one.cached_tokens, one.cache_write_tokens, one.reasoning_tokens) == (80, 5, 6)
     assert (one.first_at, one.last_at) == (STARTED_NS / 1e9, (STARTED_NS + DAY_NS) / 1e9)
@@ -61,9 +60,9 @@ async def test_one_sum_of_everything(journal: Journal) -> None:
 
 async def test_groups(journal: Journal) -> None:
     await filled(journal)
-    by = {name: [short(one) for one in await journal.store.usage(name)] for name in GROUPS}
-    assert by["session"] == [(("s-1",), 3, 0, 207, 20, 0.5, 1, 1), (("s-2",), 3, 1, None, None, 0.0, 0, 0)]
-    assert by["agent"] == [(("codex",), 3, 0, 207, 20, 0.5, 1, 1), (("",), 3, 1, None, None, 0.0, 0, 0)]
+    by = {name: [short(one) for one in await UsageReads(journal.engine).usage(name)] for name in GROUPS}
+    assert by["session"] == [(("s-1",), 3, 0, 207, 20, 0.5, 1, 1), (("s-2",), 3, 1, None, None, None, 0, 0)]
+    assert by["agent"] == [(("codex",), 3, 0, 207, 20, 0.5, 1, 1), (("",), 3, 1, None, None, None, 0, 0)]
     assert [one[0][0] for one in by["model"]] == ["gpt-5.4", "own"]
     assert by["model"][1] == (("own",), 1, 0, 7, None, None, 1, 1)
     assert [one[:2] for one in by["upstream"]] == [(("openai",), 5), (("local",), 1)]
@@ -75,7 +74,7 @@ async def test_groups(journal: Journal) -> None:
 
 async def test_several_groups_a_part_and_a_limit(journal: Journal) -> None:
     await filled(journal)
-    usage = journal.store.usage
+    usage = UsageReads(journal.engine).usage
     found = [one.group for one in await usage(("day", "session"), where={"agent": "codex"})]
     assert found == [("2026-11-19", "s-1"), ("2026-11-18", "s-1")]
     middle = (STARTED_NS + DAY_NS // 2) / 1e9
@@ -88,11 +87,11 @@ async def test_several_groups_a_part_and_a_limit(journal: Journal) -> None:
 async def test_the_newest_outcome_counts_once(journal: Journal) -> None:
     transaction_id = await record(journal, asked={}, ended=PRICED)
     await journal.append(outcome(transaction_id, **(PRICED | {"cost_usd": 1.0})))
-    (one,) = await journal.store.usage()
+    (one,) = await UsageReads(journal.engine).usage()
     assert (one.requests, one.cost_usd, one.input_tokens) == (1, 1.0, 100)
 
 
 @pytest.mark.parametrize(("group_by", "where"), [("colour", {}), ("model", {"day": "yesterday"}), ("model", {"x": "y"})])
 async def test_what_is_no_group(journal: Journal, group_by: Any, where: Any) -> None:
     with pytest.raises(ValueError, match=r"usage is summed by|does not match"):
-        await journal.store.usage(group_by, where=where)
+        await UsageReads(journal.engine).usage(group_by, where=where)
