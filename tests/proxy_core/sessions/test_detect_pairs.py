@@ -136,12 +136,30 @@ def test_better_twins_answered_in_another_order_keep_their_owners() -> None:
     assert talk.chat(HELLO, assistant("Hi, I am two"), user("B"), assistant("b"), user("BB")).session_id == two.session_id
 
 
-def test_twins_whose_answers_nobody_saw_go_on_one_after_the_other() -> None:
+def test_twins_whose_answers_nobody_saw_go_on_in_their_order() -> None:
     talk = Talk()
     talk.chat(HELLO)
     talk.chat(HELLO)
-    first = talk.chat(HELLO, assistant("x"), user("A")).session_id
-    assert {first, talk.chat(HELLO, assistant("y"), user("B")).session_id} == {"s-1", "s-2"}
+    assert talk.chat(HELLO, assistant("x"), user("A")).session_id == "s-1"
+    assert talk.chat(HELLO, assistant("y"), user("B")).session_id == "s-2"
+
+
+def test_a_twin_that_was_left_long_ago_does_not_go_on() -> None:
+    talk = Talk()
+    talk.answer(talk.chat(HELLO), "Hi")
+    talk.now = 60
+    talk.answer(talk.chat(HELLO), "Hi")
+    assert talk.chat(HELLO, assistant("Hi"), user("More")).session_id == "s-2"
+
+
+def test_better_twins_of_two_clients_are_told_by_their_keys() -> None:
+    talk = Talk()
+    ann, bob = {"authorization": "Bearer ann"}, {"authorization": "Bearer bob"}
+    talk.answer(talk.chat(HELLO, headers=ann), "Hi")
+    talk.answer(talk.chat(HELLO, headers=bob), "Hi")
+    more = [HELLO, assistant("Hi"), user("More")]
+    assert talk.chat(*more, headers=bob).session_id == "s-2"
+    assert talk.chat(*more, headers=ann).session_id == "s-1"
 
 
 def test_a_tool_loop_of_the_messages_api_stays() -> None:
