@@ -46,7 +46,8 @@ OUR_HEADER_PREFIXES = (b"x-luthien-", b"x-cylestio-")
 
 _NAMING_HEADERS = frozenset((*SESSION_HEADERS, *PARENT_HEADERS, *AGENT_HEADERS))
 _PERSONAL_HEADERS = frozenset((*USER_HEADERS, *TAG_HEADERS, SESSION_TAG_HEADER))
-_MAX_TAG_BYTES = 65_536
+_MAX_ENTRIES = 1_000
+"""Entries of one header that are looked at, whether they are tags or not."""
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _CLAUDE_SESSION = re.compile(r"_session_([0-9A-Za-z-]{8,64})$")
@@ -170,7 +171,7 @@ def tags_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         if name == SESSION_TAG_HEADER:
             session = label_of(value, MAX_TAG_VALUE_CHARS)
         elif name in TAG_HEADERS:
-            for part in _text(value[:_MAX_TAG_BYTES]).split(","):
+            for part in _text(value).split(",", _MAX_ENTRIES)[:_MAX_ENTRIES]:
                 word, colon, rest = part.partition(":")
                 word = label_of(word, MAX_TAG_NAME_CHARS + 1)
                 if word and len(word) <= MAX_TAG_NAME_CHARS and (word in tags or len(tags) < MAX_TAGS):

@@ -30,6 +30,8 @@ EMBEDDING = frozenset({Operation.EMBEDDINGS, Operation.OLLAMA_EMBED})
 TOKENS_PER_FILE = 1_000
 """An image or file in base64 costs by its content, not by its length."""
 LOOK_FOR_FILES_FROM_BYTES = 8_000
+_FILE_MARKS = (b"base64", b'"data"', b'"images"')
+"""One of these stands beside every file in a request."""
 _FILE = re.compile(rb"[A-Za-z0-9+/_=-]{6000,}+")
 
 
@@ -79,8 +81,8 @@ def _length(parts: Iterable[memoryview]) -> tuple[int, int]:
     size = files = 0
     for part in parts:
         size += len(part)
-        if len(part) >= LOOK_FOR_FILES_FROM_BYTES:
-            for found in _FILE.finditer(part):
+        if len(part) >= LOOK_FOR_FILES_FROM_BYTES and any(mark in (raw := bytes(part)) for mark in _FILE_MARKS):
+            for found in _FILE.finditer(raw):
                 size -= found.end() - found.start()
                 files += 1
     return size, files

@@ -7,8 +7,22 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy_core.sessions.identity import label_of, person_of, session_in_headers, session_in_marks, tags_of, user_in_marks
+from proxy_core.sessions.identity import (
+    MAX_NAME_CHARS,
+    MAX_TAGS,
+    SESSION_TAG_HEADER,
+    TAG_HEADERS,
+    USER_HEADERS,
+    label_of,
+    person_of,
+    session_in_headers,
+    session_in_marks,
+    tags_of,
+    user_in_marks,
+)
 
 
 def tags(text: str, header: str = "x-cylestio-tags") -> dict[str, str]:
@@ -132,3 +146,24 @@ def test_an_empty_header_names_nothing() -> None:
 def test_labels_are_one_printable_line() -> None:
     assert label_of(b" \x00a\r\nb\xc2\x9b\xe2\x80\x8b ") == "?a??b??"
     assert label_of("\ud800é" + "x" * 300) == "?é" + "x" * 198
+
+
+SOMETHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from([*USER_HEADERS, *TAG_HEADERS, SESSION_TAG_HEADER, b"authorization"])
+MARKS = st.dictionaries(st.sampled_from(["metadata", "user", "safety_identifier"]), SOMETHING)
+
+
+@given(
+    st.lists(st.tuples(NAMES, st.binary(max_size=120)), max_size=4),
+    MARKS | st.builds(lambda x: {"metadata": {"user_id": x}}, SOMETHING),
+)
+def test_nothing_that_a_client_sends_makes_it_fail(raw: list[tuple[bytes, bytes]], marks: dict[str, Any]) -> None:
+    person = person_of(dict(raw), raw, marks)
+    assert person.user.isprintable()
+    assert len(person.user) <= MAX_NAME_CHARS
+    assert all(name.isprintable() and value.isprintable() for name, value in person.tags.items())
+    assert len(person.tags) <= MAX_TAGS
