@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from proxy_core import __version__
 from proxy_core.api.answers import failure
+from proxy_core.api.building import built_beside_traffic
 from proxy_core.api.guard import Receive, Scope, Send
 from proxy_core.api.mcp_acts import acting_tools
 from proxy_core.api.mcp_reads import reading_tools
@@ -24,7 +26,7 @@ from proxy_core.control.plane import ControlConflict, ControlInvalid, ControlNot
 from proxy_core.errors import LuthienError
 
 if TYPE_CHECKING:
-    from mcp.server.lowlevel import Server
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class McpPort:
     def __init__(self, plane: ControlPlane, *, write: bool) -> None:
         tools = reading_tools(plane) + (acting_tools(plane) if write else [])
         self._tools = {tool.name: tool for tool in tools}
-        self._server: Server[Any] | None = None
+        self._new_manager: Callable[[], StreamableHTTPSessionManager] | None = None
         self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,20 +54,19 @@ class McpPort:
             await refusal(scope, receive, send)
             return
         async with self._making:
-            if self._server is None:
-                self._server = await asyncio.to_thread(_server, self._tools)
-            server = self._server
-        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-
-        manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
+            if self._new_manager is None:
+                self._new_manager = await built_beside_traffic(lambda: _managers(self._tools))
+            manager = self._new_manager()
         async with manager.run():
             await manager.handle_request(scope, receive, send)
 
 
-def _server(tools: dict[str, McpTool]) -> Server[Any]:
+def _managers(tools: dict[str, McpTool]) -> Callable[[], StreamableHTTPSessionManager]:
+    """What gives each request a manager of its own, over one server."""
     import mcp_types as types
     from mcp.server.context import ServerRequestContext
     from mcp.server.lowlevel import Server
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
     # It tells of every request: that is what this one request is about.
     logging.getLogger("mcp.server.streamable_http_manager").setLevel(logging.WARNING)
@@ -91,7 +92,10 @@ def _server(tools: dict[str, McpTool]) -> Server[Any]:
         text, failed = await _call(tools, params.name, params.arguments or {}, _who(context.request))
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 
-    return Server("luthien", version=__version__, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
+    server: Server[Any] = Server(
+        "luthien", version=__version__, instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool
+    )
+    return lambda: StreamableHTTPSessionManager(server, json_response=True, stateless=True)
 
 
 async def _call(tools: dict[str, McpTool], name: str, given: dict[str, Any], who: str) -> tuple[str, bool]:

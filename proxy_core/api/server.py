@@ -8,13 +8,12 @@ gateway's runtime starts and ends it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
-import sys
 
 import uvicorn
 
+from proxy_core.api.building import built_beside_traffic
 from proxy_core.api.guard import App, Guard, Receive, Scope, Send
 from proxy_core.control.plane import ControlPlane
 from proxy_core.server import EmbeddedServer, IngressProtocol
@@ -26,8 +25,6 @@ log = logging.getLogger(__name__)
 DRAIN_S = 2.0
 """Requests have so long to finish at the end; streams of events end at once."""
 KEEP_ALIVE_S = 75
-BUILD_SWITCH_S = 0.0005
-"""While the routes are built, the building thread gives way to the loop ten times as often as usual."""
 
 
 class ControlServer:
@@ -85,15 +82,4 @@ class ControlServer:
             app: App = control_app(self._plane, self._stopping, mcp_write=self._mcp_write)
             return app
 
-        # Traffic goes on meanwhile: no collection of the whole heap in the middle of it, and short turns for the thread.
-        interval, collects = sys.getswitchinterval(), gc.isenabled()
-        gc.disable()
-        sys.setswitchinterval(BUILD_SWITCH_S)
-        try:
-            return await asyncio.to_thread(build)
-        finally:
-            sys.setswitchinterval(interval)
-            if collects:
-                gc.enable()
-            else:
-                gc.freeze()  # whoever collects in Python's place need not look at all this again
+        return await built_beside_traffic(build)
