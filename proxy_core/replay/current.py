@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy_core.ids import new_ulid
-from proxy_core.replay.exchanges import Exchange
+from proxy_core.replay.exchanges import Answered, Exchange
 
 HEADER = b"x-luthien-replay"
 MAX_WAIT_S = 3_600.0
@@ -28,14 +28,20 @@ class Current:
     """The name that the gateway gave it: the recorded one where it is free."""
     started: float = 0.0
     """The loop's clock when the request was sent."""
-    sends: int = 0
-    """Times that the client's request, as the policies left it, went upstream."""
+    answered: dict[int, Answered] = field(default_factory=dict)
+    """Answers to what policies ask, by the number of the call, until they are fetched."""
+    used: set[int] = field(default_factory=set)
+    """Recorded calls of policies that were made again."""
     notes: list[str] = field(default_factory=list)
     """What could not be done as it was recorded, for people; each once."""
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+    def answer_to(self, call: bytes) -> Answered | None:
+        """What the loopback answers with: to a policy's call by its number, to the client's request where there is none."""
+        return self.answered.pop(int(call), None) if call else self.exchange.upstream
 
 
 _current: ContextVar[Current | None] = ContextVar("replayed_transaction", default=None)
@@ -50,6 +56,13 @@ class Names:
         self.by_number: dict[bytes, Current] = {}
         self.by_id: dict[str, Current] = {}
         self._taken: set[str] = set()
+
+    def find(self, name: bytes) -> tuple[Current, Answered] | None:
+        """The transaction and the answer that the loopback is asked for."""
+        number, _, call = name.partition(b".")
+        replayed = self.by_number.get(number)
+        answer = replayed.answer_to(call) if replayed is not None else None
+        return (replayed, answer) if replayed is not None and answer is not None else None
 
     def front(self, app: ASGIApp) -> ASGIApp:
         """The data plane with each request tied to its recording."""

@@ -48,6 +48,15 @@ class Answered(Struct, kw_only=True):
         return self.header(b"content-type").startswith(STREAM_TYPES)
 
 
+class AskedByPolicy(Struct, frozen=True, kw_only=True):
+    """A request that a policy made of its own, with its answer."""
+
+    upstream: str
+    target: bytes
+    body: bytes
+    answer: Answered
+
+
 class Exchange(Struct, kw_only=True):
     """One recorded transaction."""
 
@@ -79,6 +88,8 @@ class Exchange(Struct, kw_only=True):
     """The status that the client got then."""
     fault_code: str = ""
     """And the code, where the dialect has room for one."""
+    calls: tuple[AskedByPolicy, ...] = ()
+    """What policies asked upstreams themselves."""
     client: Answered | None = None
     """What the client was given."""
     facts: Facts | None = None
@@ -112,7 +123,7 @@ def check(exchange: Exchange) -> None:
         raise ValueError(f"{exchange.method[:40]!r} is no HTTP method")
     if not exchange.target.startswith(b"/") or _NOT_IN_TARGETS.search(exchange.target) is not None:
         raise ValueError("the path and query of the request are not those of an HTTP request")
-    for answer in (exchange.client, exchange.upstream):
+    for answer in (exchange.client, exchange.upstream, *(call.answer for call in exchange.calls)):
         if answer is not None and not 200 <= answer.status <= 999:
             raise ValueError(f"the status {answer.status} ends no answer")
 

@@ -21,6 +21,7 @@ from proxy_core.interceptors.recording_format import (
     Body,
     Error,
     Facts,
+    PolicyCall,
     Request,
     Response,
     UnreadableRecord,
@@ -28,7 +29,7 @@ from proxy_core.interceptors.recording_format import (
     pairs_of,
     read_record,
 )
-from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording, carried_over, check
+from proxy_core.replay.exchanges import Answered, AskedByPolicy, Exchange, Problem, RawHeaders, Recording, carried_over, check
 from proxy_core.replay.har import exchanges_of_har
 from proxy_core.replay.pairing import Line, Pair, Pairing
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
@@ -197,6 +198,7 @@ def _add_response(exchange: Exchange, record: Response) -> None:
     if not record.format:
         exchange.upstream = client
         return
+    exchange.calls = tuple(_call(one) for one in record.calls)
     said = record.upstream
     if said is not None:
         own = said.body is not None
@@ -216,6 +218,17 @@ def _add_response(exchange: Exchange, record: Response) -> None:
         exchange.cut = exchange.cut or _is_cut(said.body, said_body)
     elif record.facts is not None:
         explain_without_upstream(exchange, record.facts)
+
+
+def _call(call: PolicyCall) -> AskedByPolicy:
+    body = bytes_of(call.body)
+    headers = readable(pairs_of(call.headers, call.header_list), body)
+    return AskedByPolicy(
+        upstream=call.upstream,
+        target=call.target.encode("latin-1", "replace"),
+        body=bytes_of(call.request),
+        answer=Answered(status=call.status_code, headers=headers, body=body, redacted=call.body.redacted),
+    )
 
 
 def _add_error(exchange: Exchange, record: Error) -> None:

@@ -114,7 +114,7 @@ class Replay:
     async def __aenter__(self) -> Replay:
         transport: UpstreamTransport | None = None
         if self._target is None:
-            loopback = await self._stack.enter_async_context(Loopback(self._names.by_number.get, speed=self._pace.speed))
+            loopback = await self._stack.enter_async_context(Loopback(self._names.find, speed=self._pace.speed))
             transport = ReplayTransport(loopback)
         runtime = self._runtime = GatewayRuntime(
             self._settings,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from proxy_core.credentials import is_credential
 from proxy_core.detectors.secrets import REDACTED, is_secret_header
-from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, is_clean
+from proxy_core.replay.exchanges import Answered, AskedByPolicy, Exchange, RawHeaders, is_clean
 from proxy_core.wire.headers import HOP_BY_HOP
 
 _LETTERS = b"ReplayedStandIn0" * 6
@@ -56,7 +56,14 @@ def restored(exchange: Exchange) -> Exchange:
         # The offsets of the pieces are those of the original, which was longer or shorter.
         body = exchange.upstream.body.replace(REDACTED, stand_in)
         found.upstream = replace(exchange.upstream, body=body, chunks=[])
+    if exchange.redacted:
+        found.calls = tuple(_restored_call(call, stand_in) for call in exchange.calls)
     return found
+
+
+def _restored_call(call: AskedByPolicy, stand_in: bytes) -> AskedByPolicy:
+    answer = replace(call.answer, body=call.answer.body.replace(REDACTED, stand_in))
+    return replace(call, body=call.body.replace(REDACTED, stand_in), answer=answer)
 
 
 def as_recorded(answer: Answered, exchange: Exchange, transaction_id: str) -> Answered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -157,18 +158,96 @@ async def test_upstreams_that_failed_fail_again_in_the_same_words(upstream: Faul
     assert [one.differences for one in found] == [[]] * 5
 
 
-async def test_what_a_policy_asks_a_model_is_not_answered_and_said(upstream: FaultUpstream, tmp_path: Path) -> None:
+class Judge:
+    """A model that answers judges' questions between the tags that they ask for: what it is given, one after the other."""
+
+    def __init__(self, *probabilities: float) -> None:
+        self.left = list(probabilities)
+        self.asked = 0
+
+    async def __aenter__(self) -> Judge:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+        tag = re.search(rb"<verdict-([0-9a-f]{16})>", await reader.readexactly(length))[1].decode()  # type: ignore[index]
+        self.asked += 1
+        said = json.dumps({"probability": self.left.pop(0), "explanation": "so it seems"})
+        body = chat_answer(f"<verdict-{tag}>{said}</verdict-{tag}>")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n")
+        writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+
+async def test_what_policies_asked_a_model_is_answered_as_it_was(upstream: FaultUpstream, tmp_path: Path) -> None:
+    policies = [{"use": "tool_call_judge", "params": {"upstream": "judge", "model": "gpt-4o-mini"}}]
+    tools = [{"name": "get_weather", "input_schema": {"type": "object"}}]
+    body = MESSAGES.bytes(stream=True, tools=tools)
+    async with Judge(0.9, 0.1) as judge:
+        upstreams = {
+            "anthropic": {"api": "anthropic", "base_url": upstream.url},
+            "judge": {"api": "openai", "base_url": judge.url},
+        }
+        settings = settings_for(upstream.url, upstreams=upstreams, interceptors=recorder(tmp_path / "r"), policies=policies)
+        async with running_gateway(settings, tmp_path / "a") as gateway:
+            first = await gateway.ask("POST", MESSAGES.path, body, {**MESSAGES.headers, **AGENT})
+            second = await gateway.ask("POST", MESSAGES.path, body, {**MESSAGES.headers})
+            assert (b"blocked" in first.body, b"blocked" in second.body) == (True, False)
+            recording = await recording_of(gateway, tmp_path / "r")
+        assert [len(one.calls) for one in recording.exchanges] == [1, 1]
+
+        found = await replayed(recording, tmp_path / "b", policies=policies, upstreams=upstreams)
+        other = await replayed(
+            recording,
+            tmp_path / "c",
+            policies=[{**policies[0], "params": {**policies[0]["params"], "threshold": 0.05}}],
+            upstreams=upstreams,
+        )
+
+        assert judge.asked == 2
+    assert [(one.differences, one.notes) for one in found] == [([], []), ([], [])]
+    assert [differences(one).get("verdict") for one in other] == [None, ("allow", "deny")]
+
+
+async def test_what_a_policy_asks_that_is_not_recorded_is_not_answered_and_said(tmp_path: Path) -> None:
     model = {"upstream": "openai", "model": "gpt-4o-mini", "instructions": "Say it politely."}
     judge = {"use": "rephrase_request", "params": {"model": model}, "on_error": "allow"}
-    settings = settings_for(upstream.url, interceptors=recorder(tmp_path / "r"), policies=[judge])
-    async with running_gateway(settings, tmp_path / "a") as gateway:
-        await gateway.ask("POST", CHAT.path, CHAT.bytes(), {**CHAT.headers, **AGENT})
-        recording = await recording_of(gateway, tmp_path / "r")
+    ask = asked("/v1/chat/completions", chat("hi"), provider="openai")
+    ask["headers"]["user-agent"] = "tests/1"
+    file = write_lines(tmp_path / "r.jsonl", ask, told(chat_answer("hello"), end=0.1, took_ms=1))
 
-    (one,) = await replayed(recording, tmp_path / "b", policies=[judge])
+    (one,) = await replayed(read_recordings([file]), tmp_path / "b", policies=[judge])
 
     assert [note.partition(";")[0] for note in one.notes] == ["a policy asked a model beside the request"]
-    assert "verdicts" in differences(one)
+    assert one.differences == []
+    assert one.outcome is not None
+    assert one.outcome.facts.verdicts[0].reason == "judge_unavailable"
+
+
+async def test_samples_that_a_policy_took_come_again_in_order(upstream: FaultUpstream, tmp_path: Path) -> None:
+    policies: list[dict[str, Any]] = [
+        {"use": "backend_sampling", "params": {"samples": 3, "concurrency": 1}},
+        {"use": "rank_and_select_response", "params": {"heuristic": "length"}},
+    ]
+    settings = settings_for(upstream.url, interceptors=recorder(tmp_path / "r"), policies=policies)
+    for text in ("short", "the longest of them", "middling"):
+        upstream.faults.append(Fault(body=chat_answer(text).decode()))
+    async with running_gateway(settings, tmp_path / "a") as gateway:
+        answer = await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers)
+        assert b"the longest of them" in answer.body
+        recording = await recording_of(gateway, tmp_path / "r")
+
+    (one,) = await replayed(recording, tmp_path / "b", policies=policies, upstreams=settings.model_dump()["upstreams"])
+
+    assert (one.differences, one.notes) == ([], [])
 
 
 async def test_what_limits_had_refused_is_not_sent(upstream: FaultUpstream, tmp_path: Path) -> None:
