@@ -37,6 +37,8 @@ FORGET_AFTER_TTLS = 2.0
 MIN_CALL_ID = 16
 MAX_CALL_ID = 128
 """Shorter ids are numbers that come again in every session."""
+_NEVER_CONTINUED = ("chatcmpl", "cmpl-", "msg_")
+"""Ids of answers that no request names as the one before it."""
 _PARTIAL = frozenset({"previous_response_id", "conversation"})
 """Marks of requests that carry only the new part of their history."""
 
@@ -150,7 +152,7 @@ class SessionDetector:
             return
         if session.pending:
             session.pending -= 1
-        if response_id:
+        if response_id and not response_id.startswith(_NEVER_CONTINUED):
             self._known.gave(response_id, session)
         session.failed = failed
         if failed or not blocks:
@@ -183,7 +185,7 @@ class SessionDetector:
                 if not one.side:
                     session.tip = point
                 known.reach(point, session)
-            if one.response_id:
+            if one.response_id and not one.response_id.startswith(_NEVER_CONTINUED):
                 known.gave(one.response_id, session)
 
     @property

@@ -22,7 +22,9 @@ LARGE_BYTES = 12_000
 MANY_MESSAGES = 16
 """Smaller histories are hashed sooner than they are looked up."""
 KEPT_BYTES = 48 * 1024 * 1024
-"""Of long histories, to compare later ones with; the least recently used goes first."""
+"""Of long histories with their hashes, to compare later ones with; the least recently used goes first."""
+ENTRY_BYTES = 300
+"""What is kept for each message beside its text."""
 MAX_ENTRIES = 20_000
 """A longer list is no conversation, but tokens; it has no hashes."""
 MAX_KEPT_HISTORY = 4 * 1024 * 1024
@@ -146,7 +148,7 @@ class HistoryHasher:
         keys = tuple((ends[count - back - 1], count - back) for back in _SHARED_ENDS if count - back > first)
         kept = _Kept(joined, first, marked, keys, hashed)
         self._kept[id(kept)] = kept
-        self._bytes += len(joined)
+        self._bytes += _size(kept)
         for length, place in keys:
             self._by_length[length] = (kept, place)
         while self._bytes > KEPT_BYTES:
@@ -155,11 +157,15 @@ class HistoryHasher:
     def _drop(self, kept: _Kept) -> None:
         if self._kept.pop(id(kept), None) is None:
             return
-        self._bytes -= len(kept.joined)
+        self._bytes -= _size(kept)
         for length, _ in kept.keys:
             known = self._by_length.get(length)
             if known is not None and known[0] is kept:
                 del self._by_length[length]
+
+
+def _size(kept: _Kept) -> int:
+    return len(kept.joined) + ENTRY_BYTES * len(kept.hashed.entries) + 1_000
 
 
 def _head(joined: bytes, end: int) -> bytes:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-POINTS_PER_SESSION = 24
+POINTS_PER_SESSION = 16
 """On average; a session may have more while others have less."""
+IDS_PER_SESSION = 4
+"""Of responses, and of tool calls, on average."""
 MAX_TWINS = 24
 """Sessions at one point; more of them forget the oldest."""
 MAX_REPLIES = 16
@@ -56,6 +58,7 @@ class KnownSessions:
         self._keep_s = keep_s
         self._max_sessions = max_sessions
         self._max_points = max_sessions * POINTS_PER_SESSION
+        self._max_ids = max_sessions * IDS_PER_SESSION
         self._by_name: OrderedDict[str, Session] = OrderedDict()
         self._points: OrderedDict[bytes, Session | list[Session]] = OrderedDict()
         self._responses: OrderedDict[str, Session] = OrderedDict()
@@ -138,7 +141,7 @@ class KnownSessions:
 
     def gave(self, response_id: str, session: Session) -> None:
         self._responses[response_id] = session
-        if len(self._responses) > self._max_points:
+        if len(self._responses) > self._max_ids:
             self._responses.popitem(last=False)
 
     def called(self, call_id: str) -> Session | None:
@@ -151,7 +154,7 @@ class KnownSessions:
         known = self._calls.setdefault(call_id, session)
         if known is not session:
             self._calls[call_id] = None
-        if len(self._calls) > self._max_points:
+        if len(self._calls) > self._max_ids:
             self._calls.popitem(last=False)
 
     def ends_with(self, message: bytes) -> Session | None:
