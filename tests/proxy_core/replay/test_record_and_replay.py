@@ -111,6 +111,16 @@ async def test_a_recording_replays_to_the_same_verdicts_and_bytes(upstream: Faul
     await replays_to_the_same(upstream, tmp_path, 90)
 
 
+async def test_overlapping_as_they_did_they_replay_to_the_same(upstream: FaultUpstream, tmp_path: Path) -> None:
+    settings, _ = await record(upstream, tmp_path, 60)
+    recording = read_recordings([tmp_path / "recorded"])
+
+    found = await replay(offline_settings(settings), tmp_path / "replaying", recording, Pace(speed=3.0))
+
+    assert len(found) == 60
+    assert {one.exchange.name: one.differences for one in found if one.differences} == {}
+
+
 @pytest.mark.slow
 async def test_a_recording_of_500_transactions_replays_to_the_same(upstream: FaultUpstream, tmp_path: Path) -> None:
     await replays_to_the_same(upstream, tmp_path, 500)
