@@ -309,7 +309,7 @@ class Settings(Section):
             if name not in known:
                 near = get_close_matches(name, known, n=1)
                 meant = f"did you mean '{near[0]}'?" if near else f"configured are: {', '.join(known)}"
-                raise ValueError(f"prices.upstreams: there is no upstream '{name}'; {meant}")
+                raise ValueError(f"there is no upstream '{name}'; {meant}")
         return value
 
     @field_validator("upstreams")
