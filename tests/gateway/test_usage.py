@@ -7,6 +7,7 @@ import json
 import pytest
 
 from proxy_core.journal.usage_reads import UsageReads
+from proxy_core.settings import PricesSettings
 from tests.conftest import StartGateway
 from tests.fault_payloads import CACHED_TOKENS, INPUT_TOKENS, OUTPUT_TOKENS, TEXT
 from tests.fault_upstream import Fault, FaultUpstream
@@ -93,3 +94,16 @@ async def test_prices_by_upstream(start_gateway: StartGateway) -> None:
     assert (await gateway.row()).cost_usd == 0.0
     await gateway.ask("POST", RESPONSES.path, RESPONSES.bytes(), RESPONSES.headers)
     assert ((await gateway.row()).cost_usd or 0.0) > 0.0
+
+
+async def test_prices_change_while_traffic_runs(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(prices=PRICES)
+    await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers)
+    before = await gateway.row()
+    changed = {"models": {"*": {name: usd * 2 for name, usd in PRICE.items()}}, "estimate_usage": False}
+    gateway.runtime._take(gateway.settings.model_copy(update={"prices": PricesSettings.model_validate(changed)}))
+    await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers)
+    assert before.cost_usd is not None
+    assert (await gateway.row()).cost_usd == pytest.approx(before.cost_usd * 2)
+    await gateway.ask("POST", CHAT.path, CHAT.bytes(stream=True), CHAT.headers)
+    assert (await gateway.row()).input_tokens is None
