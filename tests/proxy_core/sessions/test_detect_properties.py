@@ -158,3 +158,46 @@ def test_a_conversation_with_repeats_and_edits_is_one_session(dialect: str, said
             conversation.go_on()
             conversation.steps[conversation.at - 2] = kept
     assert set(conversation.sessions) == {"s-1"}
+
+
+strange = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["assistant", "user", "function_call", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["role", "type", "content", "tool_calls", "function", "arguments", "name", "text", "call_id", "input"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    bodies=st.lists(
+        st.dictionaries(st.sampled_from(["messages", "input", "prompt", "system", "previous_response_id", "metadata"]), strange),
+        min_size=1,
+        max_size=4,
+    ),
+    marked=st.booleans(),
+)
+def test_strange_histories_are_told_without_an_error(bodies: list[dict[str, Any]], marked: bool) -> None:
+    talk = Talk()
+    for body in bodies:
+        messages = body.get("messages")
+        if isinstance(messages, list) and marked:
+            messages = body["messages"] = [{"role": "user", "content": "twin", "cache_control": None}, *messages]
+        for longer in (body, {**body, "messages": [*messages, *messages]} if isinstance(messages, list) else body):
+            told = talk.send(longer)
+            talk.detector.answered(
+                told.session_id, "resp_1", point=told.chain, blocks=[ToolCallBlock("", "task", '{"prompt": 7}')]
+            )
+            assert (told.link == "none") is (told.session_id == "")
