@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import translate
 from functools import lru_cache
 from typing import Literal, TypeVar
 
@@ -88,4 +89,6 @@ def _nano(usd: float | None) -> int | None:
 
 @lru_cache(maxsize=1_000)
 def _pattern(models: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(one).replace(r"\*", ".*") for one in models), re.DOTALL)
+    # Of the shape that `translate` gives, no name can make the search go back and forth for long.
+    shapes = [translate(one.replace("[", "[[]").replace("?", "[?]")) for one in models]
+    return re.compile("|".join(f"(?:{shape})" for shape in shapes))

@@ -11,12 +11,12 @@ null is a static value, `{"path": …}` a path.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from proxy_core.policies.patterns import pattern
 from proxy_core.policies.transaction_paths import REQUEST_FIELDS, RESPONSE_FIELDS, ROOTS, Resolve
 
 
@@ -146,10 +146,7 @@ class RegexMatch(_Comparison):
     def _compiles(self) -> RegexMatch:
         if not isinstance(self.right, Static) or not isinstance(self.right.value, str):
             raise ValueError("the pattern on the right has to be a static text; traffic cannot choose patterns")
-        try:
-            re.compile(self.right.value)
-        except (re.error, OverflowError, RecursionError) as fault:
-            raise ValueError(f"the pattern {self.right.value!r} is no regular expression: {fault}") from None
+        pattern(self.right.value)
         return self
 
 
@@ -202,7 +199,7 @@ def paths_of(condition: Condition) -> set[str]:
 
 
 def evaluate(condition: Condition, resolve: Resolve) -> bool:
-    """Whether the condition holds where `resolve` gives the values of paths. Raises nothing of its own."""
+    """Whether it holds where `resolve` gives the values of paths. Raises PolicyFault where a pattern takes too long."""
     match condition:
         case AllOf():
             return all(evaluate(one, resolve) for one in condition.conditions)
@@ -219,7 +216,7 @@ def evaluate(condition: Condition, resolve: Resolve) -> bool:
         case Contains():
             return _contains(left, right)
         case RegexMatch():
-            return isinstance(left, str) and re.search(right, left) is not None
+            return isinstance(left, str) and pattern(right).found_in(left)
     if not _comparable(left, right):
         return False
     match condition:

@@ -6,13 +6,13 @@ cannot be read is searched as it is. What was found is named by its kind, never 
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
 from proxy_core.detectors.secrets import FORMATS, TextFormats
 from proxy_core.policies.base import ControlPolicy, PolicyDenied, PolicyParams
+from proxy_core.policies.patterns import Pattern
 from proxy_core.policies.text_policy import TEXT_OPERATIONS
 from proxy_core.routing.reasons import Reason
 from proxy_core.transaction import TransactionContext
@@ -39,10 +39,7 @@ class LeakedApiKeyDetectionParams(PolicyParams):
     @classmethod
     def _compile(cls, patterns: list[str]) -> list[str]:
         for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            Pattern(pattern)
         return patterns
 
 
@@ -55,7 +52,7 @@ class LeakedApiKeyDetectionPolicy(ControlPolicy[LeakedApiKeyDetectionParams]):
 
     def __init__(self, params: LeakedApiKeyDetectionParams) -> None:
         super().__init__(params)
-        self._patterns = [(f"pattern {at}", re.compile(pattern)) for at, pattern in enumerate(params.patterns, 1)]
+        self._patterns = [(f"pattern {at}", Pattern(pattern)) for at, pattern in enumerate(params.patterns, 1)]
 
     async def apply(self, context: TransactionContext) -> TransactionContext:
         try:
@@ -68,7 +65,7 @@ class LeakedApiKeyDetectionPolicy(ControlPolicy[LeakedApiKeyDetectionParams]):
     def _search(self, part: TextPart) -> None:
         """Raise PolicyDenied where the text holds a credential."""
         if self._patterns:
-            kind = next((kind for kind, pattern in self._patterns if pattern.search(part.text) is not None), None)
+            kind = next((kind for kind, pattern in self._patterns if pattern.found_in(part.text)), None)
         else:
             found = _DEFAULT_FORMATS.search(part.text)
             kind = None if found is None else found.lastgroup

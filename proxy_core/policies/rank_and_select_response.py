@@ -18,6 +18,7 @@ from proxy_core.detectors.tool_arguments import canonical, read_arguments
 from proxy_core.policies.backend_sampling import SAMPLES
 from proxy_core.policies.base import ControlPolicy, PolicyFault, PolicyParams, Release
 from proxy_core.policies.model_call import ModelSpec, check_upstream, reply
+from proxy_core.policies.patterns import Pattern
 from proxy_core.routing.reasons import Reason
 from proxy_core.settings import Settings
 from proxy_core.transaction import TransactionContext, WholeResponse
@@ -47,10 +48,7 @@ class RankAndSelectResponseParams(PolicyParams):
         if self.heuristic == "regex" and self.judge is None and not self.pattern:
             raise ValueError("heuristic 'regex' needs 'pattern'")
         if self.pattern is not None:
-            try:
-                re.compile(self.pattern)
-            except re.error as error:
-                raise ValueError(f"pattern: not an expression: {error}") from error
+            Pattern(self.pattern)
         return self
 
 
@@ -73,7 +71,7 @@ class RankAndSelectResponsePolicy(ControlPolicy[RankAndSelectResponseParams]):
         super().__init__(params)
         self._new_tag = new_tag
         self._shuffle = shuffle
-        self._pattern = re.compile(params.pattern) if params.pattern else None
+        self._pattern = Pattern(params.pattern) if params.pattern else None
 
     @classmethod
     def built(cls, params: RankAndSelectResponseParams, settings: Settings, place: str) -> Self:
@@ -122,7 +120,7 @@ class RankAndSelectResponsePolicy(ControlPolicy[RankAndSelectResponseParams]):
         if heuristic == "shortest":
             return [-float(len(text)) if text.strip() else -1e12 for text in texts]
         if heuristic == "regex":
-            return [1.0 if self._pattern is not None and self._pattern.search(text) else 0.0 for text in texts]
+            return [1.0 if self._pattern is not None and self._pattern.found_in(text) else 0.0 for text in texts]
         if heuristic == "valid_json":
             return [1.0 if _is_json(text) else 0.0 for text in texts]
         return agreement(texts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from proxy_core.policies.base import PolicyFault, PolicyParams
 from proxy_core.policies.model_call import ModelSpec, ask
+from proxy_core.policies.patterns import pattern
 from proxy_core.policies.string_replacement import Replacer
 from proxy_core.policies.text_policy import check_length
 from proxy_core.routing.reasons import Reason
@@ -28,9 +28,9 @@ class RephraseRule(PolicyParams):
     @model_validator(mode="after")
     def _compiles(self) -> Self:
         if self.regex:
+            if pattern(self.find).found_in(""):
+                raise ValueError(f"{self.find!r} matches the empty text, so it would match everywhere")
             try:
-                if re.compile(self.find).search("") is not None:
-                    raise ValueError(f"{self.find!r} matches the empty text, so it would match everywhere")
                 # the empty alternative matches, so the replacement is read too
                 re.compile(f"{self.find}|").sub(self.replace, "")
             except (re.error, IndexError, RecursionError, OverflowError) as error:
@@ -50,7 +50,7 @@ def apply_rules(rules: Sequence[RephraseRule], text: str) -> tuple[str, int]:
     total = 0
     for rule in rules:
         if rule.regex:
-            text, count = _compiled(rule.find).subn(rule.replace, text)
+            text, count = pattern(rule.find).replaced(text, rule.replace)
             check_length(len(text))
         else:
             replacer = Replacer([(rule.find, rule.replace)])
@@ -71,8 +71,3 @@ async def rephrased(context: TransactionContext, model: RephraseModel, text: str
     if not said:
         raise PolicyFault(Reason.JUDGE_UNREADABLE, f"{model.model} gave no text")
     return said
-
-
-@lru_cache(maxsize=1_000)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)

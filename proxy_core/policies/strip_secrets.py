@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from proxy_core.detectors.secret_scanner import SecretScanner
 from proxy_core.policies.add_api_key import CREDENTIAL_HEADERS
 from proxy_core.policies.base import PolicyParams, Release
+from proxy_core.policies.patterns import Pattern
 from proxy_core.policies.string_replacement import Replacer
 from proxy_core.policies.text_policy import TEXT_OPERATIONS, TextCounts, TextPolicy, TextTransducer, check_length
 from proxy_core.routing.reasons import Reason
@@ -53,10 +54,7 @@ class StripSecretsParams(PolicyParams):
     @classmethod
     def _compile(cls, patterns: list[str], info: ValidationInfo) -> list[str]:
         for pattern in patterns:
-            try:
-                everywhere = re.compile(pattern).search("") is not None
-            except (re.error, RecursionError, OverflowError) as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            everywhere = Pattern(pattern).found_in("")
             if everywhere and info.field_name == "patterns":
                 raise ValueError(f"{pattern!r} matches the empty text, so it would match everywhere")
         return patterns
@@ -73,8 +71,8 @@ class StripSecretsPolicy(TextPolicy[StripSecretsParams]):
     def __init__(self, params: StripSecretsParams) -> None:
         super().__init__(params)
         self._headers = {name.strip().lower().encode("latin-1", "replace") for name in params.headers}
-        self._header_patterns = [re.compile(pattern, re.IGNORECASE) for pattern in params.header_patterns]
-        self._patterns = [re.compile(pattern) for pattern in params.patterns]
+        self._header_patterns = [Pattern(pattern, ignore_case=True) for pattern in params.header_patterns]
+        self._patterns = [Pattern(pattern) for pattern in params.patterns]
         literals = sorted((one.get_secret_value() for one in params.literals), key=len, reverse=True)
         self._literals = [(literal, params.marker) for literal in literals]
 
@@ -113,7 +111,7 @@ class StripSecretsPolicy(TextPolicy[StripSecretsParams]):
             return True
         if name in CREDENTIAL_HEADERS:
             return False
-        return any(pattern.fullmatch(name.decode("latin-1")) for pattern in self._header_patterns)
+        return any(pattern.matches(name.decode("latin-1")) for pattern in self._header_patterns)
 
     def _strip_request(self, context: TransactionContext, kinds: Counter[str]) -> bool:
         """Blank the request's texts; False where they could not be told apart from the rest of the body."""
@@ -188,7 +186,7 @@ _Step = _Literals | SecretScanner
 class _Stripper:
     """One text that comes in pieces, through all steps; patterns of your own see it whole, before the others."""
 
-    def __init__(self, makers: list[Callable[[], _Step]], patterns: list[re.Pattern[str]], marker: str) -> None:
+    def __init__(self, makers: list[Callable[[], _Step]], patterns: list[Pattern], marker: str) -> None:
         self._steps = [make() for make in makers]
         self._patterns = patterns
         self._marker = marker
@@ -223,7 +221,7 @@ class _Stripper:
             text = "".join(self._pieces)
             self._pieces = []
             for pattern in self._patterns:
-                text, count = pattern.subn(lambda _: self._marker, text)
+                text, count = pattern.replaced(text, lambda _: self._marker)
                 self._matched += count
         for step in self._steps:
             text = (step.feed(text) if text else "") + step.finish()

@@ -24,6 +24,7 @@ from proxy_core.detectors.tool_arguments import (
     read_arguments,
 )
 from proxy_core.policies.base import PolicyParams
+from proxy_core.policies.patterns import Pattern
 from proxy_core.policies.tool_policy import ALLOW, ToolCallPolicy, ToolDecision, shown_name
 from proxy_core.routing.reasons import Reason
 from proxy_core.transaction import TransactionContext
@@ -49,14 +50,14 @@ class ToolRule(PolicyParams):
     @classmethod
     def _is_expression(cls, value: str | None) -> str | None:
         if value is not None:
-            _compiled(value)
+            Pattern(value, dot_all=True)
         return value
 
     @field_validator("arguments")
     @classmethod
     def _are_expressions(cls, value: dict[str, str]) -> dict[str, str]:
         for expression in value.values():
-            _compiled(expression)
+            Pattern(expression, dot_all=True)
         return value
 
 
@@ -73,17 +74,10 @@ class ToolAllowDenyParams(PolicyParams):
     """What the agent reads in place of a blocked call; {tool_name} stands for its name. Empty for the usual notice."""
 
 
-def _compiled(expression: str) -> re.Pattern[str]:
-    try:
-        return re.compile(expression, re.DOTALL)
-    except re.error as error:
-        raise ValueError(f"not an expression: {expression[:100]!r}: {error}") from error
-
-
 class _Rule(Struct, frozen=True):
     tool: re.Pattern[str]
-    arguments: tuple[tuple[str, re.Pattern[str]], ...]
-    pattern: re.Pattern[str] | None
+    arguments: tuple[tuple[str, Pattern], ...]
+    pattern: Pattern | None
     denies: bool
     number: int
 
@@ -163,11 +157,14 @@ def _glob(names: list[str], *, denies: bool) -> re.Pattern[str]:
 
 def _rule(rule: ToolRule, number: int) -> _Rule:
     denies = rule.action == "deny"
-    flags = re.DOTALL | (re.IGNORECASE if denies else re.NOFLAG)
+
+    def compiled(expression: str) -> Pattern:
+        return Pattern(expression, ignore_case=denies, dot_all=True)
+
     return _Rule(
         tool=_glob([rule.tool], denies=denies),
-        arguments=tuple((path, re.compile(expression, flags)) for path, expression in rule.arguments.items()),
-        pattern=None if rule.pattern is None else re.compile(rule.pattern, flags),
+        arguments=tuple((path, compiled(expression)) for path, expression in rule.arguments.items()),
+        pattern=None if rule.pattern is None else compiled(rule.pattern),
         denies=denies,
         number=number,
     )
@@ -180,7 +177,7 @@ def _meets(rule: _Rule, call: _Call) -> bool:
     reads = bool(rule.arguments) or rule.pattern is not None
     if reads and call.arguments.problem is not None:
         return rule.denies
-    if rule.pattern is not None and not any(rule.pattern.search(text) for text in _whole(rule, call)):
+    if rule.pattern is not None and not any(rule.pattern.found_in(text) for text in _whole(rule, call)):
         return False
     return all(_found(rule, call, path, expression) for path, expression in rule.arguments)
 
@@ -190,9 +187,9 @@ def _whole(rule: _Rule, call: _Call) -> list[str]:
     return [exact, canonical(call.comparable)] if rule.denies else [exact]
 
 
-def _found(rule: _Rule, call: _Call, path: str, expression: re.Pattern[str]) -> bool:
+def _found(rule: _Rule, call: _Call, path: str, expression: Pattern) -> bool:
     values = [as_text(value) for value in at_path(call.arguments.value, path)]
     if rule.denies:
         wanted = ".".join(comparable(step) for step in path.split("."))
         values += [as_text(value) for value in at_path(call.comparable, wanted)]
-    return any(expression.search(value) for value in values)
+    return any(expression.found_in(value) for value in values)

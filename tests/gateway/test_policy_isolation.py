@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,43 @@ async def test_a_denial_before_the_first_event_is_a_plain_error(start_gateway: S
 
     assert response.status == 400
     assert error_message(response, "anthropic") == "not today"
+
+
+EXPRESSION = "(?:a|aa)+b"
+"""Takes for ever over a row of a's."""
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"use": "strip_secrets", "params": {"patterns": [EXPRESSION]}},
+        {"use": "leaked_api_key_detection", "params": {"patterns": [EXPRESSION]}},
+        {"use": "rephrase_request", "params": {"rules": [{"find": EXPRESSION, "replace": "c", "regex": True}]}},
+        {
+            "use": "branching",
+            "params": {
+                "branches": [
+                    {
+                        "if": {"type": "regex_match", "left": {"path": "request.last_user_text"}, "right": EXPRESSION},
+                        "then": {"use": "noop"},
+                    }
+                ]
+            },
+        },
+    ],
+    ids=lambda one: str(one["use"]),
+)
+async def test_an_expression_that_takes_for_ever_is_a_fault_and_stops_nobody_else(
+    start_gateway: StartGateway, policy: dict[str, Any]
+) -> None:
+    gateway = await start_gateway(policies=[{**policy, "on_error": "deny"}])
+    loop = asyncio.get_running_loop()
+    body = CHAT.bytes(messages=[{"role": "user", "content": "a" * 5_000}])
+    started = loop.time()
+    stuck = asyncio.ensure_future(gateway.ask("POST", CHAT.path, body, CHAT.headers))
+    assert (await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers)).status == 200
+    assert (await stuck).status == 400
+    assert loop.time() - started < 3
+    detail = await gateway.plane.detail(next(row.transaction_id for row in await gateway.rows() if row.status == 400))
+    assert detail is not None
+    assert [(one.ran, one.reason) for one in detail.verdicts if one.ran == "error"] == [("error", "policy_timeout")]
