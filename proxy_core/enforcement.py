@@ -203,6 +203,11 @@ class Enforcement:
 
     def key_name(self, running: Running) -> str:
         """The name of the client's key, else a fingerprint that tells nothing of it; empty where it sent none."""
+        if running.key is None:
+            running.key = self._told_key(running)
+        return running.key
+
+    def _told_key(self, running: Running) -> str:
         if running.client_key is not None:
             return running.client_key.name
         for name, value in running.headers:

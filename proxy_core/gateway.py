@@ -320,6 +320,7 @@ class Gateway:
         row.request_bytes = len(running.body)
         running.mark("received", self._now())
         running.secrets = known_secrets(running.headers, running.query, self._configured_secrets)
+        running.key = self._enforcement.key_name(running)
         if self._keys is None:
             refuse_luthien_key(running.secrets)
         belonging = Belonging("", "")

@@ -188,7 +188,7 @@ class Recorder:
             history_length=len(history),
             secrets=running.secrets,
             policy_digest=control.digest if control is not None else "",
-            key=_key_of(running),
+            key=running.key or "",
             user=row.user,
             tags=row.tags,
             workflow=row.workflow,
@@ -325,12 +325,6 @@ def without_secrets(running: Running, text: str) -> str:
 def shared(text: str) -> str:
     """One string for all rows that hold the same text: tens of thousands of them stay on a screen."""
     return text
-
-
-def _key_of(running: Running) -> str:
-    if running.client_key is not None:
-        return running.client_key.name
-    return running.control.context.key if running.control is not None else ""
 
 
 def _as_upstream_counts(client: Reading, upstream: Reading) -> Reading:

@@ -56,6 +56,7 @@ class Running:
         "glance",
         "headers",
         "intended",
+        "key",
         "key_added",
         "killed_by",
         "leaving",
@@ -122,6 +123,8 @@ class Running:
         self.leaving = False
         """Whether the outcome is being written: from here on a client that leaves changes nothing."""
         self.client_gone = False
+        self.key: str | None = None
+        """Name of the client's key, or a fingerprint of it; None until somebody has asked."""
         self.client_key: ClientKey | None = None
         """The key of luthien's own that the client came with; it is never sent on."""
         self.admission: Admission | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from proxy_core.journal.usage_reads import UsageReads
 from tests.conftest import StartGateway
 from tests.fault_upstream import FaultUpstream
 from tests.gateway.asking import CHAT, MESSAGES
@@ -76,3 +77,15 @@ async def test_routing_and_policies_see_the_tags(start_gateway: StartGateway) ->
     await gateway.ask("POST", CHAT.path, CHAT.bytes(), headers)
     row = await gateway.row()
     assert (row.upstream, row.agent, row.tags) == ("ollama", "tutor", (("team", "legal"),))
+
+
+async def test_the_clients_key_is_on_record_by_a_fingerprint(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(keys={"ci": {"key": "sk-own-ci-0123456789"}})
+    for key in ("sk-own-ci-0123456789", "sk-own-xx-0123456789", "sk-own-xx-0123456789"):
+        await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers | {"authorization": f"Bearer {key}"})
+    await gateway.ask("POST", CHAT.path, CHAT.bytes(), CHAT.headers)
+    sums = await UsageReads(gateway.runtime._journal.engine).usage("key")
+    found = {one.group[0]: one.requests for one in sums}
+    fingerprint = next(name for name in found if name.startswith("key-"))
+    assert found == {"ci": 1, fingerprint: 2, "": 1}
+    assert len(fingerprint) == len("key-12345678")
