@@ -155,7 +155,8 @@ class Turn(Struct, kw_only=True):
     tool_uses: tuple[ToolUse, ...] = ()
     """The calls of `answer`, in order."""
     marks: tuple[Mark, ...] = ()
-    """What policies said, in the order in which they said it; those that only let it pass are left out."""
+    """What policies said, in the order in which they said it; those that only let it pass are left out,
+    but for what a person approved."""
     children: tuple[str, ...] = ()
     """Sub-sessions that began while this was the latest turn and that no call is known for."""
     problem: str = ""

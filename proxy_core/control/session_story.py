@@ -16,6 +16,7 @@ from msgspec import Struct
 from proxy_core.control.session_bodies import HISTORY, INSTRUCTING, TEXT_CHARS, Room, answer_of, codec_of, system_text
 from proxy_core.control.session_infos import Mark, SessionInfo, StoryBlock, StoryMessage, ToolUse, Turn, TurnKind
 from proxy_core.journal.session_reads import RecordedTurn
+from proxy_core.routing.reasons import Reason
 from proxy_core.verdicts import Stage, Verdict
 from proxy_core.wire.codec import Codec
 from proxy_core.wire.conversation import (
@@ -317,7 +318,7 @@ def _kind(messages: Sequence[Message]) -> TurnKind:
 def _marks(verdicts: Sequence[Verdict], turn: Turn) -> Iterator[Mark]:
     places = {use.call_id: use.block for use in turn.tool_uses}
     for verdict in verdicts:
-        if verdict.action == "allow" and verdict.ran in ("ran", "skipped"):
+        if verdict.action == "allow" and verdict.ran in ("ran", "skipped") and verdict.reason is not Reason.APPROVED:
             continue
         call_id = verdict.detail.get("call_id", "")
         if verdict.stage is Stage.REQUEST:
