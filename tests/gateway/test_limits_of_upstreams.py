@@ -245,3 +245,23 @@ async def test_samples_are_counted_each(start_gateway: StartGateway, upstream: F
     assert partial is not None
     (verdict,) = [one for one in partial.verdicts if one.policy == "backend_sampling"]
     assert (verdict.ran, verdict.detail["good"]) == ("partial", 1)
+
+
+async def test_200_at_once_that_all_fail_over_to_a_budget_for_10(
+    start: Any, start_gateway: StartGateway, upstream: FaultUpstream, second: FaultUpstream, database_url: str | None
+) -> None:
+    one = await cost_of_one(start_gateway)
+    journal = {"database_url": database_url} if database_url else {}
+    retries = {"budget": 1, "budget_window_s": 60}
+    routing = {"retries": retries, "timeouts": {"connect_s": 30.0}}
+    gateway = await start({}, {"usd_per_day": 10 * one}, journal=journal, routing=routing)
+    upstream.faults.extend([Fault(status=503)] * 300)
+    answers = await asyncio.gather(*(ask(gateway, **SMALL) for _ in range(200)))
+    passed = sum(answer.status == 200 for answer in answers)
+    assert {answer.status for answer in answers} <= {200, 402, 503}
+    while (await ask(gateway, **SMALL)).status == 200:
+        passed += 1
+    assert 10 <= passed <= 11
+    assert len(second.exchanges) == passed
+    await gateway.stop()
+    assert {reserved for _, reserved in (await spent(gateway)).values()} == {0}
