@@ -101,6 +101,8 @@ ACTIONS: tuple[Action, ...] = (
            ("left", "h", "left_square_bracket"), "Sessions", ("sessions",)),
     Action("diff_turn", "Diff", "Show what changed from the turn before to this one",
            ("d",), "Sessions", ("sessions",), hint="diff", rank=2),
+    Action("decide_turn", "Decide", "Show what waits of this turn, to decide on it there",
+           ("x",), "Decide", ("sessions",), hint="decide", rank=0),
     Action("show_transaction", "Transaction", "Show the transaction of this turn in the live view",
            ("t",), "Sessions", ("sessions",), hint="transaction", rank=3),
     Action("cycle_mode", "Mode", "Turn the policy's mode: off, shadow, enforce",
@@ -123,7 +125,8 @@ ACTIONS: tuple[Action, ...] = (
            ("z",), "Routing", ("routing",), hint="freeze", rank=3),
     Action("undo", "Undo", "Take back the last change that was made in this view",
            ("u",), "Routing", ("routing",), hint="undo", rank=4),
-    Action("copy", "Copy", "Copy the id, a body or a curl command", ("y",), "Take along", ("live",), hint="copy", rank=4),
+    Action("copy", "Copy", "Copy the id, a body or a curl command",
+           ("y",), "Take along", ("live", "sessions"), hint="copy", rank=4),
     Action("export_session", "Export", "Write the session to a file, as Markdown or JSON lines",
            ("e",), "Take along", ("sessions",), hint="export", rank=6),
     Action("copy_setup", "Setup", "Copy the line that points a client here",
@@ -175,7 +178,8 @@ def bindings() -> list[Binding]:
 
 def keys_page() -> str:
     """The documentation page of the keys."""
-    from proxy_core.control.filters import fields_table
+    from proxy_core.control import filters, session_filters
+    from proxy_core.control.filter_language import fields_table
 
     lines = [
         "# Keys",
@@ -201,7 +205,13 @@ def keys_page() -> str:
         "`>  >=  <  <=  =  !=` and take units (`ms`, `s`, `m`, `k`, `M`, `$`); an unknown number matches no comparison.",
         "A mistake names its column, and the filter before it stays in force. `esc` in the list clears the filter.",
         "",
-        fields_table().rstrip(),
+        fields_table(filters.FIELDS).rstrip(),
+        "",
+        "### In the view Sessions",
+        "",
+        "There the words are those of sessions: `agent:codex cost>1 is:active and not tool:bash`.",
+        "",
+        fields_table(session_filters.FIELDS).rstrip(),
         "",
     ]
     return "\n".join(lines)

@@ -412,10 +412,13 @@ class LuthienApp(App[None], inherit_bindings=False):
         chosen = self.live.chosen
         hold = self.waiting.of_transaction(chosen.transaction_id) if chosen is not None else None
         if hold is not None:
-            self._show("holds")
-            self.holds.go_to(hold.id)
-            self.holds.home().focus()
-            self.pump()
+            self._show_hold(hold.id)
+
+    def _show_hold(self, hold_id: str) -> None:
+        self._show("holds")
+        self.holds.go_to(hold_id)
+        self.holds.home().focus()
+        self.pump()
 
     def action_kill(self) -> None:
         chosen = self.live.chosen
@@ -472,6 +475,10 @@ class LuthienApp(App[None], inherit_bindings=False):
             self.live.show(self.rows.row(turn.transaction_id) or turn.row)
             self.live.home().focus()
             self.pump()
+
+    def action_decide_turn(self) -> None:
+        if (hold_id := self.sessions.hold_id) is not None:
+            self._show_hold(hold_id)
 
     def action_toggle_agents(self) -> None:
         self.sessions.toggle_agents()
@@ -604,6 +611,10 @@ class LuthienApp(App[None], inherit_bindings=False):
     # --- taking along --------------------------------------------------------------------------------------------
 
     def action_copy(self) -> None:
+        if self.view == "sessions":
+            if self.sessions.turn is not None:
+                self.copying.ask(self.sessions.turn.transaction_id)
+            return
         row = self.live.chosen
         chosen = self.live.detail.transaction_id or (row or self.rows.shown[-1]).transaction_id
         self.copying.ask(chosen)

@@ -157,7 +157,7 @@ class _TurnWriter:
         ended: list[Piece]
         if use.result is not None:
             words, failed = result_in_words(use.result, is_error=use.is_error)
-            ended = [(f"✗ {words}" if failed else words, "error" if failed else "ok")]
+            ended = [(f"✗ {words}", "error")] if failed else [(words, "ok" if words == "exit 0" else "")]
         elif self.turn.row.state != "done":
             ended = [("…", "busy")]
         else:

@@ -1,7 +1,7 @@
 """Write the pictures of the documentation to `screenshots/`: SVG, and some as PNG where resvg and DejaVu fonts are at hand.
 
 They come from the same fixed traffic as the tests of the screen, so they are the same on every machine.
-Run as `python -m scripts.screenshots`.
+Run as `python -m scripts.screenshots`, or with the names of some pictures to take only those.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "screenshots"
-AS_PNG = ("live-paused", "detail", "holds", "policies")
+AS_PNG = ("live-paused", "detail", "holds", "sessions", "session", "policies")
 """Pictures that are also wanted where no SVG is shown."""
 FONTS = Path("/usr/share/fonts/truetype/dejavu")
 
 
-async def main() -> int:
-    """Draw every state and write it."""
+async def main(*wanted: str) -> int:
+    """Draw every state, or those that are wanted, and write it."""
     sys.path.insert(0, str(ROOT))
     os.environ["TZ"] = "UTC"
     time.tzset()
     from tests.luthien_tui.fake_plane import FakePlane, held_plane, make_row, routed_plane, sample_plane
+    from tests.luthien_tui.fake_sessions import sessions_plane
     from tests.luthien_tui.screen.console import NORMAL, SMALL, WIDE, Console, console
 
     async def stay(shown: Console) -> None:
@@ -67,6 +68,16 @@ async def main() -> int:
         await shown.press("5", "right", "right")
         await shown.see("would move")
 
+    async def sessions(shown: Console) -> None:
+        await shown.press("3")
+        await shown.see("7 sessions")
+
+    async def session(shown: Console) -> None:
+        await sessions(shown)
+        await shown.press("enter")
+        await shown.see("40 GB again")
+        await shown.press("g", "right", "right", "right")
+
     async def settled(shown: Console) -> None:
         shown.plane.clock.now += 1
         await shown.frame()
@@ -91,6 +102,9 @@ async def main() -> int:
         ("timing", sample_plane(), NORMAL, opened("Timing")),
         ("holds", held_plane(), NORMAL, holds),
         ("holds-80x24", held_plane(), SMALL, hold_at_80),
+        ("sessions", sessions_plane(), NORMAL, sessions),
+        ("sessions-wide", sessions_plane(), WIDE, session),
+        ("session", sessions_plane(), NORMAL, session),
         ("policies", held_plane(), NORMAL, policies),
         ("routing", routed_plane(), NORMAL, routing),
         ("decisions", sample_plane(), NORMAL, opened("Policies")),
@@ -101,6 +115,8 @@ async def main() -> int:
     ]
     FOLDER.mkdir(exist_ok=True)
     for name, plane, size, act in pictures:
+        if wanted and name not in wanted:
+            continue
         async with console(plane, size) as shown:
             await act(shown)
             svg = shown.app.export_screenshot(title="luthien")
@@ -141,4 +157,4 @@ def rendered(svg: str) -> bytes | None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(main(*sys.argv[1:])))

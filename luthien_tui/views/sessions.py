@@ -186,8 +186,10 @@ class SessionsView(View):
                 return talk or (not self.is_reading and not self.shows_agents and line is not None and bool(line.below))
             case "follow" | "unfold_all" | "next_turn" | "previous_turn" | "diff_turn":
                 return talk
-            case "show_transaction":
+            case "show_transaction" | "copy":
                 return talk and self.pane.turn is not None
+            case "decide_turn":
+                return talk and self.hold_id is not None
             case "copy_setup":
                 return self.has_class("-empty") and not self.list.filter_text
             case "export_session":
@@ -352,3 +354,9 @@ class SessionsView(View):
     @property
     def turn(self) -> Turn | None:
         return self.pane.turn
+
+    @property
+    def hold_id(self) -> str | None:
+        """What waits of it for the operator."""
+        hold = self.waiting.of_transaction(self.turn.transaction_id) if self.turn is not None else None
+        return None if hold is None else hold.id

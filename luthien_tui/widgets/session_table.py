@@ -121,7 +121,7 @@ class SessionTable(RowTable[SessionLine]):
         """Sessions of which something waits for the operator."""
         super().__init__(
             self._columns(with_risk=False), lambda line: line.info.id, wall,
-            id="session-table", expendable=("held", "tools", "turns"), widest=("preview", "name"),
+            id="session-table", expendable=("held", "tools", "turns"), widest=("preview", "tags", "name"),
         )  # fmt: skip
 
     def _columns(self, *, with_risk: bool) -> tuple[Column[SessionLine], ...]:

@@ -53,6 +53,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
     policies = [
         {"use": "strip_secrets"},
         {"use": "block_dangerous_commands", "mode": "shadow"},
+        {"use": "hold_for_approval", "params": {"stage": "tool_call", "filter": "tool:refund"}},
     ]
     settings = settings_for(base_url, upstreams=demo_upstreams(base_url), policies=policies)
     try:
@@ -189,6 +190,40 @@ async def test_a_running_answer_grows(demo: Demo) -> None:
             await asking
         await shown.until(lambda: not shown.app.sessions.pane.session.is_running)  # type: ignore[union-attr]
         assert "streaming" not in "\n".join(talk.document.texts)
+
+
+async def test_what_waits_is_seen_in_its_session_and_decided_from_there(demo: Demo) -> None:
+    async with operated(demo.gateway) as shown:
+        asking = spawn(demo.play("ticket-88213"), name="agent")
+        await shown.press("3")
+        await shown.see("‖ waits")
+        assert "ticket-88213-1" in line(shown, "‖ waits")
+        await shown.press("enter")
+        await shown.see("x decide")
+        await shown.press("x")
+        await shown.until(lambda: shown.app.view == "holds")
+        await shown.see("tool call  refund")
+        await shown.see("seen whole")
+        await shown.press("a")
+        await shown.see("approved by operator")
+        await shown.press("3")
+        await shown.see("hold_for_approval")
+        await asking
+        await shown.until(lambda: not shown.app.sessions.pane.session.is_running)  # type: ignore[union-attr]
+        texts = shown.app.sessions.pane.talk.document.texts
+        call = next(row for row, text in enumerate(texts) if "▸ refund" in text)
+        assert texts[call].startswith("✓ "), "the sign stands in the margin of the call"
+        assert "hold_for_approval allow approved" in texts[call + 1]
+
+
+async def test_a_part_of_a_turn_is_copied(demo: Demo) -> None:
+    await demo.ask("short", "Hello?")
+    async with operated(demo.gateway) as shown:
+        await read(shown, "short", "You said")
+        await shown.press("y")
+        await shown.see("curl command")
+        await shown.press("i")
+        await shown.see("copied the id")
 
 
 async def test_filter_and_sort(demo: Demo) -> None:
