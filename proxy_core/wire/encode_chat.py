@@ -282,6 +282,8 @@ class ChatEncoder(ChunkEncoder):
         return reason
 
     def _stop(self, event: StopEvent, raw: bytes) -> None:
+        if raw and event.choice in self._finished:
+            return  # some upstreams end a choice a second time, with nothing new
         self._check_choice(event.choice)
         reason = self._true_reason(event.choice, clean(event.reason))
         if raw:

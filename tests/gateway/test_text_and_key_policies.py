@@ -61,6 +61,19 @@ async def test_a_stream_of_announced_length_may_get_another(start_gateway: Start
     assert response.body.endswith(CHAT.terminator)
 
 
+async def test_an_upstream_that_ends_a_choice_twice_does_no_harm(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    gateway = await start_gateway(policies=[{"use": "string_replacement", "params": {"replacements": [["capital", "town"]]}}])
+    choices = [("the cap", None), ("ital", "length"), ("", "length")]
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": why}]} for text, why in choices]
+    body = "".join(f"data: {json.dumps(one)}\n\n" for one in chunks) + "data: [DONE]\n\n"
+    upstream.faults.append(Fault(body=body))
+    response = await gateway.ask("POST", CHAT.path, CHAT.bytes(stream=True), CHAT.headers)
+    events = [json.loads(one[6:]) for one in response.body.split(b"\n\n") if one.startswith(b"data: {")]
+    assert "".join(one["choices"][0]["delta"].get("content", "") for one in events) == "the town"
+    assert [why for one in events if (why := one["choices"][0]["finish_reason"])] == ["length"]
+    assert response.body.endswith(CHAT.terminator)
+
+
 async def test_a_client_is_known_by_its_key_and_the_house_key_goes_upstream(
     start_gateway: StartGateway, upstream: FaultUpstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
