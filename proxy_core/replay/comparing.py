@@ -135,10 +135,11 @@ def _plain(answered: Answered) -> str:
 
 
 def _said(answer: Answer) -> str:
-    """Text of an answer, or the error that it is."""
-    if answer.error is not None and not answer.text:
-        return f"{answer.error.type}: {answer.error.message}"
-    return answer.text
+    """Text of an answer, and the error that it is or ends with."""
+    if answer.error is None:
+        return answer.text
+    error = f"{answer.error.type}: {answer.error.message}"
+    return f"{answer.text}\n{error}" if answer.text else error
 
 
 def _calls(answer: Answer, *, ids: bool) -> str:
