@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from luthien_tui.app import LuthienApp
 from tests.luthien_tui.fake_plane import FakePlane, held_plane, sample_plane
+from tests.luthien_tui.fake_sessions import sessions_plane
 from tests.luthien_tui.screen.console import NORMAL, SIZES, Console, Ending, make_app
 
 Snapshot = Callable[..., bool]
@@ -58,6 +59,19 @@ def test_holds(snap_compare: Snapshot) -> None:
     plane = held_plane()
     queued = steps(plane, lambda shown: shown.press("2"))
     assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=queued)
+
+
+def test_a_conversation(snap_compare: Snapshot) -> None:
+    plane = sessions_plane()
+
+    async def opened(shown: Console) -> None:
+        await shown.press("3")
+        await shown.see("7 sessions")
+        await shown.press("enter")
+        await shown.see("40 GB again")
+        await shown.press("g", "right", "right")
+
+    assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=steps(plane, opened))
 
 
 def test_policies(snap_compare: Snapshot) -> None:
