@@ -17,7 +17,6 @@ from proxy_core.sessions.replies import call_ids, given, is_reply, said_in_histo
 UNKNOWN_HEAD = -1
 RETRIED_WITHIN_S = 300.0
 """Of a request that failed: the same opening later than this opens another session."""
-AT_ONCE_S = 0.3
 LATEST_TWINS = 2
 """How many of the sessions at a point are asked whether a history that came once more is theirs."""
 LONG_OPENING = 5
@@ -120,7 +119,7 @@ class HistoryMatcher:
             # Another agent: only the session's own words show that it is the same conversation.
             return next((session for session in reversed(fresh) if session.root != point), None)
         waiting = [session for session in same if session.tip == point]
-        return _next_of([one for one in waiting if not one.pending] or waiting or same)
+        return ([one for one in waiting if not one.pending] or waiting or same)[-1]
 
     def _elsewhere(self, session: Session, place: int, asked: Asked) -> Match:
         """The session that has been at `place` and has left it, or one for which more speaks."""
@@ -195,16 +194,13 @@ def _goes_on_unanswered(session: Session, point: bytes) -> bool:
 
 
 def _answered_so(sessions: Sequence[Session], said: Sequence[int]) -> Session | None:
-    """The session that was answered with most of what `said` tells of; None where none was."""
-    counts = [given(said, session.replies) for session in sessions]
-    most = max(counts, default=0)
-    return _next_of([session for session, count in zip(sessions, counts, strict=True) if count == most]) if most else None
+    """The session that was answered with most of what `said` tells of; None where none was.
 
-
-def _next_of(sessions: Sequence[Session]) -> Session:
-    """Which of several that nothing tells apart goes on, the latest standing last.
-
-    Of those that opened at one time the first; those from long before were left where they stand.
+    Of several that were answered alike the latest: most of those before it were left where they stand.
     """
-    latest = sessions[-1].seen
-    return next(session for session in sessions if session.seen >= latest - AT_ONCE_S)
+    best, most = None, 1
+    for session in sessions:
+        count = given(said, session.replies)
+        if count >= most:
+            best, most = session, count
+    return best

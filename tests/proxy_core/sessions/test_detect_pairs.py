@@ -136,12 +136,13 @@ def test_better_twins_answered_in_another_order_keep_their_owners() -> None:
     assert talk.chat(HELLO, assistant("Hi, I am two"), user("B"), assistant("b"), user("BB")).session_id == two.session_id
 
 
-def test_twins_whose_answers_nobody_saw_go_on_in_their_order() -> None:
+def test_better_of_twins_whose_answers_nobody_saw_the_latest_goes_on_first() -> None:
     talk = Talk()
     talk.chat(HELLO)
     talk.chat(HELLO)
-    assert talk.chat(HELLO, assistant("x"), user("A")).session_id == "s-1"
     assert talk.chat(HELLO, assistant("y"), user("B")).session_id == "s-2"
+    assert talk.chat(HELLO, assistant("x"), user("A")).session_id == "s-1"
+    assert talk.chat(HELLO, assistant("y"), user("B"), assistant("b"), user("BB")).session_id == "s-2"
 
 
 def test_a_twin_that_was_left_long_ago_does_not_go_on() -> None:
