@@ -76,7 +76,7 @@ class Score:
         return self.share >= share and self.f1 >= f1 and self.named == self.named_right
 
 
-async def sent(asked: Iterable[Asked]) -> list[Found]:
+async def sent(asked: list[Asked]) -> list[Found]:
     """Send all requests through a gateway of their own, one after another."""
     upstream = Upstream()
     await upstream.start()
@@ -87,7 +87,8 @@ async def sent(asked: Iterable[Asked]) -> list[Found]:
             "upstreams": {api: {"api": api, "base_url": base_url} for api in ("openai", "anthropic", "ollama")},
         }
     )
-    found: list[Found] = []
+    sent_ids: list[str] = []
+    given_names: list[str] = []
     with tempfile.TemporaryDirectory(prefix="luthien-sessions-") as data_dir:
         gateway = GatewayRuntime(settings, data_dir=Path(data_dir))
         await gateway.start()
@@ -98,18 +99,19 @@ async def sent(asked: Iterable[Asked]) -> list[Found]:
                 upstream.planned = one.answer
                 async with asyncio.timeout(TIMEOUT_S):
                     response = await client.request("POST", one.path, one.headers, one.body)
-                headers = dict(response.headers)
-                detail = await gateway.plane.detail(headers["x-luthien-transaction-id"])
-                row = detail.row if detail is not None else None
-                session = headers.get("x-luthien-session-id", "")
-                if one.sub_agent and row is not None and row.parent_session:
-                    session = row.parent_session
-                found.append(Found(one, session or f"none {len(found)}", row.link if row is not None else ""))
+                sent_ids.append(dict(response.headers)["x-luthien-transaction-id"])
+                given_names.append(dict(response.headers).get("x-luthien-session-id", ""))
+            rows = {row.transaction_id: row for row in await gateway.plane.history(len(sent_ids) + 1)}
         finally:
             await client.close()
             gateway.begin_shutdown()
             await gateway.wait_closed()
             await upstream.stop()
+    found: list[Found] = []
+    for one, transaction_id, name in zip(asked, sent_ids, given_names, strict=True):
+        row = rows[transaction_id]
+        session = row.parent_session if one.sub_agent and row.parent_session else name
+        found.append(Found(one, session or f"none {len(found)}", row.link))
     return found
 
 
