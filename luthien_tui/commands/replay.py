@@ -156,7 +156,7 @@ def _complain(recording: Recording) -> None:
 
     for problem in recording.problems[:MAX_SHOWN_PROBLEMS]:
         _say(f"luthien: {cell(problem.where)}: {cell(problem.message)}")
-    if (more := len(recording.problems) - MAX_SHOWN_PROBLEMS) > 0:
+    if (more := recording.broken - MAX_SHOWN_PROBLEMS) > 0:
         _say(f"luthien: and {more:,} more")
 
 

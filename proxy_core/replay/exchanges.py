@@ -19,6 +19,8 @@ _METHOD = re.compile(r"[A-Za-z]{1,20}")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_TARGETS = re.compile(rb"[\x00-\x20\x7f]")
+MAX_PROBLEMS = 1_000
+"""Problems that are kept with their words; more are counted."""
 MAX_PIECES = 20_000
 """Pieces that a stream without recorded timing is cut into at most."""
 
@@ -142,12 +144,21 @@ class Recording(Struct, kw_only=True):
     exchanges: list[Exchange] = []
     """In the order in which they began."""
     problems: list[Problem] = []
+    """The first MAX_PROBLEMS of them."""
+    broken: int = 0
+    """How many there are."""
     guessed: int = 0
     """Answers that could be tied to their request only by order, because nothing in the recording says more."""
     unanswered: int = 0
     """Requests without a recorded end."""
     others: int = 0
     """Entries that are no requests of an API that luthien knows, and were left out."""
+
+    def trouble(self, where: str, message: str) -> None:
+        """Note something that could not be used."""
+        self.broken += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(where, message))
 
 
 def pieces_of(answer: Answered) -> list[tuple[int, float | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from proxy_core.control.filters import Filter
 from proxy_core.journal.store import JournalStore, Stored
 from proxy_core.replay.comparing import recorded
-from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording
 from proxy_core.replay.reading import explain_without_upstream, readable
 from proxy_core.replay.replaying import facts_of
 
@@ -38,7 +38,7 @@ async def read_journal(store: JournalStore, chosen: Filter, limit: int) -> Recor
 def _take(stored: Stored, found: Recording) -> None:
     name = stored.row.transaction_id
     if not stored.bodies_kept:
-        found.problems.append(Problem(name, "its bodies are not kept: journal.capture is 'metadata'"))
+        found.trouble(name, "its bodies are not kept: journal.capture is 'metadata'")
     else:
         found.exchanges.append(_exchange(stored))
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy_core.interceptors.recording_format import UnreadableRecord
-from proxy_core.replay.exchanges import Answered, Exchange, Problem, RawHeaders, Recording, check
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording, check
 from proxy_core.wire.dialects import Operation, UnsafePath, find_endpoint
 
 _NOT_TRUE_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
@@ -26,11 +26,11 @@ def exchanges_of_har(content: bytes, file: str, found: Recording) -> None:
     try:
         tree = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        found.problems.append(Problem(file, f"this HAR is no JSON: {error}"))
+        found.trouble(file, f"this HAR is no JSON: {error}")
         return
     entries = _get(_get(tree, "log"), "entries")
     if not isinstance(entries, list):
-        found.problems.append(Problem(file, "this HAR has no list of entries under 'log'"))
+        found.trouble(file, "this HAR has no list of entries under 'log'")
         return
     for number, entry in enumerate(entries, 1):
         where = f"{file}: entry {number}"
@@ -39,7 +39,7 @@ def exchanges_of_har(content: bytes, file: str, found: Recording) -> None:
             if exchange is not None:
                 check(exchange)
         except (UnreadableRecord, TypeError, ValueError) as error:
-            found.problems.append(Problem(where, f"this entry cannot be read: {error}"))
+            found.trouble(where, f"this entry cannot be read: {error}")
             continue
         if exchange is None:
             found.others += 1

@@ -29,14 +29,13 @@ from proxy_core.interceptors.recording_format import (
     pairs_of,
     read_record,
 )
-from proxy_core.replay.exchanges import Answered, AskedByPolicy, Exchange, Problem, RawHeaders, Recording, carried_over, check
+from proxy_core.replay.exchanges import Answered, AskedByPolicy, Exchange, RawHeaders, Recording, carried_over, check
 from proxy_core.replay.har import exchanges_of_har
 from proxy_core.replay.pairing import Line, Pair, Pairing
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 NAMES = ("*.jsonl", "*.har", "*.jsonl.gz", "*.har.gz")
 """What is looked for in folders."""
-MAX_PROBLEMS = 1_000
 _CUT_BY_CYLESTIO = b"[TRUNCATED - size exceeds"
 _NUMBERS = re.compile(r"(\d+)")
 
@@ -84,9 +83,9 @@ def _read_file(file: Path, pairing: Pairing, found: Recording) -> None:
             opened.seek(0)
             for where, record in _records(opened, file, found):
                 if wrong := pairing.take(Line(where, record)):
-                    _problem(found, where, wrong)
+                    found.trouble(where, wrong)
     except (OSError, EOFError, zlib.error) as error:
-        _problem(found, str(file), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        found.trouble(str(file), f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _opened(file: Path) -> IO[bytes]:
@@ -107,12 +106,7 @@ def _records(opened: IO[bytes], file: Path, found: Recording) -> Iterator[tuple[
         try:
             yield where, read_record(line)
         except UnreadableRecord as error:
-            _problem(found, where, f"this line is no record: {error}")
-
-
-def _problem(found: Recording, where: str, message: str) -> None:
-    if len(found.problems) < MAX_PROBLEMS:
-        found.problems.append(Problem(where, message))
+            found.trouble(where, f"this line is no record: {error}")
 
 
 # --- records as exchanges ---
@@ -126,7 +120,7 @@ def _take_pair(pair: Pair, found: Recording) -> None:
         exchange = _exchange(asked, pair.asked.where)
         check(exchange)
     except ValueError as error:
-        _problem(found, pair.asked.where, str(error))
+        found.trouble(pair.asked.where, str(error))
         return
     ended = pair.ended
     if ended is not None:
@@ -137,7 +131,7 @@ def _take_pair(pair: Pair, found: Recording) -> None:
                 _add_error(exchange, ended.record)
             check(exchange)
         except ValueError as error:
-            _problem(found, ended.where, str(error))
+            found.trouble(ended.where, str(error))
             return
     found.exchanges.append(exchange)
 

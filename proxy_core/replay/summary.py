@@ -54,7 +54,7 @@ class Counting:
     def __init__(self, recording: Recording) -> None:
         self._summary = Summary(
             transactions=len(recording.exchanges),
-            problems=len(recording.problems),
+            problems=recording.broken,
             guessed=recording.guessed,
             unanswered=recording.unanswered,
             others=recording.others,
