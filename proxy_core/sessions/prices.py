@@ -103,7 +103,7 @@ class PriceBook:
                 self._rates.clear()
             known = self._rates[place] = (self._clock(), self._look_up(upstream, model, answered))
         rates = known[1]
-        if rates is None:
+        if rates is None or (usage.tier and rates.table is not None):
             return None
         if usage.input_tokens > rates.table_from and not usage.web_searches:
             return self._by_table(rates, usage)

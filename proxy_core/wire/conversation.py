@@ -116,6 +116,8 @@ class Usage(Struct, frozen=True):
     output_audio_tokens: int | None = None
     web_searches: int | None = None
     """Searches of the provider's own tool, which cost apart from tokens."""
+    tier: str = ""
+    """`priority`, `flex` or `batch` where it was served so, at another price; empty where it was served as usual."""
     elsewhere: tuple[tuple[str, Usage], ...] = ()
     """What other models used for this answer, by their names; counted in none of the above."""
 

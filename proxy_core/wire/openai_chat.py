@@ -6,7 +6,7 @@ streams and 200 bodies. Never raises; what cannot be read is opaque, or `problem
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -46,7 +46,7 @@ from proxy_core.wire.tolerant_json import (
     raw_items,
     read,
 )
-from proxy_core.wire.usage import chat_usage, embeddings_usage
+from proxy_core.wire.usage import at_tier, chat_usage, embeddings_usage
 
 
 class _Request(msgspec.Struct):
@@ -80,6 +80,7 @@ class _Response(msgspec.Struct):
     usage: Any = None
     error: Any = None
     x_groq: Any = None
+    service_tier: Any = None
 
 
 _request = msgspec.json.Decoder(_Request)
@@ -276,6 +277,7 @@ class _PlainResponse(msgspec.Struct):
     id: str | None = None
     model: str | None = None
     error: None = None
+    service_tier: Literal["default", "auto", "on_demand"] | None = None
 
 
 _plain_response = msgspec.json.Decoder(_PlainResponse)
@@ -326,6 +328,7 @@ def _chat_response(body: bytes) -> Answer | None:
     usage = chat_usage(response.usage)
     if usage is None and response.x_groq is not None:
         usage = chat_usage(as_object(response.x_groq).get("usage"))
+    usage = at_tier(usage, response.service_tier)
     error = reported_error({"error": response.error}) if response.error else None
     return Answer(
         tuple(blocks), usage, stop_reason, error, as_text_or_none(response.model), as_text_or_none(response.id), True, None

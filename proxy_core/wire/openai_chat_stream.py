@@ -39,7 +39,7 @@ from proxy_core.wire.tolerant_json import (
     plain,
     read,
 )
-from proxy_core.wire.usage import chat_usage
+from proxy_core.wire.usage import at_tier, chat_usage
 
 
 class _Chunk(msgspec.Struct):
@@ -49,6 +49,7 @@ class _Chunk(msgspec.Struct):
     id: Any = None
     model: Any = None
     x_groq: Any = None
+    service_tier: Any = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
@@ -155,6 +156,7 @@ class ChatStreamDecoder(SseStreamDecoder):
         usage = chat_usage(chunk.usage) if chunk.usage is not None else None
         if usage is None and chunk.x_groq is not None:
             usage = chat_usage(as_object(chunk.x_groq).get("usage"))
+        usage = at_tier(usage, chunk.service_tier)
         if usage is not None:
             self._usage = usage
             events.append(UsageEvent(usage, raw))

@@ -23,7 +23,7 @@ from proxy_core.wire.conversation import (
 )
 from proxy_core.wire.reported import error_of, reported_error
 from proxy_core.wire.tolerant_json import as_list, as_object, as_text, as_text_or_none, first_byte, plain, raw_items
-from proxy_core.wire.usage import responses_usage
+from proxy_core.wire.usage import at_tier, responses_usage
 
 
 class ItemShape(msgspec.Struct):
@@ -56,6 +56,7 @@ class ResponseShape(msgspec.Struct):
     error: Any = None
     object: Any = None
     output: msgspec.Raw = msgspec.Raw()
+    service_tier: Any = None
 
 
 _item = msgspec.json.Decoder(ItemShape)
@@ -128,7 +129,7 @@ def item_message(raw: bytes) -> Message:
 def response_answer(body: bytes | msgspec.Raw) -> Answer:
     """The answer in a whole response."""
     response = _response.decode(body)
-    usage = responses_usage(response.usage)
+    usage = at_tier(responses_usage(response.usage), response.service_tier)
     model, response_id = as_text_or_none(response.model), as_text_or_none(response.id)
     status = as_text_or_none(response.status)
     error = error_of(response.error, {}) if response.error else None

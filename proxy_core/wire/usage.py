@@ -96,7 +96,7 @@ def messages_usage(value: JsonObject) -> Usage | None:
             web_searches=searches or None,
             elsewhere=tuple(elsewhere),
         )
-    return reported(counts)
+    return at_tier(reported(counts), value.get("service_tier"))
 
 
 _SUMMED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
@@ -131,6 +131,16 @@ def ollama_usage(prompt_eval_count: Any, eval_count: Any) -> Usage | None:
 def reported(usage: Usage) -> Usage | None:
     """None where nothing was reported."""
     return None if usage == _NOTHING else usage
+
+
+_TIERS = frozenset({"priority", "flex", "batch"})
+
+
+def at_tier(usage: Usage | None, tier: Any) -> Usage | None:
+    """The usage with the tier that the answer says it was served at, where that is not the usual one."""
+    if usage is None or type(tier) is not str or tier not in _TIERS:
+        return usage
+    return replace(usage, tier=tier)
 
 
 def _first(value: JsonObject, *keys: str) -> int | None:

@@ -94,6 +94,13 @@ async def test_a_sum_of_which_a_part_is_unknown_is_unknown(prices: PriceBook) ->
     assert prices.cost_usd(OPENAI, "gpt-4o-mini", usage) is None
 
 
+async def test_another_tier_has_no_list_price(prices: PriceBook) -> None:
+    usage = Usage(1_000_000, 0, tier="flex")
+    assert prices.cost_usd(OPENAI, "gpt-5", usage) is None
+    book = await with_own(models={"gpt-5": {"input": 1, "output": 1}})
+    assert book.cost_usd(OPENAI, "gpt-5", usage) == 1
+
+
 async def test_what_runs_at_home_has_no_list_price(prices: PriceBook) -> None:
     assert prices.cost_usd(AT["ollama"], "llama3.2", Usage(1, 1)) is None
     assert prices.cost_usd(AT["ollama"], "gpt-4o-mini", Usage(1, 1)) is None

@@ -280,6 +280,14 @@ def test_legacy_completions() -> None:
     assert decoder.finish().text == "xy"
 
 
+@pytest.mark.parametrize(("tier", "told"), [("priority", "priority"), ("flex", "flex"), ("default", ""), (None, ""), (7, "")])
+def test_the_tier_of_an_answer_goes_with_its_usage(tier: Any, told: str) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    body = {"model": "m", "choices": [{"message": {"content": "x"}}], "usage": usage, "service_tier": tier}
+    assert CODEC.read_response(json.dumps(body).encode()).usage == Usage(3, 4, tier=told)
+    assert streamed({"choices": [], "usage": usage, "service_tier": tier}).usage == Usage(3, 4, tier=told)
+
+
 def test_embeddings_give_their_usage() -> None:
     response = b'{"object":"list","model":"e","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}'
     answer = EMBEDDINGS_CODEC.read_response(response)

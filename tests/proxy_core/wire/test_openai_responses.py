@@ -138,3 +138,8 @@ def test_a_call_that_comes_whole_still_begins_and_ends() -> None:
     event = {"type": "response.output_item.done", "output_index": 0, "item": item}
     events = decoder.feed(f"data: {json.dumps(event)}\n\n".encode())
     assert [type(event) for event in events] == [ToolCallStart, ToolCallDelta, ToolCallEnd]
+
+
+def test_the_tier_of_an_answer_goes_with_its_usage() -> None:
+    body = {"object": "response", "status": "completed", "output": [], "service_tier": "priority", "usage": {"input_tokens": 3}}
+    assert CODEC.read_response(json.dumps(body).encode()).usage == Usage(3, tier="priority")
