@@ -80,7 +80,8 @@ def run_replay(given: Given, wanted: Wanted) -> int:
 
 async def _run(settings: Settings, wanted: Wanted, chosen: Filter) -> int:
     from proxy_core.replay.live import live
-    from proxy_core.replay.replaying import Pace, Replay, offline_settings
+    from proxy_core.replay.preparing import offline_settings
+    from proxy_core.replay.replaying import Pace, Replay
     from proxy_core.replay.summary import Counting
 
     way = live(settings, wanted.to, keep=wanted.record) if wanted.to is not None else None

@@ -15,6 +15,7 @@ from msgspec import Struct
 from proxy_core.interceptors.recording_format import Facts, RecordedVerdict
 from proxy_core.replay.exchanges import Answered, Exchange
 from proxy_core.routing.reasons import Reason
+from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import Answer, ToolCallBlock, Usage
@@ -222,3 +223,26 @@ def recorded(verdicts: Iterable[Verdict]) -> list[RecordedVerdict]:
         )
         for one in verdicts
     ]
+
+
+def facts_of(row: TransactionRow, verdicts: list[RecordedVerdict]) -> Facts:
+    """What the journal has of a transaction, as a recording says it."""
+    return Facts(
+        outcome=row.outcome,
+        verdict=row.verdict,
+        verdicts=verdicts,
+        session_id=row.session_id,
+        agent=row.agent,
+        upstream=row.upstream,
+        reason=row.reason,
+        model=row.model,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cached_tokens=row.cached_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        estimated=row.estimated,
+        cost_usd=row.cost_usd,
+        stop_reason=row.stop_reason,
+        tool_calls=row.tool_calls,
+        error=row.error,
+    )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from proxy_core.control.filters import Filter
 from proxy_core.journal.store import JournalStore, Stored
-from proxy_core.replay.comparing import recorded
+from proxy_core.replay.comparing import facts_of, recorded
 from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording
 from proxy_core.replay.reading import explain_without_upstream, readable
-from proxy_core.replay.replaying import facts_of
 
 PAGE = 500
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from proxy_core.errors import ConfigurationError
 from proxy_core.replay.comparing import read_answer
 from proxy_core.replay.exchanges import Exchange
-from proxy_core.replay.replaying import endpoint_of, offline_settings, path_to, why_not
+from proxy_core.replay.preparing import endpoint_of, offline_settings, path_to, why_not
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings, UpstreamSettings

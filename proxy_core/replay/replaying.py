@@ -18,42 +18,26 @@ from msgspec import Struct
 
 from proxy_core.control.plane import ControlConflict, ControlNotFound, HoldInfo
 from proxy_core.errors import UpstreamError
-from proxy_core.interceptors.recording_format import Facts, RecordedVerdict
-from proxy_core.replay.comparing import Difference, Outcome, compare, recorded
+from proxy_core.interceptors.recording_format import Facts
+from proxy_core.replay.comparing import Difference, Outcome, compare, facts_of, recorded
 from proxy_core.replay.current import HEADER, Current, Names, wait_s
 from proxy_core.replay.exchanges import Answered, Exchange
 from proxy_core.replay.loopback import Loopback, ReplayTransport
+from proxy_core.replay.preparing import endpoint_of, path_to, why_not
 from proxy_core.replay.restoring import as_recorded, client_headers, restored
 from proxy_core.routing.reasons import Reason
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstream, Upstreams
 from proxy_core.runtime import GatewayRuntime
-from proxy_core.settings import LimitsSettings, Settings, Timeouts
+from proxy_core.settings import Settings, Timeouts
 from proxy_core.tasks import spawn
-from proxy_core.transaction_row import TransactionRow
-from proxy_core.wire.dialects import Dialect, Endpoint, UnsafePath, find_endpoint
+from proxy_core.wire.dialects import Dialect
 from proxy_core.wire.headers import response_headers
 
 HOLD_POLL_S = 0.01
 REPLAY = "replay"
 """Who decides what nobody had decided."""
 TRANSLATED = "its answer was translated from another API and stands translated in the recording; it was not translated again"
-_WORKFLOW = "agent-workflow"
-_LIMITS = frozenset(
-    {
-        Reason.KEY_MISSING,
-        Reason.KEY_UNKNOWN,
-        Reason.KEY_REVOKED,
-        Reason.KEY_NOT_ACCEPTED,
-        Reason.UPSTREAM_KEY_MISSING,
-        Reason.MODEL_NOT_ALLOWED,
-        Reason.RATE_LIMITED,
-        Reason.BUDGET_EXHAUSTED,
-        Reason.PRICE_UNKNOWN,
-        Reason.BUDGET_UNAVAILABLE,
-        Reason.UPSTREAM_BUSY,
-    }
-)
 _HOLD_ENDS: dict[str, str] = {
     Reason.APPROVED: "approve",
     Reason.APPROVED_EDITED: "approve",
@@ -300,89 +284,3 @@ class _Decision(Struct, frozen=True):
     decision: str
     reason: str = ""
     who: str = REPLAY
-
-
-def endpoint_of(exchange: Exchange, upstreams: tuple[tuple[str, Dialect], ...]) -> Endpoint | None:
-    """What a recorded request asks for; None where its path belongs to no API."""
-    try:
-        return find_endpoint(exchange.path, any(name == b"anthropic-version" for name, _ in exchange.headers), upstreams)
-    except UnsafePath:
-        return None
-
-
-def path_to(upstream: str, exchange: Exchange, endpoint: Endpoint) -> bytes:
-    """The gateway's raw path and query by which a recorded request goes to this upstream."""
-    _, separator, query = exchange.target.partition(b"?")
-    first, _, rest = exchange.path[1:].partition("/")
-    workflow = f"/{first}/{rest.partition('/')[0]}" if first == _WORKFLOW else ""
-    return f"{workflow}/{upstream}{endpoint.path}".encode("latin-1") + separator + query
-
-
-def why_not(exchange: Exchange) -> str:
-    """Why a transaction is not replayed; empty where it is."""
-    if exchange.cut and _cut_request(exchange):
-        return "the recording has only the beginning of the request"
-    facts = exchange.facts
-    if facts is None or facts.outcome != "refused" or any(one.action == "deny" for one in facts.verdicts):
-        return ""
-    status = exchange.client.status if exchange.client is not None else 0
-    if any(code in _LIMITS for code in facts.reason.split(",")):
-        return "it was refused by keys or limits, which are not replayed"
-    if status in (401, 402, 429, 503):
-        return "the gateway refused it because of its state then"
-    if facts.error.endswith("ended this transaction"):
-        return "an operator ended it"
-    return ""
-
-
-def _cut_request(exchange: Exchange) -> bool:
-    announced = next((value for name, value in exchange.headers if name == b"content-length"), b"")
-    return announced.isdigit() and int(announced) > len(exchange.body) and "body" not in exchange.redacted
-
-
-def facts_of(row: TransactionRow, verdicts: list[RecordedVerdict]) -> Facts:
-    """What the journal has of a transaction, as a recording says it."""
-    return Facts(
-        outcome=row.outcome,
-        verdict=row.verdict,
-        verdicts=verdicts,
-        session_id=row.session_id,
-        agent=row.agent,
-        upstream=row.upstream,
-        reason=row.reason,
-        model=row.model,
-        input_tokens=row.input_tokens,
-        output_tokens=row.output_tokens,
-        cached_tokens=row.cached_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-        estimated=row.estimated,
-        cost_usd=row.cost_usd,
-        stop_reason=row.stop_reason,
-        tool_calls=row.tool_calls,
-        error=row.error,
-    )
-
-
-def offline_settings(settings: Settings, *, keep: bool = False) -> Settings:
-    """The settings for a gateway that only replays; with `keep` its journal stays the configured one, and interceptors run."""
-    routing = settings.routing
-    calm = routing.model_copy(
-        update={
-            "retries": routing.retries.model_copy(update={"max_attempts": 1}),
-            "breaker": routing.breaker.model_copy(update={"failures": 1_000, "min_requests": 100_000}),
-        }
-    )
-    journal = settings.journal
-    if not keep:
-        journal = journal.model_copy(update={"database_url": None, "capture": "metadata", "on_trouble": "block"})
-    return settings.model_copy(
-        update={
-            "server": settings.server.model_copy(update={"host": "127.0.0.1", "port": 0, "auth": "passthrough", "drain_s": 5.0}),
-            "control": settings.control.model_copy(update={"enabled": False}),
-            "upstreams": {name: one.model_copy(update={"max_concurrency": None}) for name, one in settings.upstreams.items()},
-            "routing": calm,
-            "limits": LimitsSettings(),
-            "interceptors": settings.interceptors if keep else [],
-            "journal": journal,
-        }
-    )

@@ -12,8 +12,9 @@ import pytest
 
 from proxy_core.interceptors.recording_format import Request, Response, read_record
 from proxy_core.replay.exchanges import Recording
+from proxy_core.replay.preparing import offline_settings
 from proxy_core.replay.reading import read_recordings
-from proxy_core.replay.replaying import Pace, Replay, Replayed, offline_settings
+from proxy_core.replay.replaying import Pace, Replay, Replayed
 from proxy_core.settings import Settings
 from tests.fault_upstream import FaultUpstream
 from tests.gateway_fixtures import RunningGateway, running_gateway, settings_for

@@ -17,8 +17,9 @@ from proxy_core.policies.leaked_api_key_detection import DEFAULT_PATTERNS
 from proxy_core.replay.exchanges import Recording
 from proxy_core.replay.from_journal import read_journal
 from proxy_core.replay.live import estimate, live
+from proxy_core.replay.preparing import offline_settings
 from proxy_core.replay.reading import read_recordings
-from proxy_core.replay.replaying import Pace, Replay, Replayed, offline_settings
+from proxy_core.replay.replaying import Pace, Replay, Replayed
 from proxy_core.replay.restoring import STAND_INS
 from proxy_core.settings import Settings
 from tests.fault_payloads import TEXT
