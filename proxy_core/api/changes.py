@@ -11,8 +11,13 @@ from proxy_core.api.answers import answer, returns
 from proxy_core.api.shapes import ChangeList
 from proxy_core.control.plane import ControlPlane
 
+MOST = 2**53
+"""The largest number that every reader of JSON tells from its neighbours."""
+
 Limit = Annotated[int, Query(ge=1, le=1_000, description="At most so many.")]
-Cursor = Annotated[int | None, Query(ge=1, description="The `next` of the page before; without it the newest come first.")]
+Cursor = Annotated[
+    int | None, Query(ge=1, le=MOST, description="The `next` of the page before; without it the newest come first.")
+]
 
 
 def add_change_routes(app: FastAPI, plane: ControlPlane) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 from pydantic import Field
 
+from proxy_core.api.changes import MOST
 from proxy_core.api.mcp_tools import Given, McpTool, tool
 from proxy_core.api.transactions import details, page_of
 from proxy_core.control.plane import ControlNotFound, ControlPlane, TransactionDetail
 from proxy_core.control.session_infos import SessionDetail, Turn
-
-FAILED = ("error", "refused", "truncated", "lost")
+from proxy_core.journal.request_sums import FAILED
 
 
 class _Nothing(Given):
@@ -105,7 +105,7 @@ class _Holds(Given):
 
 class _Changes(Given):
     limit: int = Field(default=50, ge=1, le=200)
-    before: int | None = Field(default=None, ge=1, description="Only changes with a smaller `sequence`.")
+    before: int | None = Field(default=None, ge=1, le=MOST, description="Only changes with a smaller `sequence`.")
 
 
 def reading_tools(plane: ControlPlane) -> list[McpTool]:

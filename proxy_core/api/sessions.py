@@ -33,7 +33,7 @@ Limit = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
 Cursor = Annotated[
     str | None,
     Query(
-        pattern="^[0-9]{1,18}$",
+        pattern="^[0-9]{1,18}[.][0-9]{1,18}$",
         description="The `next` of the page before; without it those with the latest requests come first.",
     ),
 ]

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from proxy_core.control.session_bodies import offered_tools, system_of
-from proxy_core.control.session_book import ACTIVE_S, SessionBook, correct, counted
+from proxy_core.control.session_book import ACTIVE_S, MAX_ID_CHARS, SessionBook, correct, counted
 from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, DayUse, ModelUse
 from proxy_core.ids import new_ulid
+from proxy_core.journal.records import clean
 from proxy_core.journal.request_sums import DAY_NS, MINUTE_NS
 from proxy_core.journal.session_facts import Group
 from proxy_core.journal.session_reads import SessionReads
@@ -53,17 +54,18 @@ class AgentBook:
         return list(await self._agents.get())
 
     async def agent(self, agent_id: str) -> AgentDetail | None:
+        agent_id = clean(agent_id, MAX_ID_CHARS)
         latest = await self._reads.latest_requests([agent_id]) if agent_id else {}
         if agent_id not in latest:
             return None
         row, body = latest[agent_id]
         groups = await self._reads.groups(("model", "day"), agent=agent_id)
-        sessions = await self._reads.latest_sessions(2 * SHOWN, agent=agent_id)
+        sessions = await self._reads.latest_sessions(2 * SHOWN, upto=await self._reads.newest(), agent=agent_id)
         begun = (await self._reads.sessions_by_agent()).get(agent_id, 0)
         info = _agent_info(agent_id, groups, begun)
         system, offered = await asyncio.to_thread(lambda: (system_of(row.operation, body), offered_tools(row.operation, body)))
         self._remember_prompt(agent_id, system)
-        info.system = system[:SYSTEM_PREVIEW]
+        await self._add_activity((info,))
         self._sessions.lay_over((info,), lambda one: one.agent)
         days: dict[int, Totals] = {}
         models: dict[str, Totals] = {}

@@ -7,6 +7,7 @@ another.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -25,14 +26,16 @@ from proxy_core.control.session_infos import (
 )
 from proxy_core.control.session_story import CONTEXT, Story, place_children
 from proxy_core.detectors.secrets import redact_formats, redact_known
+from proxy_core.journal.records import clean
+from proxy_core.journal.session_facts import SessionFacts
 from proxy_core.journal.session_reads import RecordedTurn, SessionReads
-from proxy_core.journal.session_totals import SessionFacts
 from proxy_core.running import Running
 from proxy_core.totals import Totals
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 ACTIVE_S = 300.0
 """A session without a running request is active so long after its latest one began."""
+MAX_ID_CHARS = 600
 MAX_PAGE = 200
 MAX_SCANNED = 2_000
 """Sessions that one call looks at for its filter; `next` goes on from there."""
@@ -41,6 +44,7 @@ MAX_TURNS = 1_000
 MAX_CHILDREN = 200
 STORY_PART = 20
 WHOLE_CHARS = 1_000_000
+_CURSOR = re.compile("([0-9]{1,18})[.]([0-9]{1,18})", re.ASCII)
 STATUSES = ("", "active", "inactive", "completed")
 
 
@@ -63,36 +67,35 @@ class SessionBook:
             raise ControlInvalid("status", "use active, inactive or completed")
         if not 1 <= limit <= MAX_PAGE:
             raise ControlInvalid("limit", f"use 1 to {MAX_PAGE}")
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-            raise ControlInvalid("cursor", "give the `next` of the page before")
+        place, upto = (None, await self._reads.newest()) if cursor is None else _place(cursor)
         wanted = [one for one in (tag.strip() for tag in tags) if one]
         means = parse_sessions(expression)
         every = not (expression.strip() or wanted or status)
-        place = None if cursor is None else int(cursor)
         found: list[SessionInfo] = []
         scanned = 0
         while scanned < MAX_SCANNED:
             count = min(SCAN, limit - len(found)) if every else SCAN
-            latest = await self._reads.latest_sessions(count, before=place, agent=agent)
+            latest = await self._reads.latest_sessions(count, upto=upto, before=place, agent=clean(agent, MAX_ID_CHARS))
             for seq, info in zip((seq for seq, _ in latest), await self.infos([name for _, name in latest]), strict=True):
                 place = seq
                 scanned += 1
                 if (not status or info.status == status.lower()) and has_tags(info, wanted) and means(info):
                     found.append(info)
                     if len(found) == limit:
-                        return SessionPage(sessions=tuple(found), next=str(place))
+                        return SessionPage(sessions=tuple(found), next=f"{place}.{upto}")
             if len(latest) < count:
                 return SessionPage(sessions=tuple(found))
-        return SessionPage(sessions=tuple(found), next=str(place))
+        return SessionPage(sessions=tuple(found), next=f"{place}.{upto}")
 
     async def session(self, session_id: str, *, after: int | None, before: int | None, limit: int) -> SessionDetail | None:
         if not 1 <= limit <= MAX_TURNS:
             raise ControlInvalid("limit", f"use 1 to {MAX_TURNS}")
+        session_id = clean(session_id, MAX_ID_CHARS)
         total = await self._reads.turn_count(session_id)
         if not total:
             return None
         end = total if after is not None or before is None else min(total, before - 1)
-        first = max(1, end - limit + 1) if after is None else max(1, after + 1)
+        first = max(1, end - limit + 1) if after is None else min(after, total) + 1
         end = min(end, first + limit - 1)
         context = max(1, first - CONTEXT)
         recorded = await self._reads.turns(session_id, context, max(0, end - context + 1))
@@ -113,6 +116,7 @@ class SessionBook:
 
     async def story(self, session_id: str) -> AsyncIterator[Turn]:
         """Every turn in order, with whole texts. A turn comes some turns late, so that the results of its calls are there."""
+        session_id = clean(session_id, MAX_ID_CHARS)
         story = Story(STORY_PART, text_chars=WHOLE_CHARS)
         waiting: deque[Turn] = deque()
         first = 1
@@ -180,6 +184,14 @@ class SessionBook:
         recorded.response_body = redact_formats(redact_known(_readable(running), running.secrets))
         recorded.response_type = running.content_type
         recorded.verdicts = tuple(running.control.context.verdicts) if running.control is not None else ()
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    """Numbers of the last request that was looked at, and of the newest one when the first page was made."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise ControlInvalid("cursor", "give the `next` of the page before")
+    return int(found[1]), int(found[2])
 
 
 def _story(recorded: Sequence[RecordedTurn], first: int, children: Sequence[SessionInfo]) -> tuple[list[Turn], str]:

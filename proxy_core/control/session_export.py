@@ -62,7 +62,7 @@ def _head(info: SessionInfo) -> Iterator[str]:
     totals = info.totals
     yield f"# Session {code(info.id)}"
     yield ""
-    cost = "unknown" if totals.cost_usd is None else f"${totals.cost_usd:.4f}"
+    cost = "unknown" if totals.cost_usd is None else _usd(totals.cost_usd)
     if totals.unpriced and totals.cost_usd is not None:
         cost += f" and {totals.unpriced} requests of unknown price"
     facts = {
@@ -93,10 +93,11 @@ def _turn(turn: Turn) -> Iterator[str]:
     yield f"## {turn.number} · {_moment(row.started_at)}{kind}"
     yield ""
     tokens = "" if row.tokens is None else f" · {row.input_tokens or 0} in, {row.output_tokens or 0} out"
-    cost = "" if row.cost_usd is None else f" · ${row.cost_usd:.4f}"
+    cost = "" if row.cost_usd is None else f" · {_usd(row.cost_usd)}"
     outcome = row.outcome or "running"
     via = f" via {code(row.upstream)}" if row.upstream else ""
-    yield f"{code(row.model)}{via} · {outcome}{f' {row.status}' if row.status else ''}{tokens}{cost} · {code(row.transaction_id)}"
+    what = code(row.model or f"{row.method} {row.path}")
+    yield f"{what}{via} · {outcome}{f' {row.status}' if row.status else ''}{tokens}{cost} · {code(row.transaction_id)}"
     for mark in turn.marks:
         yield from _mark(mark)
     if row.error:
@@ -182,6 +183,10 @@ def code(text: str) -> str:
     """A code span on one line; empty for an empty text."""
     shown = " ".join(_visible(text).split()).replace("`", "ˋ")
     return f"`{shown}`" if shown else ""
+
+
+def _usd(value: float) -> str:
+    return "<$0.0001" if 0 < value < 0.0001 else f"${value:.4f}"
 
 
 def _moment(at: float) -> str:

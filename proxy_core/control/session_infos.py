@@ -19,7 +19,8 @@ SessionStatus = Literal["active", "inactive", "completed"]
 live of sessions, so that no request continues it any more; `inactive`: between the two."""
 TurnKind = Literal["turn", "tool", "retry", "edit", "side"]
 """`turn`: a person (or program) said something; `tool`: only results of tools came back; `retry`: the same request again;
-`edit`: earlier messages are not what they were (edited, shortened, branched off); `side`: a title, a memory and the like."""
+`edit`: earlier messages are not what they were (edited, shortened, branched off); `side`: a title, a memory and the like, or no
+conversation at all (a list of models, a count of tokens, embeddings)."""
 BlockKind = Literal["text", "thinking", "tool_call", "tool_result", "image", "opaque"]
 
 
@@ -51,7 +52,7 @@ class SessionInfo(Struct, kw_only=True):
     """Unix time in seconds of its latest request."""
     status: SessionStatus = "active"
     turns: int = 0
-    """Requests that are neither side requests nor refused."""
+    """Requests of its conversation: neither beside it nor refused."""
     models: tuple[str, ...] = ()
     """As clients named them, the latest first."""
     upstreams: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from proxy_core.wire.conversation import (
     ToolCallBlock,
     ToolResultBlock,
 )
-from proxy_core.wire.dialects import Operation
+from proxy_core.wire.dialects import CONVERSING, Operation
 from proxy_core.wire.glance import Glance, glance
 
 MESSAGES = 200
@@ -72,7 +72,7 @@ class Story:
     def tell(self, recorded: RecordedTurn) -> Turn:
         """The next request as a turn. Results that it brings are written into the calls of earlier turns."""
         row = recorded.row
-        turn = Turn(number=recorded.number, kind="side" if row.side else "turn", row=row)
+        turn = Turn(number=recorded.number, kind="side" if row.side or row.operation not in CONVERSING else "turn", row=row)
         codec = codec_of(row.operation)
         if not recorded.bodies_kept:
             turn.problem = "bodies are not kept: journal.capture is 'metadata'"

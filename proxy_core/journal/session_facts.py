@@ -28,7 +28,7 @@ class SessionFacts(Struct, kw_only=True):
     started_ns: int
     last_ns: int
     turns: int = 0
-    """Requests that are neither side requests nor refused."""
+    """Requests of its conversation: neither beside it nor refused."""
     totals: Totals
     agent: str = ""
     user: str = ""

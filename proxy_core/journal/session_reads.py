@@ -92,7 +92,7 @@ class SessionReads(SessionTotals):
         found = await self._all(query.order_by(transactions.c.transaction_id).limit(1))
         if found:
             return int(found[0].seq)
-        return int((await self._all(select(func.max(transactions.c.seq))))[0][0] or 0) + 1
+        return await self.newest() + 1
 
     async def per_minute(self, since_seq: int, since_ns: int) -> dict[int, int]:
         """Requests in each minute since 1970 that has any."""

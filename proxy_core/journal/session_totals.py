@@ -20,6 +20,7 @@ from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count
 from proxy_core.journal.schema import outcomes, transactions
 from proxy_core.journal.session_facts import MAX_GROUPS, Group, SessionFacts, add_tools, merge, take, together
 from proxy_core.journal.store import JournalStore, latest_outcome, read_tags
+from proxy_core.wire.dialects import CONVERSING
 
 KEPT_SESSIONS = 5_000
 ROWS_AT_ONCE = 100
@@ -58,13 +59,21 @@ class SessionTotals(JournalStore):
         self._begun_seq = 0
         self._counting = asyncio.Lock()
 
-    async def latest_sessions(self, limit: int, *, before: int | None = None, agent: str = "") -> list[tuple[int, str]]:
-        """Number of the latest request and name of each session, the latest first; those whose latest is before `before`."""
+    async def newest(self) -> int:
+        """Number of the latest request; 0 where there is none."""
+        return int((await self._all(select(func.max(transactions.c.seq))))[0][0] or 0)
+
+    async def latest_sessions(
+        self, limit: int, *, upto: int, before: int | None = None, agent: str = ""
+    ) -> list[tuple[int, str]]:
+        """Number of the latest request and name of each session, the latest first; those whose latest is before `before`.
+        It is as it was when `upto` was the number of the newest request: traffic moves nothing between two pages."""
         later = transactions.alias("later")
-        has_later = exists().where(and_(later.c.session_id == transactions.c.session_id, later.c.seq > transactions.c.seq))
+        has_later = exists().where(
+            and_(later.c.session_id == transactions.c.session_id, later.c.seq > transactions.c.seq, later.c.seq <= upto)
+        )
         query = select(transactions.c.seq, transactions.c.session_id).where(transactions.c.session_id != "", ~has_later)
-        if before is not None:
-            query = query.where(transactions.c.seq < before)
+        query = query.where(transactions.c.seq <= upto if before is None else transactions.c.seq < before)
         if agent:
             query = query.where(transactions.c.agent == agent)
         found = await self._all(query.order_by(transactions.c.seq.desc()).limit(limit))
@@ -256,7 +265,7 @@ class SessionTotals(JournalStore):
 
     async def _settle(self) -> int:
         """Number of the request up to which no other can appear any more."""
-        newest = int((await self._all(select(func.max(transactions.c.seq))))[0][0] or 0)
+        newest = await self.newest()
         if self._engine.dialect.name == "sqlite":
             return newest
         now = self._wall_ns() / 1e9
@@ -324,7 +333,7 @@ def _by_session(meant: ColumnElement[bool], flag: Any) -> Select[Any]:
             func.max(transactions.c.workflow).label("workflow"),
             func.max(_PARENT).label("parent"),
             func.max(transactions.c.predecessor).label("predecessor"),
-            count_if(and_(transactions.c.side == 0, ~refused)).label("turns"),
+            count_if(and_(transactions.c.side == 0, transactions.c.operation.in_(CONVERSING), ~refused)).label("turns"),
             *SUMS,
         )
         .where(meant)

@@ -20,6 +20,7 @@ from proxy_core.errors import StoreError
 from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.bodies import ABSENT, assemble, recipe_of, unpack
 from proxy_core.journal.control_reads import ControlReads
+from proxy_core.journal.records import clean
 from proxy_core.journal.said import read_verdicts
 from proxy_core.journal.schema import (
     HEAD_REVISION,
@@ -147,6 +148,7 @@ class Remembered(Struct, frozen=True):
     parent_session: str = ""
     link: str = ""
     side: bool = False
+    transaction_id: str = ""
 
 
 class JournalStore(ControlReads):
@@ -187,7 +189,7 @@ class JournalStore(ControlReads):
         # The page is found first: a join before it would be one of all transactions.
         page = select(transactions.c.seq).order_by(transactions.c.seq.desc()).limit(limit)
         if before is not None:
-            place = select(transactions.c.seq).where(transactions.c.transaction_id == before).scalar_subquery()
+            place = select(transactions.c.seq).where(transactions.c.transaction_id == clean(before, 64)).scalar_subquery()
             page = page.where(transactions.c.seq < place)
         query = listed().where(transactions.c.seq.in_(page)).order_by(transactions.c.seq.desc())
         return [row_of(one) for one in await self._all(query)]
@@ -204,6 +206,7 @@ class JournalStore(ControlReads):
 
     async def detail(self, transaction_id: str) -> Stored | None:
         """One transaction with its bodies, or None. A unique beginning of the id is enough."""
+        transaction_id = clean(transaction_id, 64)
         wanted = transactions.c.transaction_id
         condition = wanted == transaction_id if len(transaction_id) >= 26 else wanted.startswith(transaction_id, autoescape=True)
         query = listed().add_columns(
@@ -324,6 +327,7 @@ class JournalStore(ControlReads):
                 transactions.c.parent_session,
                 transactions.c.link,
                 transactions.c.side,
+                transactions.c.transaction_id,
             )
             .select_from(transactions.outerjoin(outcomes, latest))
             .where(and_(transactions.c.started_ns >= since_ns, transactions.c.session_id != ""))
@@ -340,6 +344,7 @@ class JournalStore(ControlReads):
                 parent_session=one.parent_session,
                 link=one.link,
                 side=bool(one.side),
+                transaction_id=one.transaction_id,
             )
             for one in await self._all(query)
         ]

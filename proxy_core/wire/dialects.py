@@ -49,6 +49,8 @@ READ_OPERATIONS = frozenset(Operation) - {Operation.MODELS, Operation.OTHER}
 """The operations whose bodies luthien reads."""
 TURNS = READ_OPERATIONS - {Operation.EMBEDDINGS, Operation.OLLAMA_EMBED, Operation.COUNT_TOKENS}
 """The operations by which a conversation goes on."""
+CONVERSING = frozenset(one.value for one in TURNS)
+"""Their names."""
 
 
 class Endpoint(Struct, frozen=True):

@@ -74,6 +74,7 @@ async def test_lists_and_details(talked: RunningGateway) -> None:
         ("/api/agent/nobody", 404, None),
         ("/api/sessions?limit=0", 422, "limit"),
         ("/api/sessions?cursor=x", 422, "cursor"),
+        ("/api/changes?cursor=9999999999999999999999", 422, "cursor"),
         ("/api/sessions?status=asleep", 422, "status"),
         ("/api/sessions?filter=nonsense:1", 422, "filter"),
         ("/api/session/x?limit=1001", 422, "limit"),
