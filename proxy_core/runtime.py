@@ -41,13 +41,14 @@ from proxy_core.loop_lag import LoopLag
 from proxy_core.policies.stats import PolicyStats
 from proxy_core.policy_mesh import PolicyMesh
 from proxy_core.policy_services import PolicyServices
+from proxy_core.recalling import recall_sessions
 from proxy_core.routing.probes import Probes
 from proxy_core.routing.router import Router
 from proxy_core.routing.transport import UpstreamTransport
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.running import Running
 from proxy_core.server import EmbeddedServer, IngressProtocol, listen
-from proxy_core.sessions.detector import RECALLED_REQUESTS, KnownPoint, SessionDetector
+from proxy_core.sessions.detector import SessionDetector
 from proxy_core.sessions.prices import PriceBook
 from proxy_core.settings import Settings
 from proxy_core.settings_sources import LoadedSettings
@@ -365,14 +366,12 @@ class GatewayRuntime:
 
     async def _remember_sessions(self) -> None:
         settings = self._settings.sessions
-        now = time.time_ns()
-        since = now - int(2 * settings.ttl_s * 1e9)
-        points = await self._journal.store.remembered(since, RECALLED_REQUESTS * settings.max_sessions)
-        self._sessions.recall(
-            KnownPoint(
-                one.session_id, one.chain, one.response_id, (now - one.started_ns) / 1e9, one.parent_session, one.link, one.side
-            )
-            for one in points
+        await recall_sessions(
+            self._sessions,
+            self._journal.store,
+            ttl_s=settings.ttl_s,
+            max_sessions=settings.max_sessions,
+            now_ns=time.time_ns(),
         )
 
     async def _close_after_serving(self) -> None:

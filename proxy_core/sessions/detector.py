@@ -30,8 +30,6 @@ from proxy_core.wire.conversation import Block, ToolCallBlock
 from proxy_core.wire.glance import Glance
 
 UNKNOWN_POINT = b"?"
-RECALLED_REQUESTS = 3
-"""Requests given back after a restart for each session that may be remembered, on average."""
 FORGET_AFTER_TTLS = 2.0
 """A session that has expired is remembered for as long again, so that its continuation can name it."""
 MIN_CALL_ID = 16

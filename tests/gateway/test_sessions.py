@@ -87,6 +87,18 @@ async def test_an_opening_stays_an_opening_after_a_restart(stored_gateway: Runni
     assert await chat(gateway, HELLO, said("Hi"), {"role": "user", "content": "More"}) == first
 
 
+async def test_twins_are_told_apart_after_a_restart(stored_gateway: RunningGateway) -> None:
+    gateway = stored_gateway
+    one = await chat(gateway, HELLO, answer=said("I am one"))
+    two = await chat(gateway, HELLO, answer=said(None, "I am two"))
+    three = await chat(gateway, HELLO, answer=said("I am three"))
+    await gateway.restart()
+    assert await chat(gateway, HELLO, said("I am one"), HELLO) == one
+    assert await chat(gateway, HELLO, said("I am three"), HELLO) == three
+    result = {"role": "tool", "tool_call_id": "call_0", "content": "done"}
+    assert await chat(gateway, HELLO, said(None, "I am two"), result) == two
+
+
 async def test_a_count_of_tokens_opens_no_session(gateway: RunningGateway) -> None:
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [HELLO]}).encode()
     headers = {"anthropic-version": "2023-06-01"}
