@@ -11,8 +11,8 @@ from proxy_core.api.answers import answer, returns
 from proxy_core.api.shapes import ChangeList
 from proxy_core.control.plane import ControlPlane
 
-MOST = 2**53
-"""The largest number that every reader of JSON tells from its neighbours."""
+MOST = 10**15
+"""More than any number that the journal gives."""
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="At most so many.")]
 Cursor = Annotated[

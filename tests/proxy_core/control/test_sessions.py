@@ -11,7 +11,7 @@ import pytest
 from proxy_core.control.filters import FilterError
 from proxy_core.control.plane import ControlInvalid
 from proxy_core.control.session_book import SessionBook
-from proxy_core.control.session_export import json_line
+from proxy_core.control.session_export import export, json_line
 from proxy_core.control.session_infos import SessionDetail, SessionInfo, Turn
 from proxy_core.control.session_story import Story
 from proxy_core.journal.session_reads import RecordedTurn, SessionReads
@@ -68,7 +68,7 @@ class Messages(Talk):
         # The cache mark moves to the newest message, as in every coding agent.
         history = [dict(message) for message in self.history]
         last = history[-1]["content"]
-        parts = [{"type": "text", "text": last}] if isinstance(last, str) else [dict(part) for part in last]
+        parts: list[dict[str, Any]] = [{"type": "text", "text": last}] if isinstance(last, str) else [dict(part) for part in last]
         parts[-1]["cache_control"] = {"type": "ephemeral"}
         history[-1]["content"] = parts
         tools = [{"name": TOOL_NAME, "input_schema": {"type": "object"}}]
@@ -225,15 +225,23 @@ async def test_lists_by_filter_tags_and_pages(stored_gateway: RunningGateway, up
         if cursor is None:
             break
     assert pages == everything
-    assert await names(tags=["team:1"]) == ["s-5", "s-3", "s-1"]
+    first = await gateway.plane.sessions(limit=3)
+    talk = Talk(gateway, "s-1", **{"x-luthien-agent-id": "agent-1", "x-luthien-tags": "team:1"})
+    talk.says("of a later page")
+    await talk.send()
+    rest = await gateway.plane.sessions(limit=20, cursor=first.next)
+    assert [info.id for info in (*first.sessions, *rest.sessions)] == everything
+    everything = ["s-1", *(name for name in everything if name != "s-1")]
+    assert await names() == everything
+    assert await names(tags=["team:1"]) == ["s-1", "s-5", "s-3"]
     assert await names(tags=["team:1", "deep"]) == ["s-5"]
     assert await names(agent="agent-2") == ["s-5", "s-2"]
     assert await names(status="completed") == []
-    assert await names(filter="requests>=3") == ["s-5", "s-2"]
-    assert await names(filter="tag:deep or agent:agent-1", limit=2) == ["s-5", "s-4"]
+    assert await names(filter="requests>=3") == ["s-1", "s-5", "s-2"]
+    assert await names(filter="tag:deep or agent:agent-1", limit=2) == ["s-1", "s-5"]
     with pytest.raises(FilterError):
         await gateway.plane.sessions(filter="nonsense:1")
-    for wrong in ({"status": "asleep"}, {"limit": 0}, {"cursor": "x' or 1=1"}):
+    for wrong in ({"status": "asleep"}, {"limit": 0}, {"cursor": "x' or 1=1"}, {"cursor": "12"}, {"cursor": "1.\u0661"}):
         with pytest.raises(ControlInvalid):
             await gateway.plane.sessions(**wrong)
     assert set(await gateway.plane.session_tags()) == {"team", "deep"}
@@ -244,16 +252,22 @@ async def test_lists_by_filter_tags_and_pages(stored_gateway: RunningGateway, up
     assert agents["agent-1"].system == SYSTEM
     agent = await gateway.plane.agent("agent-2")
     assert agent is not None
-    assert agent.info.totals == agents["agent-2"].totals
+    assert agent.info == agents["agent-2"] and agent.info.active_sessions == 2
     assert agent.info.totals.requests == sum(day.totals.requests for day in agent.days) == 6
     assert agent.system == SYSTEM and agent.tools_offered == (TOOL_NAME,)
     assert agent.tools[0].name == TOOL_NAME
     assert {info.id for info in agent.sessions} == {"s-5", "s-2"}
-    assert await gateway.plane.agent("nobody") is None
+    for nobody in ("nobody", "%", "a\x00b", "\ud800", "x" * 10_000):
+        assert await gateway.plane.agent(nobody) is None
+        assert await gateway.plane.session(nobody) is None
+        assert await gateway.plane.detail(nobody) is None
+        assert await gateway.plane.history(5, nobody) == []
+        assert await names(agent=nobody) == []
+    assert (await the_session(gateway, "s-0", after=10**30)).turns == ()
 
     board = await gateway.plane.dashboard()
-    assert (board.today.requests, board.sessions, board.agents) == (14, 8, 3)
-    assert sum(board.per_minute) == board.last_hour.requests == 14
+    assert (board.today.requests, board.sessions, board.agents) == (15, 8, 3)
+    assert sum(board.per_minute) == board.last_hour.requests == 15
     assert board.top_agents[0].id == "agent-2"
     assert board.today.errors == 1
     assert [row.session_id for row in board.latest_errors] == ["s-broken"]
@@ -270,6 +284,22 @@ async def test_lists_by_filter_tags_and_pages(stored_gateway: RunningGateway, up
     await gateway.restart()
     fresh = (await gateway.plane.sessions(limit=1)).sessions[0]
     assert fresh.totals == known.totals and fresh.tools == known.tools
+
+
+async def test_what_is_no_conversation_is_no_turn(gateway: RunningGateway) -> None:
+    talk = Messages(gateway, "s-agent")
+    await gateway.ask("GET", "/v1/models", b"", talk.headers)
+    talk.says("how is Paris?")
+    await gateway.ask("POST", "/v1/messages/count_tokens", json.dumps(talk.body()).encode(), talk.headers)
+    await gateway.ask("POST", "/v1/embeddings", json.dumps({"model": "e", "input": ["x"]}).encode(), talk.headers)
+    await talk.send()
+    detail = await the_session(gateway, "s-agent")
+    assert (detail.info.turns, detail.info.totals.requests) == (1, 4)
+    assert [turn.kind for turn in detail.turns] == ["side", "side", "side", "turn"]
+    assert said(detail.turns[-1]) == [("user", "how is Paris?")]
+    assert detail.system == SYSTEM
+    written = [piece async for piece in export(detail.info, gateway.plane.story("s-agent"), "markdown")]
+    assert "`GET /v1/models` via" in "".join(written)
 
 
 async def test_what_runs_is_seen_running(gateway: RunningGateway, upstream: FaultUpstream) -> None:
