@@ -33,7 +33,7 @@ NAP_S = 0.02
 """While there is work, records are gathered for so long."""
 REST_S = 0.25
 """Longest wait while there is none: sessions end and collectors are tried again meanwhile."""
-STRETCH_S = 0.0001
+STRETCH_S = 0.0002
 """After so much work the loop has the interpreter for some times as long: waiting for it would cost it milliseconds."""
 EASY_PAUSE, BUSY_PAUSE = 3.0, 0.25
 """How many times as long, while nothing waits and while `MANY` records do."""

@@ -6,13 +6,14 @@ Streams are put together in the same shapes, each of several choices for itself.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from proxy_core.interceptors.base import Finished
-from proxy_core.interceptors.redaction import on_one_line, safe_json
+from proxy_core.interceptors.redaction import on_one_line, redacted, safe_json
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import (
     Block,
@@ -83,7 +84,13 @@ def said(finished: Finished) -> dict[str, Any]:
     # What stands on the wire as it is here was looked through as a whole; what was put together was not.
     clean = whole is not None and operation != "completions" and finished.readable_body is finished.shown_body
     given: dict[str, Any] = {"llm.response.content": _wire_json(content) if clean else safe_json(content, secrets)}
-    return given | {name: safe_json(value, secrets) for name, value in ends.items() if value is not None}
+    return given | {name: _shown_word(secrets, value) for name, value in ends.items() if isinstance(value, str)}
+
+
+@lru_cache(maxsize=1_000)
+def _shown_word(secrets: tuple[bytes, ...], word: str) -> str:
+    """A word of the answer as it may be written; there are few of them."""
+    return redacted(word.encode("utf-8", "replace"), secrets).decode("utf-8", "replace")
 
 
 def _wire_json(content: Any) -> Raw:

@@ -7,6 +7,7 @@ costs no more than a short one. A session's name is made fit for a file name.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -24,6 +25,9 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]|^\.+")
 _TAIL = b"\n]}\n"
 MAX_NAME = 100
 MAX_TRIES = 1_000
+MAX_KNOWN = 1_000
+KEEP_S = 0.5
+"""Longest time that an event waits for others of its session: a file for each is opened and closed."""
 
 
 class EventRecorderConfig(Config):
@@ -46,12 +50,25 @@ class EventRecorder(Interceptor[EventRecorderConfig]):
         super().__init__(config, surroundings)
         self._folder = Path(config.output_dir).expanduser().absolute()
         self._waiting: dict[str, list[bytes]] = {}
+        self._since = 0.0
+        self._known: OrderedDict[str, Path] = OrderedDict()
+        """Files that have been begun, the least recently used first."""
 
     def events(self, events: Sequence[Event]) -> None:
         for event in events:
             self._waiting.setdefault(event.session_id, []).append(event.line)
 
     def flush(self, now: float) -> None:
+        if not self._waiting:
+            self._since = now
+        elif now - self._since >= KEEP_S:
+            self._since = now
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
         fault: OSError | None = None
         for session_id, lines in waiting.items():
@@ -66,14 +83,23 @@ class EventRecorder(Interceptor[EventRecorderConfig]):
         if fault is not None:
             raise fault
 
-    def close(self) -> None:
-        self.flush(0.0)
-
     def _append_lines(self, session_id: str, lines: list[bytes]) -> None:
+        data = b"\n".join(lines) + b"\n"
+        if (known := self._known.get(session_id)) is not None:
+            self._known.move_to_end(session_id)
+            try:
+                files.append_again(known, data)
+                return
+            except FileNotFoundError:
+                pass  # somebody has taken the folder away: begin again
+        head = b""
+        if self.config.include_metadata:
+            head = msgspec.json.encode({"_metadata": self._metadata(session_id)}) + b"\n"
         file = self._folder / f"{file_stem(session_id)}.jsonl"
-        if self.config.include_metadata and not file.exists():
-            lines = [msgspec.json.encode({"_metadata": self._metadata(session_id)}), *lines]
-        files.append(file, b"\n".join(lines) + b"\n")
+        files.append(file, data, head=head)
+        self._known[session_id] = file
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     def _grow_document(self, session_id: str, lines: list[bytes]) -> None:
         if self.config.pretty_print:

@@ -20,18 +20,28 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def append(file: Path, data: bytes) -> None:
-    """Add `data` at the end of a file, all of it or nothing."""
-    descriptor = _opened(file, _OPEN | os.O_APPEND)
+def append(file: Path, data: bytes, *, head: bytes = b"") -> None:
+    """Add `data` at the end of a file, all of it or nothing; a new file begins with `head`."""
+    descriptor, size = _opened(file, _OPEN | os.O_APPEND)
     try:
-        _write(descriptor, data, os.fstat(descriptor).st_size)
+        _write(descriptor, data if size else head + data, size)
+    finally:
+        os.close(descriptor)
+
+
+def append_again(file: Path, data: bytes) -> None:
+    """The same for a file that this process has written to before; spares looking at it."""
+    descriptor = os.open(file, _OPEN | os.O_APPEND, 0o600)
+    try:
+        if (written := os.write(descriptor, data)) < len(data):
+            _write(descriptor, data[written:], os.fstat(descriptor).st_size - written)
     finally:
         os.close(descriptor)
 
 
 def create(file: Path, data: bytes) -> None:
     """Write a new file. Raises FileExistsError where there is one."""
-    descriptor = _opened(file, _OPEN | os.O_EXCL)
+    descriptor, _ = _opened(file, _OPEN | os.O_EXCL)
     try:
         _write(descriptor, data, 0)
     finally:
@@ -56,14 +66,17 @@ def replace_tail(file: Path, tail: bytes, data: bytes) -> bool:
         os.close(descriptor)
 
 
-def _opened(file: Path, flags: int) -> int:
+def _opened(file: Path, flags: int) -> tuple[int, int]:
+    """A descriptor, and the size of the file."""
     try:
         descriptor = os.open(file, flags, 0o600)
     except FileNotFoundError:
         private_folder(file.parent)
         descriptor = os.open(file, flags, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
+    status = os.fstat(descriptor)
+    if status.st_mode & 0o177:
+        os.fchmod(descriptor, 0o600)
+    return descriptor, status.st_size
 
 
 def _write(descriptor: int, data: bytes, start: int) -> None:

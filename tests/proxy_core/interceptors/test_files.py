@@ -7,6 +7,7 @@ import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+_clock = count(10.0, 10.0)
+"""Later at each look."""
+
+
 def at(folder: Path) -> Surroundings:
     return Surroundings(data_dir=folder)
 
@@ -55,7 +60,7 @@ def give(one: Interceptor[Any], operation: str = "chat", body: Any = BODY, answe
     one.finished(finished)
     maker = EventMaker()
     one.events([*maker.events_of(begun), *maker.events_of(finished)])
-    one.flush(1e9)
+    one.flush(next(_clock))
 
 
 def lines_of(file: Path) -> list[Any]:
