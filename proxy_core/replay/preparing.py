@@ -12,6 +12,7 @@ from proxy_core.settings import LimitsSettings, Settings
 from proxy_core.wire.dialects import Dialect, Endpoint, UnsafePath, find_endpoint
 
 _WORKFLOW = "agent-workflow"
+_NEVER = 10**9
 _LIMITS = frozenset(
     {
         Reason.KEY_MISSING,
@@ -73,7 +74,8 @@ def offline_settings(settings: Settings, *, keep: bool = False) -> Settings:
     calm = routing.model_copy(
         update={
             "retries": routing.retries.model_copy(update={"max_attempts": 1}),
-            "breaker": routing.breaker.model_copy(update={"failures": 1_000, "min_requests": 100_000}),
+            "breaker": routing.breaker.model_copy(update={"failures": _NEVER, "min_requests": _NEVER}),
+            "probes": routing.probes.model_copy(update={"when": "never"}),
         }
     )
     journal = settings.journal
