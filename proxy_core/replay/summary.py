@@ -6,6 +6,7 @@ from collections import Counter
 
 from msgspec import Struct
 
+from proxy_core.replay.comparing import KINDS
 from proxy_core.replay.exchanges import Recording
 from proxy_core.replay.replaying import Replayed
 
@@ -92,6 +93,7 @@ class Counting:
 
     def summary(self) -> Summary:
         total = self._summary
-        total.differences, total.skipped, total.notes = dict(self._differences), dict(self._skipped), dict(self._notes)
+        total.differences = {kind: self._differences[kind] for kind in KINDS if kind in self._differences}
+        total.skipped, total.notes = dict(self._skipped), dict(self._notes)
         total.verdicts_before, total.verdicts = dict(self._before), dict(self._after)
         return total
