@@ -170,6 +170,7 @@ class SessionDetector:
         """Give back what the journal knows, newest first."""
         now = self._clock()
         known = self._known
+        created = known.created
         for one in reversed(list(points)):
             session = known.named(one.session_id)
             if session is None:
@@ -185,6 +186,8 @@ class SessionDetector:
                 known.reach(point, session)
             if one.response_id and not one.response_id.startswith(_NEVER_CONTINUED):
                 known.gave(one.response_id, session)
+        # They were created before the start.
+        known.created = created
 
     @property
     def active(self) -> int:
@@ -199,13 +202,14 @@ class SessionDetector:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: active, hits, misses, created, inferred, evicted, expired."""
-        lookups = self.lookups
+        """Counts since the start: active, hits (the session was known), misses, created, inferred, evicted, expired."""
+        created = self._known.created
+        told = sum(self.lookups.values()) - self.lookups["none"]
         return {
             "active": self.active,
-            "hits": sum(lookups[how] for how in ("header", "mark", "response", "prefix", "inferred")),
-            "misses": lookups["new"],
-            "inferred": lookups["inferred"],
+            "hits": told - created,
+            "misses": created,
+            "inferred": self.lookups["inferred"],
             **self.events,
         }
 

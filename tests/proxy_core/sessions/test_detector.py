@@ -101,6 +101,16 @@ def test_what_the_journal_gives_back_is_known() -> None:
     assert after_restart.ask("hello", "hi", "more").session_id == first.session_id
 
 
+def test_what_was_given_back_counts_as_known() -> None:
+    talk = Talk()
+    talk.detector.recall([KnownPoint("before", b"", "resp_9", 10.0)])
+    assert talk.detector.statistics["created"] == 0
+    talk.ask("hello", headers={"x-session-id": "before"})
+    talk.ask("hello", headers={"x-session-id": "now"})
+    found = talk.detector.statistics
+    assert (found["hits"], found["misses"], found["created"], found["active"]) == (1, 1, 1, 2)
+
+
 def test_the_oldest_are_forgotten_first() -> None:
     talk = Talk(max_sessions=10)
     first = talk.ask("the first")
