@@ -320,6 +320,7 @@ class Gateway:
         row.request_bytes = len(running.body)
         running.mark("received", self._now())
         running.secrets = known_secrets(running.headers, running.query, self._configured_secrets)
+        row.path = shared(without_secrets(running, row.path))
         running.key = self._enforcement.key_name(running)
         if self._keys is None:
             refuse_luthien_key(running.secrets)
@@ -339,7 +340,8 @@ class Gateway:
         row.parent_session, row.link, row.side = belonging.parent_session, belonging.link, belonging.side
         person = person_of(headers, running.headers, running.glance.marks)
         running.tags = person.tags
-        row.user, row.workflow = without_secrets(running, person.user), shared(endpoint.workflow)
+        row.user = without_secrets(running, person.user)
+        row.workflow = shared(without_secrets(running, endpoint.workflow))
         if person.tags:
             row.tags = redacted_tags(person.tags, partial(without_secrets, running))
         choice, refused = self._sending.choose(running, endpoint)

@@ -149,7 +149,7 @@ class RowBuilder:
             intent.transaction_id,
             intent.started_ns,
             intent.method[:16],
-            clean(intent.path, 16_384),
+            self._name(intent.path, intent.secrets, 16_384),
             redact_known(redact_query(intent.query), intent.secrets),
             intent.dialect,
             intent.operation,
@@ -319,10 +319,10 @@ class RowBuilder:
             return text
         return clean(self._redact(text.encode("utf-8", "replace"), secrets).decode("utf-8", "replace"), limit)
 
-    def _name(self, text: str, secrets: Sequence[bytes]) -> str:
+    def _name(self, text: str, secrets: Sequence[bytes], limit: int = 600) -> str:
         """What a client calls something. In every mode of capture, and never with a secret in it."""
         raw = redact_formats(redact_known(text.encode("utf-8", "replace"), secrets))
-        return clean(raw.decode("utf-8", "replace"), 600)
+        return clean(raw.decode("utf-8", "replace"), limit)
 
     def _tags(self, tags: Sequence[tuple[str, str]], secrets: Sequence[bytes]) -> str:
         kept = {self._name(name, secrets): self._name(value, secrets) for name, value in tags}

@@ -69,6 +69,14 @@ async def test_control_characters_are_refused_by_the_server_itself(gateway: Runn
     assert upstream.exchanges == []
 
 
+async def test_a_key_in_a_name_is_on_no_record(gateway: RunningGateway) -> None:
+    headers = CHAT.headers | {"authorization": "Bearer own-secret-of-mine-1", "x-luthien-user-id": "own-secret-of-mine-1"}
+    await gateway.ask("POST", f"/agent-workflow/{KEY}/v1/chat/completions", CHAT.bytes(), headers)
+    row = await gateway.row()
+    assert (row.user, row.workflow) == ("[redacted]", "[redacted]")
+    assert row.path == "/agent-workflow/[redacted]/v1/chat/completions"
+
+
 async def test_routing_and_policies_see_the_tags(start_gateway: StartGateway) -> None:
     policy = {"use": "block_dangerous_commands", "name": "mine"}
     chain = {"match": {"agent": "tutor"}, "policies": [policy]}
