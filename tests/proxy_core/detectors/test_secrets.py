@@ -98,3 +98,26 @@ def test_a_query_keeps_all_but_credentials() -> None:
         redact_query(b"beta=true&key=abc&api_key=d&access_token=e")
         == b"beta=true&key=[redacted]&api_key=[redacted]&access_token=[redacted]"
     )
+
+
+LONG = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGH"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (f"key is sk-{LONG} here", "key is [redacted] here"),
+        (f"sk-{LONG} and sk-{LONG[::-1]}", "[redacted] and [redacted]"),
+        (f"sk-ant-api03-{LONG}", "[redacted]"),
+        (f"sk-proj-{LONG}", "[redacted]"),
+        (f"sk-ant-oat01-{LONG}", "[redacted]"),
+        ("sk-short", "sk-short"),
+        ("0123456789abcdef", "0123456789abcdef"),
+        ("4bf92f3577b34da6a3ce929d0e0e4736", "4bf92f3577b34da6a3ce929d0e0e4736"),
+    ],
+    ids=["one", "two", "api03", "proj", "oat01", "short", "16 hex", "32 hex, as in traces"],
+)
+def test_keys_are_taken_out_of_any_header(value: str, shown: str) -> None:
+    headers = [(b"x-custom", value.encode())]
+    assert redact_headers(headers) == [("x-custom", shown)]
+    assert headers == [(b"x-custom", value.encode())]
