@@ -102,7 +102,7 @@ async def test_every_dialect_is_seen_and_answered_to_the_byte(
     assert re.sub(rb"_\d+\b", b"", recording.bytes_of(seen[3].body)) == re.sub(rb"_\d+\b", b"", answers[1].body)
     messages = (tmp_path / "messages" / "message_log.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["direction"] for line in messages] == ["request", "response"] * 2
-    assert [one["name"] for one in collector.events].count("llm.call.finish") == 2
+    assert len({one["span_id"] for one in collector.events if one["name"] == "llm.call.finish"}) == 2
     assert {one["name"] for one in collector.events} >= {"session.start", "session.end"}
     for path in tmp_path.rglob("*"):
         if path.parts[len(tmp_path.parts)] in ("messages", "events", "documents", "recordings"):
@@ -268,7 +268,8 @@ async def test_a_dead_collector_never_touches_traffic(
     if trouble == "answers 500":
         await gateway.restart()
         collector.status = 200
-        await until(lambda: [one["name"] for one in collector.events].count("llm.call.finish") == 20)
+        # At least once: on a busy machine an answer may come too late to be believed.
+        await until(lambda: len({one["span_id"] for one in collector.events if one["name"] == "llm.call.finish"}) == 20)
         await until(lambda: not list((gateway.data_dir / "spool").rglob("trace-*/*.jsonl")))
         return
     await gateway.stop()
