@@ -260,7 +260,7 @@ def run_cli(arguments: list[str]) -> int:
         if not message.strip() or type(fault).__name__ == "NoArgsIsHelpError":
             print(message)
             return ExitCode.USAGE
-        return complain(f"{' '.join(message.split())} Try '{command} --help'.", ExitCode.USAGE)
+        return complain(f"{' '.join(message.split()).rstrip('.')}. Try '{command} --help'.", ExitCode.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:

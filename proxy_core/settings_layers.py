@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ FILE = "file "
 
 Mark = tuple[int, int]
 """Line and column in the file, from 1."""
+_NOWHERE: Mark = (sys.maxsize, 0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class SettingsInvalid(ConfigurationError):
     """Settings are wrong; the message has a line for each fault."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple({one.text: one for one in reversed(faults)}.values())[::-1]
+        each = tuple({one.text: one for one in reversed(faults)}.values())[::-1]
+        self.faults = tuple(sorted(each, key=lambda one: one.mark or _NOWHERE))
         super().__init__("\n".join(one.text for one in self.faults))
 
 

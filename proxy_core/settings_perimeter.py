@@ -24,6 +24,7 @@ def understand(layers: Layers) -> None:
     _session(layers)
     _live_trace(layers)
     _llm(layers)
+    layers.drop(("llm",))
 
 
 def _llm(layers: Layers) -> None:
@@ -59,7 +60,6 @@ def _llm(layers: Layers) -> None:
         layers.written[*place, "timeouts", "idle_s"] = "llm.timeout"
     if "max_retries" in section:
         _retries(layers, section["max_retries"])
-    layers.drop(("llm",))
 
 
 def _retries(layers: Layers, value: Any) -> None:

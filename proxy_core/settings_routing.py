@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
 from proxy_core.settings_section import Seconds, Section
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 Api = Literal["openai", "anthropic", "ollama"]
 RESERVED_UPSTREAM_NAMES = frozenset({"v1", "api", "agent-workflow", "health", "livez", "readyz", "metrics", "config"})
@@ -73,7 +76,8 @@ class UpstreamSettings(Section):
         from urllib.parse import urlsplit
 
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        is_clean = value.isprintable() and " " not in value
+        if parts.scheme not in ("http", "https") or not parts.hostname or not is_clean or not _has_fit_port(parts):
             raise ValueError(f"{value!r} is not a URL like https://api.openai.com")
         if parts.query or parts.fragment or parts.username or parts.password:
             raise ValueError("give the root alone: no user, query or fragment")
@@ -81,6 +85,14 @@ class UpstreamSettings(Section):
         for tail in ("/v1", "/api"):
             root = root.removesuffix(tail)
         return root
+
+
+def _has_fit_port(parts: SplitResult) -> bool:
+    """Whether it names a port that there can be, or none."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def default_upstreams() -> dict[str, UpstreamSettings]:

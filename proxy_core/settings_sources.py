@@ -96,7 +96,6 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
 
         read_file(config, {name: value for name, (value, _) in variables.items()}, layers)
         understand(layers)
-    layers.raise_faults()
     apply_prefixed(variables, layers)
     own = own_address(layers, overrides)
     apply_shared(variables, layers, own)
@@ -106,7 +105,6 @@ def load(config: Path | None, overrides: Mapping[str, object], environ: Mapping[
         read_rules(layers, config.expanduser().absolute().parent if config is not None else None)
     name_public(variables, layers)
     _apply_options(overrides, layers)
-    layers.raise_faults()
     complete_upstreams(layers)
     _place_policy_paths(config, layers)
     settings = _validated(layers)
@@ -155,11 +153,13 @@ def _validated(layers: Layers) -> Settings:
     try:
         return Settings.model_validate(layers.tree)
     except ValidationError as fault:
+        known = {one.path for one in layers.faults}
         for error in fault.errors(include_url=False):
             place = tuple(str(part) for part in error["loc"])
             path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])[1:]
             path = layers.written.get(place, path)
-            layers.fault(place, *_words(place, path, error["type"], error["msg"], error.get("input")))
+            if path not in known:  # what has no value has no right one either
+                layers.fault(place, *_words(place, path, error["type"], error["msg"], error.get("input")))
         raise SettingsInvalid(layers.faults) from None
 
 
@@ -173,7 +173,11 @@ def _words(place: Place, path: str, kind: str, message: str, value: Any) -> tupl
         return f"{path} is missing", "; give it a value", ""
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if place[-1] in SECRET_LEAVES or isinstance(value, dict) or len(shown := repr(value)) > 60 or shown in message.split():
+    if kind == "model_type":
+        return path, f": give a mapping of {', '.join(known_names((*place, '')))}", ""
+    if place[-1] in SECRET_LEAVES:
+        return path, f" {message.removeprefix('input ')}" if message.startswith("input ") else f": {message}", ""
+    if isinstance(value, dict) or len(shown := repr(value)) > 60 or message.startswith(shown) or shown in message.split():
         return path, f": {message}", ""
     return path, f": {message}, not {shown}", ""
 

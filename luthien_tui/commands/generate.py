@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from proxy_core.errors import ConfigurationError, ExitCode
@@ -52,6 +52,8 @@ _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 def write_config(path: Path, *, api: str | None, base_url: str | None, force: bool) -> int:
     """Write the file, or print it where `path` is `-`. Raises ConfigurationError where it cannot be written."""
+    if str(path) != "-" and path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; name the file to write")
     text = config_text(api, base_url)
     if str(path) == "-":
         sys.stdout.write(text)
@@ -77,6 +79,8 @@ def config_text(api: str | None = None, base_url: str | None = None) -> str:
     if api is not None and api.lower() not in usual:
         raise ConfigurationError(f"{api!r} is no API that luthien speaks; use {', '.join(usual)}")
     upstreams = usual if api is None else {api.lower(): usual[api.lower()]}
+    if base_url is not None:
+        _check_address(base_url)
     lines = [f"# {line}" for line in HEAD.splitlines()]
     for name, info in Settings.model_fields.items():
         lines += ["", *_explained(info, "")]
@@ -85,6 +89,13 @@ def config_text(api: str | None = None, base_url: str | None = None) -> str:
         else:
             lines += _setting(name, info, "", name)
     return "\n".join(lines) + "\n"
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        UpstreamSettings(api="openai", base_url=base_url)
+    except ValidationError as fault:
+        raise ConfigurationError(f"--base-url: {fault.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def _upstreams(upstreams: dict[str, UpstreamSettings], base_url: str | None) -> list[str]:

@@ -66,6 +66,23 @@ def test_generating_and_checking_as_a_user_does(tmp_path: Path) -> None:
     assert "upstreams    ollama (ollama at http://localhost:11434)" in said.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-", "--type", "mistral"), "'mistral' is no API that luthien speaks; use openai, anthropic, ollama"),
+        (
+            ("-", "--type", "openai", "--base-url", "http://a b"),
+            "--base-url: 'http://a b' is not a URL like https://api.openai.com",
+        ),
+        ((".", "--force"), ". is a folder; name the file to write"),
+        (("no/such/folder.yaml",), "cannot write no/such/folder.yaml: No such file or directory; choose another path"),
+    ],
+)
+def test_what_cannot_be_generated(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    made = luthien(tmp_path, "generate-config", *arguments)
+    assert (made.returncode, made.stdout, made.stderr) == (2, "", f"luthien: {said}\n")
+
+
 def test_every_fault_has_its_line_and_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(
@@ -80,8 +97,8 @@ def test_every_fault_has_its_line_and_column(tmp_path: Path, capsys: pytest.Capt
     assert validate(file, as_json=False) == ExitCode.USAGE
     assert capsys.readouterr().err.splitlines() == [
         f"{file}:1:27: unknown setting server.prot; did you mean port?",
-        f"{file}:7:69: unknown setting upstreams.openai.base_ur; did you mean base_url?",
         f"{file}:6:5: routing.sensitivity.scope: input should be 'conversation' or 'last_user', not 'everything'",
+        f"{file}:7:69: unknown setting upstreams.openai.base_ur; did you mean base_url?",
     ]
     file.write_text("policies:\n  - use: noop\n  - use: string_replacment\nlogging: {level: ${NOT_SET_ANYWHERE}}\n")
     assert validate(file, as_json=True) == ExitCode.USAGE

@@ -148,6 +148,19 @@ def test_what_is_wrong_is_told_in_the_words_of_the_file(tmp_path: Path, text: st
     assert faults(tmp_path, text) == [expected]
 
 
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    text = "server: {prt: 1}\nllm: {typ: openai, base_url: '${NOT_SET}'}\nsesion: {}\nsession: {ttl: 1}\nui: {rows: few}\n"
+    assert [one.partition(" (")[0] for one in faults(tmp_path, text)] == [
+        "unknown setting server.prt",
+        "llm.type is missing",
+        "unknown setting llm.typ",
+        "llm.base_url",
+        "unknown setting sesion",
+        "unknown setting session.ttl",
+        "ui.rows",
+    ]
+
+
 def test_what_has_no_effect_here_is_a_warning(tmp_path: Path) -> None:
     text = "server: {workers: 4}\nsession: {enabled: false}\nlive_trace: {session_completion_timeout: 1}\n"
     assert [one.partition(" (")[0] for one in loaded(tmp_path, text).warnings] == [

@@ -68,10 +68,27 @@ def test_dotenv_is_read_and_the_environment_wins(tmp_path: Path) -> None:
 def test_every_fault_is_a_line_with_place_and_remedy(tmp_path: Path) -> None:
     text = "server:\n  prot: 1\n  port: 70000\nui:\n  on_close: maybe\nqqqqqq: 1\n"
     assert faults(tmp_path, text) == [
-        "server.port (file config.yaml:3): input should be less than or equal to 65535, not 70000",
         "unknown setting server.prot (file config.yaml:2); did you mean port?",
+        "server.port (file config.yaml:3): input should be less than or equal to 65535, not 70000",
         "ui.on_close (file config.yaml:5): input should be 'stop' or 'headless', not 'maybe'",
         f"unknown setting qqqqqq (file config.yaml:6); known here: {', '.join(sorted(Settings.model_fields))}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x y", "http://x/a b", "http://x:99999", "http://x:0", "http://x:y", "http://", "http://x\\n"]
+)
+def test_an_address_that_nothing_can_be_reached_at_is_refused(tmp_path: Path, url: str) -> None:
+    (line,) = faults(tmp_path, f'upstreams: {{openai: {{base_url: "{url}"}}}}\n')
+    assert line.endswith("is not a URL like https://api.openai.com")
+
+
+def test_a_truth_is_no_number(tmp_path: Path) -> None:
+    text = "server: {port: true}\nrouting: {timeouts: {idle_s: false}, cost: {max_usd_for_local: yes}}\nui: {mouse: off}\n"
+    assert faults(tmp_path, text) == [
+        "server.port (file config.yaml:1): give a number, not True",
+        "routing.timeouts.idle_s (file config.yaml:2): give a number, not False",
+        "routing.cost.max_usd_for_local (file config.yaml:2): give a number, not True",
     ]
 
 
@@ -328,7 +345,7 @@ def test_a_bare_off_is_a_mode_and_an_empty_section_means_its_defaults(tmp_path: 
     assert settings.policies[0].mode == "off"
     assert (settings.routing.cost.chars_per_token, settings.routing.default_provider) == (4, "local")
     assert settings.upstreams["openai"].timeouts is None
-    assert faults(tmp_path, "upstreams:\n  openai:\n")[0].startswith("upstreams.openai (file config.yaml:2): input should be")
+    assert faults(tmp_path, "upstreams:\n  openai:\n")[0].startswith("upstreams.openai (file config.yaml:2): give a mapping of ")
 
 
 def test_a_list_can_come_from_the_environment_as_json(tmp_path: Path) -> None:
