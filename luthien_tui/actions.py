@@ -90,7 +90,7 @@ ACTIONS: tuple[Action, ...] = (
            ("s",), "Sessions", ("sessions",), hint="its sessions", rank=2),
     Action("sort_sessions", "Sort", "Choose what the sessions are sorted by",
            ("o",), "Sessions", ("sessions",), hint="sort", rank=4),
-    Action("turn_order", "Turn order", "Sort the other way round", ("v",), "Sessions", ("sessions",), hint="turn", rank=8),
+    Action("reverse_sort", "Reverse", "Sort the other way round", ("v",), "Sessions", ("sessions",), hint="reverse", rank=8),
     Action("fold", "Fold", "Hide or show the sub-agents of the session, or fold what is under the cursor",
            ("space",), "Sessions", ("sessions",), hint="fold", rank=7),
     Action("unfold_all", "Unfold all", "Unfold everything in the conversation, or fold it again",

@@ -491,8 +491,8 @@ class LuthienApp(App[None], inherit_bindings=False):
     def action_sort_sessions(self) -> None:
         self.sessions.choose_sort()
 
-    def action_turn_order(self) -> None:
-        self.sessions.turn_order()
+    def action_reverse_sort(self) -> None:
+        self.sessions.reverse_sort()
         self.pump()
 
     def action_fold(self) -> None:

@@ -52,7 +52,7 @@ class SessionLine(NamedTuple):
     is_folded: bool = False
 
 
-def session_lines(infos: Sequence[SessionInfo], sort: Sort, *, is_turned: bool, folded: Collection[str]) -> list[SessionLine]:
+def session_lines(infos: Sequence[SessionInfo], sort: Sort, *, is_reversed: bool, folded: Collection[str]) -> list[SessionLine]:
     """Every session once, as the lines of a tree; of the `folded` ones without what is below. Sorted by activity, a session
     stands where the latest of all that is below it puts it."""
     known = {info.id: info for info in infos}
@@ -71,7 +71,7 @@ def session_lines(infos: Sequence[SessionInfo], sort: Sort, *, is_turned: bool, 
     def value(info: SessionInfo) -> float | str:
         return latest[info.id] if sort.name == "last" else sort.key(info)
 
-    smallest_on_top = sort.largest_first != is_turned  # of a stack: what is pushed last comes first
+    smallest_on_top = sort.largest_first != is_reversed  # of a stack: what is pushed last comes first
 
     def stacked(level: list[SessionInfo]) -> list[SessionInfo]:
         return sorted(level, key=value, reverse=not smallest_on_top)

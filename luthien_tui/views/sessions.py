@@ -81,7 +81,7 @@ class SessionsView(View):
         self.empty = EmptyState("", things="session", hint=HINT)
         self.pane = SessionPane(context.plane, recent, context.clock, context.say)
         self._sort = SORTS[0]
-        self._is_turned = False
+        self._is_reversed = False
         self._folded: frozenset[str] = frozenset()
         self._drawn: tuple[object, ...] = ()
 
@@ -120,11 +120,11 @@ class SessionsView(View):
 
     def _draw_list(self, state: GatewayState) -> None:
         waiting = self._waiting_sessions()
-        drawn = (self.list.version, self._sort, self._is_turned, self._folded, waiting)
+        drawn = (self.list.version, self._sort, self._is_reversed, self._folded, waiting)
         if drawn != self._drawn:
             self._drawn = drawn
-            lines = session_lines(self.list.sessions, self._sort, is_turned=self._is_turned, folded=self._folded)
-            self.table.show_sorted(lines, self._sort, is_turned=self._is_turned, waiting=waiting)
+            lines = session_lines(self.list.sessions, self._sort, is_reversed=self._is_reversed, folded=self._folded)
+            self.table.show_sorted(lines, self._sort, is_reversed=self._is_reversed, waiting=waiting)
             self.agents.show(self.list.agents)
         is_empty = self.list.is_loaded and not self.list.sessions
         if is_empty:
@@ -179,7 +179,7 @@ class SessionsView(View):
                 return self.pane.is_open or bool(self.list.filter_text) or self.shows_agents
             case "edit_filter" | "toggle_agents":
                 return not self.is_reading
-            case "sort_sessions" | "turn_order":
+            case "sort_sessions" | "reverse_sort":
                 return not self.is_reading and not self.shows_agents and bool(self.table.rows)
             case "fold":
                 line = self.table.selected
@@ -220,7 +220,7 @@ class SessionsView(View):
         if not number:
             return Standing(mode="", filter_text=self.list.filter_text, count="none" if self.list.filter_text else "")
         many = f"{number:,}{'+' if self.list.has_more else ''} session{'' if number == 1 else 's'}"
-        count = f"{many} by {self._sort.title}{' turned' if self._is_turned else ''}"
+        count = f"{many} by {self._sort.title}{' reversed' if self._is_reversed else ''}"
         return Standing(mode="", count=count, filter_text=self.list.filter_text, search=search)
 
     # --- keys of the list ----------------------------------------------------------------------------------------
@@ -284,13 +284,13 @@ class SessionsView(View):
         def sort_by(name: str | None) -> None:
             if name:
                 self._sort = BY_NAME[name]
-                self._is_turned = False
+                self._is_reversed = False
 
         self.context.ask(PickScreen("Sort sessions by", items, start=self._sort.name), sort_by)
 
-    def turn_order(self) -> None:
+    def reverse_sort(self) -> None:
         """The other way round."""
-        self._is_turned = not self._is_turned
+        self._is_reversed = not self._is_reversed
 
     def fold(self) -> None:
         """Hide or show what is below the selected session; in a conversation, fold what is under the cursor."""

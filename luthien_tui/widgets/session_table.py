@@ -127,11 +127,11 @@ class SessionTable(RowTable[SessionLine]):
     def _columns(self, *, with_risk: bool) -> tuple[Column[SessionLine], ...]:
         return session_columns(lambda session_id: session_id in self.waiting, with_risk=with_risk)
 
-    def show_sorted(self, lines: Sequence[SessionLine], sort: Sort, *, is_turned: bool, waiting: Collection[str]) -> None:
+    def show_sorted(self, lines: Sequence[SessionLine], sort: Sort, *, is_reversed: bool, waiting: Collection[str]) -> None:
         """Draw these, with a mark at the column that they are sorted by."""
         self.waiting = waiting
         self.columns = self._columns(with_risk=any(line.info.risk is not None for line in lines))
-        self.marks = {sort.name: "▼" if sort.largest_first != is_turned else "▲"}
+        self.marks = {sort.name: "▼" if sort.largest_first != is_reversed else "▲"}
         self.show(lines)
 
 

@@ -18,7 +18,7 @@ TREE = [session("a", last=5), session("a/1", "a", 9), session("a/2", "a", 3), se
 
 
 @pytest.mark.parametrize(
-    ("sort", "is_turned", "shown"),
+    ("sort", "is_reversed", "shown"),
     [
         ("last", False, ["a", "├ a/1", "│ └ a/1/k", "└ a/2", "b"]),
         ("last", True, ["b", "a", "├ a/2", "└ a/1", "  └ a/1/k"]),
@@ -26,27 +26,27 @@ TREE = [session("a", last=5), session("a/1", "a", 9), session("a/2", "a", 3), se
         ("name", True, ["b", "a", "├ a/2", "└ a/1", "  └ a/1/k"]),
     ],
 )
-def test_each_level_is_sorted(sort: str, is_turned: bool, shown: list[str]) -> None:
-    lines = session_lines(TREE, BY_NAME[sort], is_turned=is_turned, folded=())
+def test_each_level_is_sorted(sort: str, is_reversed: bool, shown: list[str]) -> None:
+    lines = session_lines(TREE, BY_NAME[sort], is_reversed=is_reversed, folded=())
     assert [line.lead + line.info.id for line in lines] == shown
 
 
 def test_a_folded_session_says_how_many_it_hides() -> None:
-    lines = session_lines(TREE, BY_NAME["last"], is_turned=False, folded={"a"})
+    lines = session_lines(TREE, BY_NAME["last"], is_reversed=False, folded={"a"})
     assert [(line.info.id, line.below, line.is_folded) for line in lines] == [("a", 3, True), ("b", 0, False)]
 
 
 def test_parents_that_are_unknown_themselves_or_in_a_circle_hide_nobody() -> None:
     odd = [session("x", "y"), session("y", "x"), session("z", "z"), session("q", "gone"), session("p", "x")]
     for sort in SORTS:
-        lines = session_lines(odd, sort, is_turned=False, folded=())
+        lines = session_lines(odd, sort, is_reversed=False, folded=())
         assert sorted(line.info.id for line in lines) == ["p", "q", "x", "y", "z"]
 
 
 def test_a_thousand_levels_are_no_trouble() -> None:
     chain = [session(f"n{number}", f"n{number - 1}") for number in range(1_000)]
     started = time.perf_counter()
-    lines = session_lines(chain[::-1], BY_NAME["last"], is_turned=False, folded=())
+    lines = session_lines(chain[::-1], BY_NAME["last"], is_reversed=False, folded=())
     assert time.perf_counter() - started < 0.5
     assert [line.info.id for line in lines] == [f"n{number}" for number in range(1_000)]
     assert max(len(line.lead) for line in lines) <= 12

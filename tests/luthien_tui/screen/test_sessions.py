@@ -14,9 +14,13 @@ import pytest
 from luthien_tui.demo import DemoUpstream, demo_upstreams
 from luthien_tui.demo.agents import Player
 from luthien_tui.demo.upstream import ALL_STORIES
+from proxy_core.control.session_infos import SessionDetail
+from proxy_core.errors import JournalUnavailable
 from proxy_core.tasks import spawn
 from tests.gateway_fixtures import RunningGateway, running_gateway, settings_for
-from tests.luthien_tui.screen.console import SMALL
+from tests.luthien_tui.fake_plane import START, FakePlane, make_row
+from tests.luthien_tui.fake_sessions import make_session
+from tests.luthien_tui.screen.console import SMALL, console
 from tests.luthien_tui.screen.operated import Operated, operated
 
 STORIES = {story.name: story for story in ALL_STORIES}
@@ -90,7 +94,7 @@ async def test_the_list_has_sub_agents_under_their_parent_with_their_figures(dem
         flaky = line(shown, "flaky-test-1").split()
         assert "coder" in flaky
         assert "ci:true" in flaky
-        assert flaky[flaky.index("coder") + 1] == "7", "turns"
+        assert flaky[flaky.index("coder") + 1] == "6", "turns; counting tokens is none"
         assert flaky[flaky.index("coder") + 4] == "5", "calls of tools"
         assert "✗1" in line(shown, "/redis"), "its first try was refused"
         shown.app.sessions.table.select("which-queue-1")
@@ -348,3 +352,45 @@ async def test_the_list_costs_the_gateway_one_question_a_second_at_most(demo: De
         await shown.until(lambda: shown.app.rows.total == 60)
         assert asked <= 2
         await shown.see("60 sessions")
+
+
+async def test_more_sessions_come_when_the_end_is_reached_and_stay() -> None:
+    plane = FakePlane()
+    plane.session_infos = [make_session(f"s-{number:03}", last_at=START - number) for number in range(450)]
+    async with console(plane) as shown:
+        await shown.press("3")
+        await shown.see("200+ sessions")
+        await shown.press("G")
+        await shown.see("400+ sessions")
+        plane.session_infos.insert(0, make_session("s-new", last_at=START + 1))
+        plane.add(make_row(1, session_id="s-new"))
+        plane.clock.now += 30
+        await shown.see("401+ sessions")
+        await shown.press("G")
+        await shown.see("451 sessions")
+        await shown.press("g")
+        await shown.see("s-new")
+
+
+async def test_a_store_that_does_not_answer_is_said_so_and_the_list_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = FakePlane()
+    plane.session_infos = [make_session("s-1")]
+    plane.session_details = {"s-1": SessionDetail(info=plane.session_infos[0], turns=())}
+
+    async def fail(*given: object, **more: object) -> None:
+        raise JournalUnavailable("the store is full")
+
+    async with console(plane) as shown:
+        await shown.press("3")
+        await shown.see("1 session")
+        monkeypatch.setattr(plane, "sessions", fail)
+        plane.clock.now += 30
+        await shown.see("the store is full")
+        assert "s-1" in shown.text
+        monkeypatch.setattr(plane, "session", fail)
+        await shown.press("enter")
+        await shown.see("the session cannot be read: the store is full")
+        monkeypatch.undo()
+        await shown.press("escape")
+        plane.clock.now += 30
+        await shown.see("1 session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthien_tui.figures import count, duration, rate, share, size, sparkline, usd
+from luthien_tui.figures import age, count, duration, rate, share, size, sparkline, usd
 from luthien_tui.widgets.transaction_table import EXPENDABLE, layout
 
 
@@ -53,6 +53,11 @@ def test_the_least_useful_goes_first() -> None:
         (duration(51_400), "51.4s"),
         (duration(100_000), "1:40"),
         (duration(3_723_000), "1:02:03"),
+        (age(0.4), "now"),
+        (age(12.2), "12s"),
+        (age(3_599), "59m"),
+        (age(7_300), "2h"),
+        (age(200_000), "2d"),
         (share(None), "–"),
         (share(0), "0%"),
         (share(0.004), "0.4%"),
