@@ -94,11 +94,6 @@ class SessionPane(Vertical):
         return self._stack[-1].session if self._stack else None
 
     @property
-    def agent(self) -> AgentDetail | None:
-        """The open agent."""
-        return self._agent
-
-    @property
     def turn(self) -> Turn | None:
         """The turn under the cursor."""
         session = self.session
