@@ -87,6 +87,17 @@ def exact(line: str) -> str:
     return line[:lead] + _LONG_BLANK.sub(_count_blanks, line[lead:]).translate(_EXACT)
 
 
+def typed(text: str) -> str:
+    """What is typed or pasted in a line, one sign for each character, so that the cursor stands where it should."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join([letter if (sign := _EXACT[ord(letter)]) == ord(letter) else _one_sign(sign) for letter in text])
+
+
+def _one_sign(sign: str | int) -> str:
+    return sign if isinstance(sign, str) and len(sign) == 1 else "\ufffd"
+
+
 def hides(text: str) -> bool:
     """Whether a terminal would obey or hide something in it; line ends and tabs aside."""
     return any(_EXACT[ord(letter)] != ord(letter) for letter in set(text) if letter not in "\n\t")

@@ -2,7 +2,7 @@
 
 Textual is pinned; a test fails when one of these moves. Here: a driver that a slow or dead terminal cannot block, the last
 gate that no control character passes on its way to the terminal, crash reports without local variables, growth of
-a scrolled widget without a layout, a toast in the place of another, and the terminal's title.
+a scrolled widget without a layout, a toast in the place of another, the terminal's title, and what an input draws.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.segment import Segment, Segments
+from rich.text import Text
 from textual.color import Color
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.widget import Widget
+from textual.widgets import Input
+
+from luthien_tui.text import typed
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -35,6 +39,15 @@ class ControlGate(LineFilter):
             segment if segment.control or segment.text.isprintable() else segment._replace(text=_CONTROL.sub("", segment.text))
             for segment in segments
         ]
+
+
+class VisibleInput(Input):
+    """A line to type in that draws a sign for each character that a terminal would obey or hide: what is pasted may come from
+    anywhere. Its value stays as it was typed."""
+
+    @property
+    def _value(self) -> Text:
+        return Text(typed(self.value), no_wrap=True, overflow="ignore", end="")
 
 
 def driver_class() -> type[Driver]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from textual.binding import Binding
 from textual.events import Resize
 from textual.message import Message
-from textual.widgets import Input
 
 from luthien_tui.documents import wrap
 from luthien_tui.text import cell
+from luthien_tui.textual_compat import VisibleInput
 from luthien_tui.widgets.paint import Piece
 from luthien_tui.widgets.strip_bar import StripBar
 
@@ -70,7 +70,7 @@ class Complaint(StripBar):
         return [(" ✗ " if y == 0 else "   ", "error"), (text, "error")]
 
 
-class ReasonInput(Input):
+class ReasonInput(VisibleInput):
     """One line for the reason of a denial; enter sends it, also empty; escape leaves."""
 
     BINDINGS = [Binding("escape", "leave", show=False), Binding("tab", "cursor_right", show=False)]  # noqa: RUF012

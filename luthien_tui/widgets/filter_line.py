@@ -18,6 +18,7 @@ from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
+from luthien_tui.textual_compat import VisibleInput
 from luthien_tui.widgets.paint import Piece
 from luthien_tui.widgets.strip_bar import StripBar
 from proxy_core.control.filters import FIELDS, FilterError, FilterField, parse
@@ -79,7 +80,7 @@ class FieldSuggester(Suggester):
         return None if name is None else value + name[len(word) :] + ("" if self.fields[name].number else ":")
 
 
-class LineInput(Input):
+class LineInput(VisibleInput):
     """One line, without border; escape leaves."""
 
     BINDINGS = [Binding("escape", "leave", show=False), Binding("tab", "cursor_right", show=False)]  # noqa: RUF012

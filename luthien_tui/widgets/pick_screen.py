@@ -15,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widgets import Input
 
-from luthien_tui.textual_compat import grow, jump
+from luthien_tui.textual_compat import VisibleInput, grow, jump
 from luthien_tui.widgets.paint import Painter, Piece, fit
 from luthien_tui.widgets.strip_bar import StripBar
 
@@ -160,7 +160,7 @@ class PickScreen(ModalScreen[str]):
         with Vertical() as window:
             yield PickTitle(self._title, "enter choose · esc close")
             if self._searchable:
-                found = Input(placeholder="type to search", select_on_focus=False)
+                found = VisibleInput(placeholder="type to search", select_on_focus=False)
                 found.cursor_blink = False
                 yield found
             yield self.list

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from luthien_tui.text import MAX_MARKS, cell, content, decode, exact, hides, json_escaped, visible
+from luthien_tui.text import MAX_MARKS, cell, content, decode, exact, hides, json_escaped, typed, visible
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,14 @@ def test_exact_shows_every_blank_that_could_hide_something() -> None:
 @given(st.text())
 def test_exact_is_one_line_that_does_not_act(text: str) -> None:
     shown = exact(text)
+    assert not hides(shown)
+    assert "\n" not in shown
+
+
+@given(st.text())
+def test_what_is_typed_keeps_its_places_and_does_not_act(text: str) -> None:
+    shown = typed(text)
+    assert len(shown) == len(text)
     assert not hides(shown)
     assert "\n" not in shown
 

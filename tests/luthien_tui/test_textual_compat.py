@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.segment import ControlType, Segment
 from rich.style import Style
-from textual.app import App
+from textual.app import App, ComposeResult
 from textual.color import Color
 from textual.drivers._writer_thread import WriterThread
 from textual.drivers.linux_driver import LinuxDriver
@@ -115,3 +115,16 @@ async def test_the_title_takes_only_plain_words(monkeypatch: pytest.MonkeyPatch)
         textual_compat.set_title(app, "x\x07\x1b[2J", first=False)
         textual_compat.restore_title(app)
         assert written == ["\x1b[22;2t\x1b]2;luthien (2 held)\x07", "\x1b[23;2t"]
+
+
+async def test_an_input_draws_signs_for_what_would_act() -> None:
+    class Typing(App[None]):
+        def compose(self) -> ComposeResult:
+            yield textual_compat.VisibleInput("a\u202eb\x1b]0;x\x07", id="line")
+
+    app = Typing()
+    async with app.run_test(size=(40, 5)) as pilot:
+        await pilot.pause()
+        drawn = "\n".join(textual_compat.screen_lines(app))
+        assert "a\ufffdb\u241b]0;x\u2407" in drawn
+        assert app.query_one("#line", textual_compat.VisibleInput).value == "a\u202eb\x1b]0;x\x07"

@@ -120,7 +120,11 @@ async def test_toasts_menus_log_and_filter_do_not_act() -> None:
         assert "[@click=app.quit]" in shown.text
         check(shown)
         await shown.press("1", "f")
-        shown.app.prompt.input.value = f'"{HOSTILE}" model:'
+        for typed in (HOSTILE, f'"{HOSTILE}" model:'):
+            shown.app.prompt.input.value = typed
+            shown.app.prompt.input.cursor_position = 0
+            await shown.frame()
+            check(shown)
         await shown.press("enter")
         check(shown)
 
