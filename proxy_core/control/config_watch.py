@@ -145,11 +145,12 @@ class ConfigWatch:
             log.warning("%s", warning)
         for line in lines:
             log.info("%s changed %s", self._name, line)
-        later = _changed_elsewhere(self._waits_for_start, wanted)
+        waiting = _changed_elsewhere(live, wanted)
+        later = [name for name in _changed_elsewhere(self._waits_for_start, wanted) if name in waiting]
         if later:
             log.warning("%s changed %s, which takes effect at the next start", self._name, ", ".join(later))
         if not lines and not later:
-            log.info("the configuration was read again; nothing in it has changed")
+            log.info("the configuration was read again; nothing in it changes what runs")
         self._waits_for_start = wanted
 
     @property

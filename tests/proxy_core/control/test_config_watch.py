@@ -196,8 +196,13 @@ async def test_other_settings_wait_for_the_next_start(watched: Watched, caplog: 
     )
     caplog.clear()
     assert await watched.watch.reload()
-    assert "nothing in it has changed" in caplog.text
+    assert "nothing in it changes what runs" in caplog.text
     assert watched.book.settings.server.port == 4000
+    caplog.clear()
+    watched.write(FIRST + "server: {drain_s: 4}\n")
+    assert await watched.watch.reload()
+    (said,) = [one.getMessage() for one in caplog.records if "next start" in one.getMessage()]
+    assert said == "luthien.yaml changed server.drain_s, which takes effect at the next start", "the others are what runs again"
 
 
 async def test_a_policy_that_needs_what_waits_for_the_next_start_is_refused(
