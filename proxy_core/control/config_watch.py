@@ -150,7 +150,7 @@ class ConfigWatch:
         if later:
             log.warning("%s changed %s, which takes effect at the next start", self._name, ", ".join(later))
         if not lines and not later:
-            log.info("the configuration was read again; nothing in it changes what runs")
+            log.info("the configuration was read again; nothing in it has changed")
         self._waits_for_start = wanted
 
     @property

@@ -196,7 +196,7 @@ async def test_other_settings_wait_for_the_next_start(watched: Watched, caplog: 
     )
     caplog.clear()
     assert await watched.watch.reload()
-    assert "nothing in it changes what runs" in caplog.text
+    assert "nothing in it has changed" in caplog.text
     assert watched.book.settings.server.port == 4000
     caplog.clear()
     watched.write(FIRST + "server: {drain_s: 4}\n")
