@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
 
+from proxy_core.journal.listing import latest_outcome
 from proxy_core.journal.schema import outcomes, transactions
-from proxy_core.journal.store import latest_outcome
 from proxy_core.totals import Totals
 
 FAILED = ("refused", "error", "truncated", "lost")

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from proxy_core.journal.listing import read_tags
 from proxy_core.journal.request_sums import totals_of
-from proxy_core.journal.store import read_tags
 from proxy_core.totals import Totals
 
 SHOWN_NAMES = 20

@@ -15,11 +15,11 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, func, select
 
 from proxy_core.journal.bodies import ABSENT, MISSING_PIECE, assemble, recipe_of, unpack
+from proxy_core.journal.listing import listed, row_of
 from proxy_core.journal.request_sums import FAILED, MINUTE_NS, joined
 from proxy_core.journal.said import read_verdicts
 from proxy_core.journal.schema import late_verdicts, messages, outcomes, transactions
 from proxy_core.journal.session_totals import SessionTotals
-from proxy_core.journal.store import listed, row_of
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.encodings import UnreadableEncoding, decoded

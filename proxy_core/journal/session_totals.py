@@ -16,10 +16,11 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Row, Select, and_, case, distinct, exists, func, literal_column, or_, select
 
 from proxy_core.journal.async_engine import AsyncEngine
+from proxy_core.journal.listing import latest_outcome, read_tags
 from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
 from proxy_core.journal.schema import outcomes, transactions
 from proxy_core.journal.session_facts import MAX_GROUPS, Group, SessionFacts, add_tools, merge, take, together
-from proxy_core.journal.store import JournalStore, latest_outcome, read_tags
+from proxy_core.journal.store import JournalStore
 from proxy_core.wire.dialects import CONVERSING
 
 KEPT_SESSIONS = 5_000
