@@ -74,7 +74,7 @@ def live(settings: Settings, to: str, *, keep: bool = False) -> Live:
 
 async def estimate(exchanges: Sequence[Exchange], way: Live) -> Estimate:
     """What the recorded tokens cost there."""
-    prices = PriceBook(time.monotonic)
+    prices = PriceBook(time.monotonic, way.settings.prices)
     await prices.load()
     upstreams = Upstreams(way.settings)
     requests, unknown, usd = 0, 0, 0.0
