@@ -181,6 +181,7 @@ class Finished(Struct, frozen=True, kw_only=True):
     calls: tuple[Call, ...] = ()
     """What policies asked upstreams beside the request, or in its place, and what they were answered."""
     _answer: Answer | None = None
+    _readable_body: bytes | None = None
     _shown_body: bytes | None = None
 
     @property
@@ -195,10 +196,13 @@ class Finished(Struct, frozen=True, kw_only=True):
         """The body without content encoding; as it is where that cannot be undone."""
         if not self.content_encoding:
             return self.body
-        try:
-            return decoded(self.body, self.content_encoding)
-        except UnreadableEncoding:
-            return self.body
+        if self._readable_body is None:
+            try:
+                readable = decoded(self.body, self.content_encoding)
+            except UnreadableEncoding:
+                readable = self.body
+            msgspec.structs.force_setattr(self, "_readable_body", readable)
+        return self._readable_body or b""
 
     @property
     def is_stream(self) -> bool:

@@ -6,6 +6,7 @@ taken back, so that a full disk leaves no torn line. All raise OSError.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def replace_tail(file: Path, tail: bytes, data: bytes) -> bool:
     """Write `data` in place of `tail` at the end of a file; False where the file does not end so."""
     descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # another process may write the same session's; closing it gives it free
         start = os.fstat(descriptor).st_size - len(tail)
         if start < 0 or os.pread(descriptor, len(tail), start) != tail:
             return False
@@ -64,6 +66,17 @@ def replace_tail(file: Path, tail: bytes, data: bytes) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+def hold(file: Path) -> int | None:
+    """Keep a file for this process until the descriptor is closed; None where another process keeps it."""
+    descriptor, _ = _opened(file, _OPEN)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _opened(file: Path, flags: int) -> tuple[int, int]:

@@ -24,7 +24,6 @@ from proxy_core.wire.encodings import UnreadableEncoding, decoded
 from proxy_core.wire.headers import value_of
 
 _NAME = re.compile(r"recording_(\d{1,9})\.jsonl")
-MAX_TRIES = 1_000
 
 
 class HttpRecorderConfig(Config):
@@ -134,8 +133,9 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
             room = self.config.max_events_per_file - self._in_file
             try:
                 if self._file is None or room <= 0:
-                    room = self._begin_file()
-                files.append(self._file or self._folder, b"".join(lines[:room]))
+                    self._file, self._in_file = self._begin_file(), 0
+                    room = self.config.max_events_per_file
+                files.append(self._file, b"".join(lines[:room]))
             except OSError:
                 self.dropped += len(lines)
                 raise
@@ -148,20 +148,19 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
     def _add(self, record: recording.Record) -> None:
         self._lines.append(recording.write_record(record))
 
-    def _begin_file(self) -> int:
-        """Start the next file; returns how many lines it takes."""
+    def _begin_file(self) -> Path:
+        """Make the next file. Raises OSError."""
         files.private_folder(self._folder)
         taken = [int(found[1]) for one in self._folder.iterdir() if (found := _NAME.fullmatch(one.name))]
-        first = max(taken, default=0) + 1
-        for number in range(first, first + MAX_TRIES):
+        number = max(taken, default=0) + 1
+        while True:
             file = self._folder / f"recording_{number:03d}.jsonl"
             try:
                 files.create(file, b"")
-            except FileExistsError:  # of another process
-                continue
-            self._file, self._in_file = file, 0
-            break
-        return self.config.max_events_per_file
+            except FileExistsError:  # another process was quicker
+                number += 1
+            else:
+                return file
 
     def _parts(
         self, begun: Begun, headers: RawHeaders, raw: bytes, body: bytes, size: int, redacted: list[str]

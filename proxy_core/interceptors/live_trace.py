@@ -6,6 +6,7 @@ checked; those that are set are named in the log at the start, with where to set
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from pydantic import Field
@@ -51,12 +52,20 @@ _PLACES = {
     "session_completion_timeout": "taken over: after so long without a request the event session.end comes",
     "completion_check_interval": "ends of sessions are looked for four times a second",
 }
+_TAKEN_OVER = frozenset({"session_completion_timeout"})
 
 
-def notes(config: LiveTraceConfig) -> list[str]:
-    """What becomes of it, a line for each key that is set."""
-    lines = ["interceptor live_trace: the screen (views Transactions and Sessions) and the control API are its dashboard"]
-    lines += [f"interceptor live_trace: {name}: {_PLACES[name]}" for name in config.model_fields_set]
+def notes(config: LiveTraceConfig) -> list[tuple[int, str]]:
+    """What becomes of it, a line for each key that is set, with its level: what has no effect here is a warning."""
+    lines = [
+        (
+            logging.INFO,
+            "interceptor live_trace: the screen (views Transactions and Sessions) and the control API are its dashboard",
+        )
+    ]
+    for name in config.model_fields_set:
+        level = logging.INFO if name in _TAKEN_OVER else logging.WARNING
+        lines.append((level, f"interceptor live_trace: {name}: {_PLACES[name]}"))
     return lines
 
 

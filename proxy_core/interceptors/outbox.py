@@ -7,6 +7,7 @@ it: one puts, one takes.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ MAX_IN_MEMORY = 5_000
 """Lines; more go to disk."""
 MAX_MEMORY_BYTES = 16 * 1024 * 1024
 SEGMENT_BYTES = 512 * 1024
+MAX_PROCESSES = 64
 _FIRST = 1_000_000_000
 _NAME = re.compile(r"(\d{10})\.jsonl")
 
@@ -26,7 +28,9 @@ class Outbox:
     """The lines of one collector."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        self._folder = folder
+        self._base = self._folder = folder
+        self._hold: int | None = None
+        """Keeps the folder from other processes."""
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._memory: deque[bytes] = deque()
@@ -42,9 +46,24 @@ class Outbox:
         self.dropped = 0
 
     def open(self) -> None:
-        """Find what an earlier run has left. Raises OSError."""
-        files.private_folder(self._folder)
-        found = sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+        """Find what an earlier run has left. Processes that share a data folder take one folder each, and the first one what
+        others have left behind. Raises OSError."""
+        folders = [self._base, *(self._base.with_name(f"{self._base.name}-{number}") for number in range(2, MAX_PROCESSES))]
+        for folder in folders:
+            self._folder = folder
+            self._hold = files.hold(folder / "in-use")
+            if self._hold is not None:
+                break
+        found = _segments_in(self._folder)
+        if self._folder == self._base:
+            for folder in folders[1:]:
+                if folder.is_dir() and (held := files.hold(folder / "in-use")) is not None:
+                    try:
+                        for left in _segments_in(folder):
+                            number = int(found[-1].stem) + 1 if found else _FIRST
+                            found.append(left.rename(self._base / f"{number:010d}.jsonl"))
+                    finally:
+                        os.close(held)
         self._segments = deque((path, path.stat().st_size) for path in found)
 
     @property
@@ -100,7 +119,11 @@ class Outbox:
             try:
                 self._put_back()
             finally:
-                self._spill()
+                try:
+                    self._spill()
+                finally:
+                    if self._hold is not None:
+                        os.close(self._hold)
 
     # --- under the lock ---
 
@@ -182,3 +205,7 @@ class Outbox:
             except OSError:
                 pass  # it is gone already
             path.unlink(missing_ok=True)
+
+
+def _segments_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))

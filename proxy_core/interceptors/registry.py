@@ -75,8 +75,8 @@ def build_interceptors(settings: Settings, data_dir: Path) -> Interceptors | Non
             continue
         if isinstance(built, live_trace.LiveTraceConfig):
             if one.enabled:
-                for note in live_trace.notes(built):
-                    log.info("%s", note)
+                for level, note in live_trace.notes(built):
+                    log.log(level, "%s", note)
         elif one.enabled:
             watchers.append(Watcher(ALIASES.get(one.type, one.type), built))
     if faults:

@@ -139,6 +139,8 @@ def test_live_trace_is_answered_key_by_key(caplog: pytest.LogCaptureFixture) -> 
     assert len(said) == 1 + len(config)
     for name in config:
         assert sum(f"live_trace: {name}: " in line for line in said) == 1
+    warned = {record.getMessage().split(": ")[1] for record in caplog.records if record.levelname == "WARNING"}
+    assert warned == {"server_port", "max_events"}, "what has no effect"
 
 
 class _OwnConfig(Config):

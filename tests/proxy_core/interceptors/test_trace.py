@@ -49,6 +49,10 @@ def until(holds: Callable[[], bool], what: str = "") -> None:
         time.sleep(0.005)
 
 
+def spooled(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.jsonl"))
+
+
 def tell(one: Trace, first: int, count: int) -> None:
     for number in range(first, first + count):
         one.events([event(number)])
@@ -70,7 +74,7 @@ def test_events_come_in_batches_with_the_key(collector: Collector, tmp_path: Pat
     assert collector.headers[0]["x-team"] == "sea"
     assert collector.headers[0]["content-type"] == "application/json"
     assert one.dropped == 0
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert not spooled(tmp_path)
 
 
 @pytest.mark.parametrize(("form", "posts"), [("lines", 1), ("single", 3)])
@@ -110,7 +114,7 @@ def test_a_collector_in_trouble_gets_everything_later_in_order(collector: Collec
         one.close()
     assert sorted(set(numbers(collector))) == list(range(30))
     assert one.dropped == 0
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert not spooled(tmp_path)
 
 
 def test_what_waits_survives_a_restart_and_is_private(collector: Collector, tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_what_waits_survives_a_restart_and_is_private(collector: Collector, tmp_
     tell(one, 0, 20)
     until(lambda: collector.asked > 0)
     one.close()
-    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    (file,) = spooled(tmp_path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     collector.status = 200
@@ -165,7 +169,7 @@ def test_the_spool_is_bounded_and_what_goes_is_counted(tmp_path: Path) -> None:
             outbox.take(100)
             outbox.failed()
     outbox.close()
-    kept = sum(path.stat().st_size for path in (tmp_path / "spool").iterdir())
+    kept = sum(path.stat().st_size for path in spooled(tmp_path))
     assert kept <= 1_600_000
     assert outbox.dropped == 2_000 - kept // 1_000
 
@@ -176,7 +180,7 @@ def test_a_disk_that_takes_nothing_costs_events_only(collector: Collector, tmp_p
     tell(one, 0, 1)
     until(lambda: collector.asked > 0)
     (folder,) = (tmp_path / "spool").iterdir()
-    until(lambda: any(folder.iterdir()))
+    until(lambda: bool(spooled(folder)))
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
@@ -188,3 +192,21 @@ def test_a_disk_that_takes_nothing_costs_events_only(collector: Collector, tmp_p
     until(lambda: 100 in numbers(collector))
     one.close()
     assert folder.is_file()
+
+
+def test_processes_that_share_a_folder_have_a_spool_each(collector: Collector, tmp_path: Path) -> None:
+    collector.status = 500
+    both = [made(collector.url, tmp_path), made(collector.url, tmp_path)]
+    for number, one in enumerate(both):
+        tell(one, 10 * number, 10)
+    until(lambda: collector.asked >= 2)
+    for one in both:
+        one.close()
+    assert sorted(path.read_bytes().count(b"\n") for path in spooled(tmp_path)) == [10, 10]
+    assert len({path.parent for path in spooled(tmp_path)}) == 2
+    collector.status = 200
+    alone = made(collector.url, tmp_path)
+    tell(alone, 100, 1)
+    until(lambda: len(numbers(collector)) == 21)
+    alone.close()
+    assert not spooled(tmp_path)
