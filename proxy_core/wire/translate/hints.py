@@ -11,7 +11,7 @@ HINTS = frozenset(
         # of what was said before, and where it is kept
         "cache_control", "keep_alive", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "store",
         # of speed and price
-        "inference_geo", "prediction", "service_tier", "speed", "stream_options",
+        "eager_input_streaming", "inference_geo", "prediction", "service_tier", "speed", "stream_options",
         # of who asks
         "metadata", "safety_identifier", "user",
         # of use to the provider that made it

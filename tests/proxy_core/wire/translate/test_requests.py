@@ -295,8 +295,9 @@ CACHED = {"cache_control": {"type": "ephemeral"}}
 HINTED = [
     (MESSAGES, CHAT, user(
         max_tokens=9, service_tier="priority", metadata={"user_id": "ana", "team": "a"},
-        system=[{"type": "text", "text": "Be brief.", **CACHED}], tools=[{"name": "clock", "input_schema": SCHEMA, **CACHED}],
-    ), ("service_tier", "metadata", "cache_control")),
+        system=[{"type": "text", "text": "Be brief.", **CACHED}],
+        tools=[{"name": "clock", "input_schema": SCHEMA, "eager_input_streaming": True, **CACHED}],
+    ), ("service_tier", "metadata", "cache_control", "eager_input_streaming")),
     (MESSAGES, OLLAMA, user(max_tokens=9, metadata={"user_id": "ana"}), ("user",)),
     (CHAT, MESSAGES, user(
         metadata={"a": "b"}, store=True, prompt_cache_key="k", service_tier="flex", stream_options={"include_usage": True},
