@@ -255,9 +255,9 @@ class Interceptor(Generic[C]):
     def events(self, events: Sequence[Event]) -> None:
         """What a transaction means in the event schema; comes beside `begun` and `finished`, and when a session ends."""
 
-    def flush(self, now: float) -> None:
+    def flush(self, now: float) -> bool | None:
         """After each batch, and a few times a second while nothing happens: write what was gathered. `now` is a monotonic clock
-        in seconds."""
+        in seconds. True asks to be called again when the gateway has had its turn: write much in several goes."""
 
     def close(self) -> None:
         """The gateway stops: write the rest at once. Called once, last."""

@@ -29,11 +29,13 @@ MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Of bodies that wait."""
 MAX_BATCH = 64
+MAX_GOES = 1_000
+"""So often one that asks for another go at writing gets it before records come again."""
 NAP_S = 0.02
 """While there is work, records are gathered for so long."""
 REST_S = 0.25
 """Longest wait while there is none: sessions end and collectors are tried again meanwhile."""
-STRETCH_S = 0.0002
+STRETCH_S = 0.0001
 """After so much work the loop has the interpreter for some times as long: waiting for it would cost it milliseconds."""
 EASY_PAUSE, BUSY_PAUSE = 3.0, 0.25
 """How many times as long, while nothing waits and while `MANY` records do."""
@@ -65,6 +67,14 @@ class Watcher:
             function(argument)
         except (Exception, SystemExit) as fault:
             self.fault(fault)
+
+    def flush(self, now: float) -> bool:
+        """Whether it asks for another go."""
+        try:
+            return self.interceptor.flush(now) is True
+        except (Exception, SystemExit) as fault:
+            self.fault(fault)
+            return False
 
     def fault(self, fault: BaseException) -> None:
         self.failed += 1
@@ -178,7 +188,10 @@ class Interceptors:
             if self._makes_events:
                 self._tell_events(self._guarded(self._events.ended_sessions))
             for one in self.watchers:
-                one.call(one.interceptor.flush, now)
+                goes = 1
+                while one.flush(now) and goes < MAX_GOES:
+                    goes += 1
+                    self._give_way()
                 self._give_way()
             if self._closing and not self._queue:
                 break

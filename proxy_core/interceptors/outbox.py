@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections import deque
+from itertools import islice
 from pathlib import Path
 
 from proxy_core.interceptors import files
@@ -19,6 +20,8 @@ MAX_IN_MEMORY = 5_000
 """Lines; more go to disk."""
 MAX_MEMORY_BYTES = 16 * 1024 * 1024
 SEGMENT_BYTES = 512 * 1024
+MAX_BATCH_BYTES = 1024 * 1024
+"""Of the lines that are sent together, unless one alone has more."""
 MAX_PROCESSES = 64
 _FIRST = 1_000_000_000
 _NAME = re.compile(r"(\d{10})\.jsonl")
@@ -89,11 +92,18 @@ class Outbox:
                 self._spill()
 
     def take(self, count: int) -> list[bytes]:
-        """At most `count` of the oldest lines, which stay until `done` or `failed`."""
+        """At most `count` of the oldest lines, fewer where they are long; they stay until `done` or `failed`."""
         with self._lock:
             if not self._hand:
                 self._fill_hand(count)
-            return [self._hand[at] for at in range(min(count, len(self._hand)))]
+            taken: list[bytes] = []
+            size = 0
+            for line in islice(self._hand, count):
+                size += len(line)
+                if taken and size > MAX_BATCH_BYTES:
+                    break
+                taken.append(line)
+            return taken
 
     def done(self, count: int) -> None:
         """The first `count` lines of those taken have arrived, or are refused for good."""

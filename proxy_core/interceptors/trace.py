@@ -46,7 +46,7 @@ class TraceConfig(Config):
     """Further headers."""
     send: Literal["array", "lines", "single"] = "array"
     """How a batch is said: one JSON array, JSON lines, or a request for each event."""
-    batch_size: int = Field(default=100, ge=1, le=10_000)
+    batch_size: int = Field(default=500, ge=1, le=10_000)
     """Events of one request at most."""
     batch_interval_s: float = Field(default=1.0, ge=0.01, le=60)
     """Longest time that an event waits for others."""

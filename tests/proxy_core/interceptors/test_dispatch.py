@@ -150,3 +150,18 @@ def test_the_loop_pays_microseconds_for_it() -> None:
             interceptors.finished(running, outcome)
         best = min(best, (time.perf_counter() - began) / len(made))
     assert best < 10e-6
+
+
+async def test_one_that_asks_for_another_go_gets_it() -> None:
+    class Patient(Notes):
+        goes = 3
+
+        def flush(self, now: float) -> bool:
+            self.goes -= 1
+            return self.goes > 0
+
+    patient = Patient()
+    interceptors = dispatched(patient)
+    interceptors.start()
+    await interceptors.close()
+    assert patient.goes <= 0

@@ -60,7 +60,9 @@ def give(one: Interceptor[Any], operation: str = "chat", body: Any = BODY, answe
     one.finished(finished)
     maker = EventMaker()
     one.events([*maker.events_of(begun), *maker.events_of(finished)])
-    one.flush(next(_clock))
+    now = next(_clock)
+    while one.flush(now):
+        """Until everything is written."""
 
 
 def lines_of(file: Path) -> list[Any]:
