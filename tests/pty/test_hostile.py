@@ -74,6 +74,13 @@ async def panes(start: Callable[..., Terminal], upstream: FaultUpstream, client:
             terminal.send("\x1b")
             seen = len(terminal.output)
             await terminal.until(lambda seen=seen: len(terminal.output) > seen)  # type: ignore[misc]
+        terminal.send("g")  # an escape takes the key after it along where both come at once
+        terminal.send("3")
+        await terminal.shows("by last activity")
+        terminal.send("\r")
+        await terminal.shows("turn 1/")
+        terminal.send("z")
+        await terminal.shows("arguments")
         terminal.send("8")
         await terminal.shows("1 Live")
         terminal.send("q")
