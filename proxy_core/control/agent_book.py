@@ -15,7 +15,6 @@ from typing import Generic, TypeVar
 from proxy_core.control.session_bodies import offered_tools, system_of
 from proxy_core.control.session_book import ACTIVE_S, MAX_ID_CHARS, SessionBook, correct, counted
 from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, DayUse, ModelUse
-from proxy_core.ids import new_ulid
 from proxy_core.journal.records import clean
 from proxy_core.journal.request_sums import DAY_NS, MINUTE_NS
 from proxy_core.journal.session_facts import Group
@@ -121,11 +120,8 @@ class AgentBook:
             self._prompts.popitem(last=False)
 
     async def _groups_since(self, by: Sequence[str], since: float) -> list[Group]:
-        seq = await self._first_since(since)
-        return await self._reads.groups(by, since_seq=seq, since_ns=int(since * 1e9))
-
-    async def _first_since(self, since: float) -> int:
-        return await self._reads.first_since(new_ulid(max(0, int(since * 1e3)), lambda count: bytes(count)))
+        since_ns = int(since * 1e9)
+        return await self._reads.groups(by, since_seq=await self._reads.first_since(since_ns), since_ns=since_ns)
 
     # --- the dashboard ---
 
@@ -134,8 +130,8 @@ class AgentBook:
         today_ns = int(now * 1e9) // DAY_NS * DAY_NS
         hour_ns = int(now * 1e9) // MINUTE_NS * MINUTE_NS - 59 * MINUTE_NS
         reads = self._reads
-        today_seq = await self._first_since(today_ns / 1e9)
-        hour_seq = await self._first_since(hour_ns / 1e9)
+        today_seq = await reads.first_since(today_ns)
+        hour_seq = await reads.first_since(hour_ns)
         groups = await reads.groups(("agent", "model", "workflow"), since_seq=today_seq, since_ns=today_ns)
         hour = await reads.groups((), since_seq=hour_seq, since_ns=hour_ns)
         by_session = await reads.groups(("session_id",), since_seq=today_seq, since_ns=today_ns, busiest=SHOWN + 1)

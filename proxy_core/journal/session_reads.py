@@ -86,14 +86,6 @@ class SessionReads(SessionTotals):
         bodies = await asyncio.to_thread(_bodies, stored, await self._stored_pieces(stored))
         return {one.agent: (row_of(one), body) for one, body in zip(found, bodies, strict=True)}
 
-    async def first_since(self, transaction_id: str) -> int:
-        """Number of the first transaction whose id is not before this one; beyond the newest where there is none."""
-        query = select(transactions.c.seq).where(transactions.c.transaction_id >= transaction_id)
-        found = await self._all(query.order_by(transactions.c.transaction_id).limit(1))
-        if found:
-            return int(found[0].seq)
-        return await self.newest() + 1
-
     async def per_minute(self, since_seq: int, since_ns: int) -> dict[int, int]:
         """Requests in each minute since 1970 that has any."""
         minute = (transactions.c.started_ns // MINUTE_NS).label("minute")

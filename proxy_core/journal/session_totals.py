@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, Select, and_, case, distinct, exists, func, literal_column, or_, select
+from sqlalchemy import Boolean, ColumnElement, Row, Select, and_, case, distinct, exists, func, literal_column, or_, select
 
+from proxy_core.ids import new_ulid
 from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.listing import latest_outcome, read_tags
 from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
@@ -28,7 +29,7 @@ ROWS_AT_ONCE = 100
 MAX_NAMES = 1_000
 LOST_AFTER_NS = 24 * 3_600_000_000_000
 """A request that has had no outcome for so long gets none any more."""
-MAX_WAITING = 1_000
+MAX_WAITING = 5_000
 """Requests without an outcome that are looked at again."""
 COMMIT_S = 60.0
 """Where several gateways write, a number may appear so long after a higher one."""
@@ -45,6 +46,27 @@ class _Settled(Struct):
     facts: SessionFacts | None = None
 
 
+class _Cut(Struct, frozen=True):
+    """Where what is counted for good ends: up to `seq`, but for those that wait. It is taken before anything is counted, so that
+    a request that ends meanwhile is on one side of it in every query."""
+
+    seq: int = 0
+    waiting: tuple[tuple[str, int], ...] = ()
+    """Session and number of requests up to there that may still get an outcome."""
+
+    @property
+    def waiting_seqs(self) -> tuple[int, ...]:
+        return tuple(seq for _, seq in self.waiting)
+
+    @property
+    def is_settled(self) -> Any:
+        """1 of a request that will not change any more. Without parameters, because it is grouped by."""
+        settled = f"transactions.seq <= {self.seq:d}"
+        if self.waiting:
+            settled += f" AND transactions.seq NOT IN ({', '.join(f'{seq:d}' for seq in self.waiting_seqs)})"
+        return case((literal_column(settled, Boolean), literal_column("1")), else_=literal_column("0")).label("is_settled")
+
+
 class SessionTotals(JournalStore):
     """Counts one store by session and by agent."""
 
@@ -52,6 +74,7 @@ class SessionTotals(JournalStore):
         super().__init__(engine)
         self._wall_ns = wall_ns
         self._newest: deque[tuple[float, int]] = deque([(0.0, 0)])
+        self._cut: _Cut | None = None
         self._sessions: OrderedDict[str, _Settled] = OrderedDict()
         self._agents: dict[tuple[str, str, str], Group] = {}
         self._agents_seq = 0
@@ -59,6 +82,7 @@ class SessionTotals(JournalStore):
         self._begun: Counter[str] = Counter()
         self._begun_seq = 0
         self._counting = asyncio.Lock()
+        self._listing = asyncio.Lock()
 
     async def newest(self) -> int:
         """Number of the latest request; 0 where there is none."""
@@ -82,25 +106,24 @@ class SessionTotals(JournalStore):
 
     async def session_facts(self, session_ids: Sequence[str]) -> dict[str, SessionFacts]:
         """What is known of these sessions; unknown ones are left out."""
-        settled = await self._settle()
         found: dict[str, SessionFacts] = {}
-        for start in range(0, len(session_ids), _PART):
-            part = session_ids[start : start + _PART]
-            known = {name: self._sessions.get(name) or _Settled() for name in part}
-            await self._count(known, _news(known), settled, found)
+        async with self._listing:
+            cut = await self._take_cut()
+            for start in range(0, len(session_ids), _PART):
+                part = session_ids[start : start + _PART]
+                known = {name: self._sessions.get(name) or _Settled() for name in part}
+                await self._count(known, _news(known), cut, found)
             await self._add_latest(found)
         return found
 
     async def _count(
-        self, known: Mapping[str, _Settled], news: ColumnElement[bool], settled: int, found: dict[str, SessionFacts]
+        self, known: Mapping[str, _Settled], news: ColumnElement[bool], cut: _Cut, found: dict[str, SessionFacts]
     ) -> None:
         fresh: dict[str, SessionFacts] = {}
         sure: dict[str, SessionFacts] = {}
-        flag = self._is_settled(settled)
-        some_wait = False
+        flag = cut.is_settled
         async for one in self._each(_by_session(news, flag)):
             take(sure if one.is_settled else fresh, one)
-            some_wait = some_wait or (one.running > 0 and not one.is_settled)
         called = select(_SESSION, flag, outcomes.c.tools, func.count().label("times"))
         called = called.select_from(transactions.join(outcomes, latest_outcome())).where(news, outcomes.c.tools != "")
         async for one in self._each(called.group_by(_SESSION, flag, outcomes.c.tools)):
@@ -108,10 +131,11 @@ class SessionTotals(JournalStore):
             if facts is not None:
                 add_tools(facts.tools, one.tools, one.times)
         waiting: dict[str, list[int]] = {}
-        for name, seq in await self._waiting(news, settled) if some_wait else ():
-            waiting.setdefault(name, []).append(seq)
+        for name, seq in cut.waiting:
+            if name in known:
+                waiting.setdefault(name, []).append(seq)
         for name, old in known.items():
-            new = _Settled(settled, tuple(waiting.get(name, ())), together(sure.get(name), old.facts))
+            new = _Settled(cut.seq, tuple(waiting.get(name, ())), together(sure.get(name), old.facts))
             if new.facts is not None:
                 self._sessions[name] = new
                 self._sessions.move_to_end(name)
@@ -157,20 +181,19 @@ class SessionTotals(JournalStore):
     async def agents(self) -> list[Group]:
         """Requests by agent, model and workflow."""
         async with self._counting:
-            settled = await self._settle()
+            cut = await self._take_cut()
             groups: dict[tuple[str, str, str], Group] = {}
             for known in self._agents.values():
                 merge(groups, known)
             sure: list[Group] = []
             news = _beyond(self._agents_seq, self._agents_waiting)
-            for one, is_settled in await self._groups(("agent", "model", "workflow"), news, self._is_settled(settled)):
+            for one, is_settled in await self._groups(("agent", "model", "workflow"), news, cut.is_settled):
                 merge(groups, one)
                 if is_settled:
                     sure.append(one)
-            waiting = await self._waiting(news, settled)
             for one in sure:
                 merge(self._agents, one)
-            self._agents_seq, self._agents_waiting = settled, tuple(seq for _, seq in waiting)
+            self._agents_seq, self._agents_waiting = cut.seq, cut.waiting_seqs
             return list(groups.values())
 
     async def sessions_by_agent(self) -> dict[str, int]:
@@ -178,8 +201,8 @@ class SessionTotals(JournalStore):
         earlier = transactions.alias("earlier")
         has_earlier = exists().where(and_(earlier.c.session_id == _SESSION, earlier.c.seq < transactions.c.seq))
         async with self._counting:
-            settled = await self._settle()
-            is_settled = case((transactions.c.seq <= literal_column(str(settled)), 1), else_=0).label("is_settled")
+            settled = (await self._take_cut()).seq
+            is_settled = _Cut(settled).is_settled
             query = select(transactions.c.agent, is_settled, func.count().label("sessions"))
             query = query.where(_SESSION != "", transactions.c.seq > self._begun_seq, ~has_earlier)
             found = [one async for one in self._each(query.group_by(transactions.c.agent, is_settled))]
@@ -207,7 +230,7 @@ class SessionTotals(JournalStore):
             meant.append(transactions.c.started_ns >= since_ns)
         if agent is not None:
             meant.append(transactions.c.agent == agent)
-        return [one for one, _ in await self._groups(by, and_(*meant), self._is_settled(0), busiest)]
+        return [one for one, _ in await self._groups(by, and_(*meant), _Cut().is_settled, busiest)]
 
     async def distinct_sessions(self, since_seq: int, since_ns: int, *, agent: str | None = None) -> int:
         """How many sessions had a request."""
@@ -253,16 +276,30 @@ class SessionTotals(JournalStore):
                     yield one
                 await asyncio.sleep(0)
 
-    async def _waiting(self, meant: ColumnElement[bool], settled: int) -> list[tuple[str, int]]:
-        """Session and number of the latest requests up to `settled` that may still get an outcome."""
+    async def first_since(self, wall_ns: int) -> int:
+        """Number of the first transaction that began then or later; beyond the newest where there is none."""
+        earliest = new_ulid(max(0, wall_ns // 1_000_000), lambda count: bytes(count))
+        query = select(transactions.c.seq).where(transactions.c.transaction_id >= earliest)
+        found = await self._all(query.order_by(transactions.c.transaction_id).limit(1))
+        return int(found[0].seq) if found else await self.newest() + 1
+
+    async def _take_cut(self) -> _Cut:
+        """Where counting for good ends now. It never goes back."""
+        lost_ns = self._wall_ns() - LOST_AFTER_NS
+        known = self._cut or _Cut(await self.first_since(lost_ns) - 1)
+        settled = max(known.seq, await self._settle())
         query = joined(_SESSION, transactions.c.seq).where(
-            meant,
+            _beyond(known.seq, known.waiting_seqs),
             transactions.c.seq <= settled,
-            transactions.c.started_ns > self._wall_ns() - LOST_AFTER_NS,
+            transactions.c.started_ns > lost_ns,
             outcomes.c.seq.is_(None),
         )
-        found = await self._all(query.order_by(transactions.c.seq.desc()).limit(MAX_WAITING))
-        return [(one.session_id, one.seq) for one in found]
+        found = [(one.session_id, one.seq) for one in await self._all(query.order_by(transactions.c.seq).limit(MAX_WAITING + 1))]
+        if len(found) > MAX_WAITING:
+            settled = found.pop()[1] - 1
+        if self._cut is None or settled >= self._cut.seq:
+            self._cut = _Cut(settled, tuple(found))
+        return self._cut
 
     async def _settle(self) -> int:
         """Number of the request up to which no other can appear any more."""
@@ -275,20 +312,6 @@ class SessionTotals(JournalStore):
         while len(self._newest) > 1 and self._newest[1][0] <= now - COMMIT_S:
             self._newest.popleft()
         return self._newest[0][1]
-
-    def _is_settled(self, settled: int) -> Any:
-        """1 of a request that will not change any more."""
-        lost_ns = self._wall_ns() - LOST_AFTER_NS
-        return case(
-            (
-                and_(
-                    transactions.c.seq <= literal_column(str(settled)),
-                    or_(outcomes.c.seq.is_not(None), transactions.c.started_ns <= literal_column(str(lost_ns))),
-                ),
-                1,
-            ),
-            else_=0,
-        ).label("is_settled")
 
 
 _SESSION = transactions.c.session_id

@@ -286,6 +286,33 @@ async def test_lists_by_filter_tags_and_pages(stored_gateway: RunningGateway, up
     assert fresh.totals == known.totals and fresh.tools == known.tools
 
 
+async def test_what_ends_while_sums_are_read_is_counted_once(stored_gateway: RunningGateway) -> None:
+    gateway = stored_gateway
+    url = gateway.settings.journal.database_url or f"sqlite+aiosqlite:///{gateway.data_dir}/luthien.db"
+    reads = await SessionReads.open(url, read_only=True)
+
+    async def talks(session: str) -> None:
+        talk = Talk(gateway, session, **{"x-luthien-agent-id": "busy", **Fault(latency_s=0.005).header()})
+        for _ in range(12):
+            talk.says("go on")
+            talk.history[:-1] = []
+            await talk.send()
+
+    names = [f"s-{number}" for number in range(4)]
+    talking = asyncio.gather(*(talks(name) for name in names))
+    while not talking.done():
+        await asyncio.gather(reads.session_facts(names), reads.session_facts(names[:2]), reads.agents())
+    await talking
+    for _ in range(2):
+        facts = await reads.session_facts(names)
+        (group,) = await reads.agents()
+        for one in facts.values():
+            assert (one.totals.requests, one.totals.running, one.turns) == (12, 0, 12)
+            assert (one.totals.tool_calls, sum(one.tools.values()), one.totals.output_tokens) == (12, 12, 12 * 17)
+        assert (group.totals.requests, group.totals.running, group.totals.output_tokens) == (48, 0, 48 * 17)
+    await reads.close()
+
+
 async def test_what_is_no_conversation_is_no_turn(gateway: RunningGateway) -> None:
     talk = Messages(gateway, "s-agent")
     await gateway.ask("GET", "/v1/models", b"", talk.headers)
