@@ -104,8 +104,8 @@ def recorded_wire(folder: Path, limit: int | None, seed: int, *, stripped: bool)
     """The requests of `sessions_wire`, one recording after another; they were often made several times over.
 
     A request belongs to the latest request of its recording that it goes on from: it names its response, or starts with its
-    messages (whatever the system prompt) and has more. An opening made once more is a session of its own, unless the one
-    before it failed.
+    messages (whatever the system prompt) and has more. An opening made once more is a session of its own, unless the same
+    program made the one before it and that failed; what follows goes on from the latest opening, not from the run before.
     """
     recordings: dict[str, list[dict[str, Any]]] = {}
     for row in _rows(folder, "sessions_wire"):
@@ -119,12 +119,13 @@ def recorded_wire(folder: Path, limit: int | None, seed: int, *, stripped: bool)
         for row in recordings[name]:
             body = row["request_body"]
             messages = _conversation(body)
-            owner = _goes_on_from(earlier, messages, body.get("previous_response_id"))
+            program = {key.lower(): value for key, value in row["request_headers"].items()}.get("user-agent", "")
+            owner = _goes_on_from(earlier, messages, body.get("previous_response_id"), program)
             session = owner.session if owner is not None else f"{name}#{row['turn']}"
             opening = owner is None or (owner.opening and owner.messages == messages)
             said = row["response_body"] or ""
             failed = row["status"] >= 400 or not said or said.lstrip("{ \n").startswith('"error"')
-            earlier.append(_Earlier(session, messages, said, failed, opening))
+            earlier.append(_Earlier(session, messages, said, failed, opening, program))
             headers = sendable(list(row["request_headers"].items()))
             named = row["link"] == "previous_response_id"
             if stripped:
@@ -143,19 +144,24 @@ class _Earlier:
     answer: str
     failed: bool
     opening: bool
+    program: str
 
 
-def _goes_on_from(earlier: list[_Earlier], messages: list[Any], response_id: object) -> _Earlier | None:
-    """The request that another one goes on from: the one that shares most with it, the latest of several."""
+def _goes_on_from(earlier: list[_Earlier], messages: list[Any], response_id: object, program: str) -> _Earlier | None:
+    """The request that another one goes on from: since the latest opening the one that shares most, the latest of several."""
     if isinstance(response_id, str):
         return next((one for one in earlier if response_id in one.answer), None)
     best = None
     for one in earlier:
         shared = len(one.messages)
-        if one.messages == messages[:shared] and (best is None or shared >= len(best.messages)):
-            same = shared == len(messages)
-            if (one.failed or not one.opening) if same else _is_reply(messages[shared]):
-                best = one
+        if one.messages != messages[:shared]:
+            continue
+        if shared == len(messages) and one.opening:
+            best = one if one.failed and one.program == program else None
+            continue
+        goes_on = shared == len(messages) or _is_reply(messages[shared])
+        if goes_on and (best is None or one.opening or shared >= len(best.messages)):
+            best = one
     return best
 
 

@@ -27,6 +27,7 @@ from proxy_core.settings import Settings
 TIMEOUT_S = 20.0
 TARGETS = {
     "sessions": (0.90, 0.97),
+    "sessions_wire": (1.0, 0.0),
     "sessions_wire, stripped": (0.90, 0.0),
     "agent_cli_traffic": (1.0, 0.0),
     "agent_cli_traffic, stripped": (0.90, 0.0),

@@ -14,7 +14,7 @@ from msgspec import Struct
 POINTS_PER_SESSION = 16
 """On average; a session may have more while others have less."""
 IDS_PER_SESSION = 4
-"""Of responses, and of tool calls, on average."""
+"""Of responses, of tool calls, and of the words of answers, on average."""
 MAX_TWINS = 24
 """Sessions at one point; more of them forget the oldest."""
 MAX_REPLIES = 16
@@ -64,6 +64,7 @@ class KnownSessions:
         self._responses: OrderedDict[str, Session] = OrderedDict()
         self._tips: OrderedDict[bytes, Session] = OrderedDict()
         self._calls: OrderedDict[str, Session | None] = OrderedDict()
+        self._words: OrderedDict[int, Session | None] = OrderedDict()
         self.created = 0
         self.evicted = 0
         self.expired = 0
@@ -156,6 +157,19 @@ class KnownSessions:
             self._calls[call_id] = None
         if len(self._calls) > self._max_ids:
             self._calls.popitem(last=False)
+
+    def said(self, words: int) -> Session | None:
+        """The session that was answered in these words, where it was no other session, too."""
+        session = self._words.get(words)
+        return None if session is None or session.forgotten else session
+
+    def says(self, words: int, session: Session) -> None:
+        """An answer in the session has these words. Words that two sessions were answered tell nothing."""
+        known = self._words.setdefault(words, session)
+        if known is not session:
+            self._words[words] = None
+        if len(self._words) > self._max_ids:
+            self._words.popitem(last=False)
 
     def ends_with(self, message: bytes) -> Session | None:
         """The session whose latest request ended with this message."""

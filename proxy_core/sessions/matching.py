@@ -1,6 +1,7 @@
 """Whose history a request carries: the session with the longest prefix of it, told among twins by what they were answered.
 
-Where no prefix is known, its latest messages or the calls of tools in it may still tell. It changes nothing that is known.
+Where no prefix is known, its latest messages, or the tool calls and words that it was answered, may still tell. It changes
+nothing that is known.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from msgspec import Struct
 from proxy_core.sessions.history_hashes import HashedHistory
 from proxy_core.sessions.known_sessions import KnownSessions, Session
 from proxy_core.sessions.prompts import Prompt
-from proxy_core.sessions.replies import call_ids, given, is_reply, said_in_history
+from proxy_core.sessions.replies import NOTHING_SAID, call_ids, given, is_reply, said_in_history, words_in_history
 
 UNKNOWN_HEAD = -1
 RETRIED_WITHIN_S = 300.0
@@ -76,7 +77,7 @@ class HistoryMatcher:
                 if session is not None:
                     return self._waiting_twin(session, place, asked) or Match(session, place)
             place = known.furthest(chain, place - 1)
-        return None if last == 0 else self._common_run(asked) or self._answered_call(asked)
+        return None if last == 0 else self._common_run(asked) or self._answered(asked)
 
     def _repeated(self, sessions: Sequence[Session], point: bytes, asked: Asked) -> Session | None:
         """Whose history it is that came once more: a regeneration, or another try after a failure.
@@ -128,7 +129,7 @@ class HistoryMatcher:
             return twin
         if session.root == asked.hashed.chain[place]:
             # Only the opening is the same. What came after it may tell of another session.
-            other = self._answered_call(asked)
+            other = self._answered(asked)
             if other is not None and other.session is not session:
                 return other
         return Match(session, place)
@@ -169,13 +170,20 @@ class HistoryMatcher:
                 return Match(session, place, inferred=True)
         return None
 
-    def _answered_call(self, asked: Asked) -> Match | None:
-        """The session in which a tool was called whose result the history holds; the client may have rewritten all else."""
-        for entry in asked.history[: -MAX_NEW_MESSAGES - 1 : -1]:
-            for call_id in call_ids(entry):
-                session = self._known.called(call_id)
-                if session is not None:
-                    return Match(session, len(asked.hashed.chain) - 1, inferred=True)
+    def _answered(self, asked: Asked) -> Match | None:
+        """The session that was answered with a tool call or with words that the history holds; all else may be rewritten."""
+        known, history = self._known, asked.history
+        last = len(asked.hashed.chain) - 1
+        latest = range(len(history) - 1, max(-1, len(history) - MAX_NEW_MESSAGES - 1), -1)
+        for place in latest:
+            for call_id in call_ids(history[place]):
+                if (session := known.called(call_id)) is not None:
+                    return Match(session, last, inferred=True)
+        for place in latest:
+            if is_reply(history[place]) and not (place and is_reply(history[place - 1])):
+                for words in reversed(words_in_history(history[place:])):
+                    if words != NOTHING_SAID and (session := known.said(words)) is not None:
+                        return Match(session, last, inferred=True)
         return None
 
 

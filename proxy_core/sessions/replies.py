@@ -1,13 +1,14 @@
 """One form of what a model said, in which its answer and the client's copy of it in the next history are equal.
 
 Text without surrounding white space, and tool calls by name and arguments: ids, reasoning and annotations are left out, for
-clients drop or rewrite them. The form is a number that holds within this process. Never raises on hostile input.
+clients drop or rewrite them. The form is a number that holds within this process. `Words` are a looser form of long answers: the
+text alone, without reasoning that was written before it in tags. Never raises on hostile input.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,8 +19,11 @@ NOTHING_SAID = 0
 MAX_ARGUMENTS_CHARS = 20_000
 """Longer arguments are compared as they were written."""
 MAX_ENTRIES = 32
+MIN_TELLING_CHARS = 200
+"""Shorter answers come word for word in other sessions, too."""
 _BY_CLIENT = re.compile(rb'"role"\s*:\s*"(?:user|system|developer|tool|function)"|"type"\s*:\s*"\w+_output"')
 _CALL_ID = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([!-~]{1,128}?)"')
+_THOUGHTS = re.compile(r"(?:\s*<(think|thinking)>.*?</\1>)+", re.DOTALL)
 _ENDS_BYTES = 200
 _OBJECT = ord("{")
 _decode = msgspec.json.Decoder().decode
@@ -52,18 +56,17 @@ def said_in_history(entries: Sequence[memoryview]) -> list[int]:
 
     One answer may come back as several entries, and several answers may follow one another. Empty where they begin with none.
     """
-    texts: list[str] = []
-    calls: list[tuple[str, bytes]] = []
-    forms: list[int] = []
-    for entry in entries[:MAX_ENTRIES]:
-        try:
-            message = _decode(entry)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            break
-        if not isinstance(message, dict) or not _said_by_model(message, texts, calls):
-            break
-        forms.append(_form(texts, calls))
-    return forms
+    return [_form(texts, calls) for texts, calls in _gathered(entries)]
+
+
+def words_in_answer(blocks: Iterable[Block]) -> int:
+    """The words of an answer; `NOTHING_SAID` where they are few."""
+    return _words([block.text for block in blocks if isinstance(block, TextBlock)])
+
+
+def words_in_history(entries: Sequence[memoryview]) -> list[int]:
+    """The words of the reply with which these entries begin: of the first entry, of the first two, and so on."""
+    return [_words(texts) for texts, _ in _gathered(entries)]
 
 
 def given(said: Sequence[int], replies: Sequence[int]) -> int:
@@ -72,6 +75,20 @@ def given(said: Sequence[int], replies: Sequence[int]) -> int:
         if said[count - 1] != NOTHING_SAID and said[count - 1] in replies:
             return count
     return 0
+
+
+def _gathered(entries: Sequence[memoryview]) -> Iterator[tuple[list[str], list[tuple[str, bytes]]]]:
+    """What the reply with which these entries begin has said up to the first entry, up to the second, and so on."""
+    texts: list[str] = []
+    calls: list[tuple[str, bytes]] = []
+    for entry in entries[:MAX_ENTRIES]:
+        try:
+            message = _decode(entry)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            break
+        if not isinstance(message, dict) or not _said_by_model(message, texts, calls):
+            break
+        yield texts, calls
 
 
 def _said_by_model(message: dict[str, Any], texts: list[str], calls: list[tuple[str, bytes]]) -> bool:
@@ -127,6 +144,13 @@ def _arguments(value: object) -> bytes:
         return _encode(value)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return b"?"
+
+
+def _words(texts: list[str]) -> int:
+    text = (texts[0] if len(texts) == 1 else "".join(texts)).strip()
+    if text.startswith("<think") and (thoughts := _THOUGHTS.match(text)):
+        text = text[thoughts.end() :].strip()
+    return (hash(text) or 1) if len(text) >= MIN_TELLING_CHARS else NOTHING_SAID
 
 
 def _form(texts: list[str], calls: list[tuple[str, bytes]]) -> int:

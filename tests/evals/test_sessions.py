@@ -111,6 +111,29 @@ def test_stripped_requests_name_nothing(folder: Path) -> None:
         assert not one.named
 
 
+REFUSED = '{"error": {"message": "filtered"}}'
+
+
+def test_a_recording_made_again_is_another_session(tmp_path: Path) -> None:
+    opening, second = [user("One")], [user("One"), assistant("Hi"), user("Two")]
+    asked = [
+        (opening, REFUSED, "old/1"),
+        (opening, chat_answer("Hi"), "old/1"),
+        (second, chat_answer("Well"), "old/1"),
+        (second, chat_answer("Or so"), "old/1"),
+        (opening, REFUSED, "new/2"),
+        (opening, chat_answer("Hi"), "newer/3"),
+        (second, chat_answer("Well"), "newer/3"),
+    ]
+    shared = {"session_id": "r", "api": "openai-chat", "status": 200, "stream": False, "link": "identical", "parent_turn": 0}
+    with gzip.open(tmp_path / "sessions_wire.jsonl.gz", "wt", encoding="utf-8") as lines:
+        for turn, (messages, answer, program) in enumerate(asked):
+            row = {"turn": turn, "request_headers": {"User-Agent": program}, "request_body": {"model": "m", "messages": messages}}
+            lines.write(json.dumps({**shared, **row, "response_body": answer}) + "\n")
+    found = [one.session for one in recorded_wire(tmp_path, None, 1, stripped=False)]
+    assert found == ["r#0", "r#0", "r#0", "r#0", "r#4", "r#5", "r#5"]
+
+
 def test_what_was_mixed_up_is_told() -> None:
     def found(session: str, told: str, kind: str = "next") -> Found:
         return Found(Asked(session, kind, "somewhere", "/", [], b"", Planned(200, [], b""), named=True), told, "prefix")

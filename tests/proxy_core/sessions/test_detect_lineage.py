@@ -172,6 +172,42 @@ def test_a_history_said_in_another_dialect_is_known_by_its_calls() -> None:
     assert (moved.session_id, moved.link) == ("s-1", "inferred")
 
 
+LONG_ANSWER = "The white tower on the bluff stays to starboard until the harbour light bears due north of us. " * 3
+PARTS: Message = {"role": "user", "content": [{"type": "text", "text": "Which way?"}]}
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [assistant(f" {LONG_ANSWER}")],
+        [assistant(f"<think>\nWest?\n</think>\n\n{LONG_ANSWER}")],
+        [assistant("<think>West?</think>"), assistant(LONG_ANSWER)],
+        [{"role": "assistant", "content": [*({"type": "text", "text": f"<thinking>{one}</thinking>"} for one in "ab"),
+                                           {"type": "text", "text": LONG_ANSWER}]}],
+    ],
+    ids=["as it was", "with its reasoning", "reasoning apart", "reasoning in parts"],
+)  # fmt: skip
+@pytest.mark.parametrize("another", [False, True], ids=["alone", "beside another with the same opening"])
+def test_a_history_said_in_another_dialect_is_known_by_the_words_of_its_answer(replies: list[Message], another: bool) -> None:
+    talk = Talk()
+    talk.answer(talk.chat(user("Which way?")), LONG_ANSWER)
+    if another:
+        talk.answer(talk.chat(PARTS), "East.")
+        talk.chat(PARTS, assistant("East."), user("Why?"))
+    moved = talk.chat(PARTS, *replies, user("Why so?"))
+    assert (moved.session_id, moved.link) == ("s-1", "inferred")
+    assert talk.chat(PARTS, *replies, user("Why so?"), assistant("So."), user("And then?")).session_id == "s-1"
+
+
+def test_answers_that_every_session_may_have_tell_nothing() -> None:
+    talk = Talk()
+    for text in ("one", "two"):
+        talk.answer(talk.chat(user(text)), LONG_ANSWER)
+    talk.answer(talk.chat(user("three")), "Yes, of course.")
+    assert talk.chat(user("four"), assistant(LONG_ANSWER), user("More.")).session_id == "s-4"
+    assert talk.chat(user("five"), assistant("Yes, of course."), user("More.")).session_id == "s-5"
+
+
 def test_ids_that_every_session_has_tell_nothing() -> None:
     talk = Talk()
     for text in ("one", "two"):
