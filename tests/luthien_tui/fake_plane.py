@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
+from proxy_core.control.change_infos import ChangeInfo
 from proxy_core.control.feed import Feed, FeedKind, FeedRecord
 from proxy_core.control.plane import (
     ControlConflict,
@@ -33,6 +34,7 @@ from proxy_core.control.session_infos import (
     SessionInfo,
     SessionPage,
     Totals,
+    Turn,
 )
 from proxy_core.errors import BadRequest
 from proxy_core.logs import LogLine
@@ -162,6 +164,15 @@ class FakePlane:
 
     async def agent(self, agent_id: str) -> AgentDetail | None:
         return next((detail for detail in self.agent_details if detail.info.id == agent_id), None)
+
+    def story(self, session_id: str) -> AsyncIterator[Turn]:
+        raise AssertionError("the screen does not ask for this")
+
+    async def session_tags(self) -> dict[str, dict[str, int]]:
+        raise AssertionError("the screen does not ask for this")
+
+    async def changes(self, limit: int, before: int | None = None) -> list[ChangeInfo]:
+        raise AssertionError("the screen does not ask for this")
 
     async def dashboard(self) -> Dashboard:
         return Dashboard(at=self.wall(), since=START, today=Totals(), last_hour=Totals())
