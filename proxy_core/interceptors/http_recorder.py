@@ -54,6 +54,8 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
         self._lines: list[bytes] = []
         self._file: Path | None = None
         self._in_file = 0
+        self._number = 0
+        """Of the latest file."""
 
     def begun(self, begun: Begun) -> None:
         redacted: list[str] = []
@@ -150,17 +152,18 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
 
     def _begin_file(self) -> Path:
         """Make the next file. Raises OSError."""
-        files.private_folder(self._folder)
-        taken = [int(found[1]) for one in self._folder.iterdir() if (found := _NAME.fullmatch(one.name))]
-        number = max(taken, default=0) + 1
+        if not self._number:  # looked for once: a folder may have many files
+            files.private_folder(self._folder)
+            taken = [int(found[1]) for one in self._folder.iterdir() if (found := _NAME.fullmatch(one.name))]
+            self._number = max(taken, default=0)
         while True:
-            file = self._folder / f"recording_{number:03d}.jsonl"
+            self._number += 1
+            file = self._folder / f"recording_{self._number:03d}.jsonl"
             try:
                 files.create(file, b"")
-            except FileExistsError:  # another process was quicker
-                number += 1
-            else:
-                return file
+            except FileExistsError:
+                continue  # of another process
+            return file
 
     def _parts(
         self, begun: Begun, headers: RawHeaders, raw: bytes, body: bytes, size: int, redacted: list[str]
