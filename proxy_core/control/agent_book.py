@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
@@ -58,7 +58,7 @@ class AgentBook:
         if agent_id not in latest:
             return None
         row, body = latest[agent_id]
-        groups = await self._reads.groups(("model", "day"), agent=agent_id)
+        groups = await self._reads.agent_groups(agent_id)
         sessions = await self._reads.latest_sessions(2 * SHOWN, upto=await self._reads.newest(), agent=agent_id)
         begun = (await self._reads.sessions_by_agent()).get(agent_id, 0)
         info = _agent_info(agent_id, groups, begun)
@@ -74,7 +74,7 @@ class AgentBook:
         return AgentDetail(
             info=info,
             models=tuple(_most_used(models)),
-            tools=counted(await self._reads.tools_called(agent=agent_id), 100),
+            tools=counted(await self._reads.tools_called(agent_id), 100),
             tools_offered=offered,
             days=tuple(DayUse(day=_day(day), totals=days[day]) for day in sorted(days)[-30:]),
             system=system,
@@ -98,9 +98,7 @@ class AgentBook:
 
     async def _add_activity(self, infos: Sequence[AgentInfo]) -> None:
         """Active sessions, and how the system prompts begin."""
-        recent = await self._groups_since(("agent", "session_id"), self._wall() - ACTIVE_S)
-        running = {(one.row.agent, one.row.session_id) for one in self._running.values()}
-        active = {(group.agent, group.session_id) for group in recent} | running
+        begun = Counter(agent for agent, session in await self._active() if session)
         missing = [info.id for info in infos if info.id and info.id not in self._prompts]
         for start in range(0, len(missing), 50):
             latest = await self._reads.latest_requests(missing[start : start + 50])
@@ -110,7 +108,7 @@ class AgentBook:
             for name, prompt in prompts.items():
                 self._remember_prompt(name, prompt)
         for info in infos:
-            info.active_sessions = len([True for agent, session in active if agent == info.id and session])
+            info.active_sessions = begun[info.id]
             info.system = self._prompts.get(info.id, "")
 
     def _remember_prompt(self, agent: str, prompt: str) -> None:
@@ -119,9 +117,10 @@ class AgentBook:
         if len(self._prompts) > KEPT_PROMPTS:
             self._prompts.popitem(last=False)
 
-    async def _groups_since(self, by: Sequence[str], since: float) -> list[Group]:
-        since_ns = int(since * 1e9)
-        return await self._reads.groups(by, since_seq=await self._reads.first_since(since_ns), since_ns=since_ns)
+    async def _active(self) -> set[tuple[str, str]]:
+        """Agent and session of what runs or began lately."""
+        recent = await self._reads.seen_since(int((self._wall() - ACTIVE_S) * 1e9))
+        return recent | {(one.row.agent, one.row.session_id) for one in self._running.values()}
 
     # --- the dashboard ---
 
@@ -129,55 +128,53 @@ class AgentBook:
         now = self._wall()
         today_ns = int(now * 1e9) // DAY_NS * DAY_NS
         hour_ns = int(now * 1e9) // MINUTE_NS * MINUTE_NS - 59 * MINUTE_NS
+        first_minute = hour_ns // MINUTE_NS
         reads = self._reads
-        today_seq = await reads.first_since(today_ns)
-        hour_seq = await reads.first_since(hour_ns)
-        groups = await reads.groups(("agent", "model", "workflow"), since_seq=today_seq, since_ns=today_ns)
-        hour = await reads.groups((), since_seq=hour_seq, since_ns=hour_ns)
-        by_session = await reads.groups(("session_id",), since_seq=today_seq, since_ns=today_ns, busiest=SHOWN + 1)
-        counts = {group.session_id: group.totals for group in by_session if group.session_id}
-        minutes = await reads.per_minute(hour_seq, hour_ns)
-        times = await reads.total_times(hour_seq, hour_ns, 20_000)
-        failures = await reads.failures(today_seq, today_ns)
-        errors = await reads.failed_rows(today_seq, today_ns, SHOWN)
+        day = await reads.day(today_ns)
+        minutes = await reads.minutes(hour_ns)
+        times = await reads.total_times(hour_ns, 20_000)
+        errors = await reads.failed_rows(today_ns, SHOWN)
         by_model: dict[str, Totals] = {}
         by_agent: dict[str, list[Group]] = {}
-        for group in groups:
+        for group in day.groups.values():
             by_model.setdefault(group.model, Totals()).add(group.totals)
             by_agent.setdefault(group.agent, []).append(group)
-        agents = [_agent_info(name, own, 0) for name, own in by_agent.items() if name]
+        begun = Counter(agent for agent, session in day.sessions if session)
+        agents = [_agent_info(name, own, begun[name]) for name, own in by_agent.items() if name]
         agents.sort(key=lambda info: -info.totals.requests)
-        for one in agents[:SHOWN]:
-            one.sessions = await reads.distinct_sessions(today_seq, today_ns, agent=one.id)
-        sessions = await self._sessions.infos(list(counts)[:SHOWN])
+        by_session: Counter[str] = Counter()
+        for (_, session), requests in day.sessions.items():
+            by_session[session] += requests
+        del by_session[""]
+        busiest = [name for name, _ in by_session.most_common(SHOWN)]
+        counts = await reads.session_totals(busiest, today_ns)
+        sessions = await self._sessions.infos(busiest)
         for info in sessions:
-            info.totals = counts[info.id]
+            info.totals = counts.get(info.id, info.totals)
         self._sessions.lay_over(agents, lambda row: str(row.agent))
         self._sessions.lay_over(sessions, lambda row: str(row.session_id))
         await self._add_activity(agents[:SHOWN])
         everything = list(self._running.values())
-        today, last_hour = _sum(groups), _sum(hour)
+        today, last_hour = _sum(group.totals for group in day.groups.values()), _sum(minutes.values())
         correct(today, everything)
         correct(last_hour, everything)
-        recent = await self._groups_since(("session_id",), now - ACTIVE_S)
-        active = {group.session_id for group in recent} | {one.row.session_id for one in everything}
         return Dashboard(
             at=now,
             since=today_ns / 1e9,
             today=today,
             last_hour=last_hour,
-            per_minute=tuple(minutes.get(hour_ns // MINUTE_NS + minute, 0) for minute in range(60)),
+            per_minute=tuple(minutes[at].requests if at in minutes else 0 for at in range(first_minute, first_minute + 60)),
             cost_per_hour_usd=last_hour.cost_usd,
-            sessions=await reads.distinct_sessions(today_seq, today_ns),
-            active_sessions=len(active - {""}),
+            sessions=len(by_session),
+            active_sessions=len({session for _, session in await self._active() if session}),
             agents=len(agents),
             p50_ms=_percentile(times, 0.5),
             p99_ms=_percentile(times, 0.99),
             top_agents=tuple(agents[:SHOWN]),
             top_sessions=tuple(sessions),
             top_models=tuple(_most_used(by_model)[:SHOWN]),
-            top_tools=counted(await reads.tools_called(since_seq=today_seq), SHOWN),
-            errors=counted({_failure(outcome, status): times for outcome, status, times in failures}, SHOWN),
+            top_tools=counted(day.tools, SHOWN),
+            errors=counted({_failure(outcome, status): times for (outcome, status), times in day.failures.items()}, SHOWN),
             latest_errors=tuple(errors),
         )
 
@@ -210,14 +207,14 @@ def _agent_info(name: str, groups: Sequence[Group], sessions: int) -> AgentInfo:
         sessions=sessions,
         models=tuple(sorted((model for model in models if model), key=lambda model: -models[model])[:20]),
         workflows=tuple(dict.fromkeys(group.workflow for group in groups if group.workflow))[:20],
-        totals=_sum(groups),
+        totals=_sum(group.totals for group in groups),
     )
 
 
-def _sum(groups: Iterable[Group]) -> Totals:
+def _sum(parts: Iterable[Totals]) -> Totals:
     totals = Totals()
-    for group in groups:
-        totals.add(group.totals)
+    for one in parts:
+        totals.add(one)
     return totals
 
 

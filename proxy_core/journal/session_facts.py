@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,7 @@ MAX_GROUPS = 5_000
 MAX_TAGS = 100
 """Tags of one session that are remembered, the newest first; clients can give each request others."""
 MAX_TOOLS = 200
+_Name = TypeVar("_Name")
 
 
 class SessionFacts(Struct, kw_only=True):
@@ -92,7 +93,7 @@ def together(later: SessionFacts | None, earlier: SessionFacts | None) -> Sessio
     totals = msgspec.structs.replace(later.totals)
     totals.add(earlier.totals)
     tools = dict(later.tools)
-    _add(tools, earlier.tools, 1)
+    add_counts(tools, earlier.tools, MAX_TOOLS)
     return SessionFacts(
         id=later.id,
         last_seq=max(later.last_seq, earlier.last_seq),
@@ -127,13 +128,15 @@ def merge(groups: dict[tuple[str, str, str], Group], more: Group) -> None:
 
 
 def add_tools(counts: dict[str, int], stored: str, times: int) -> None:
-    _add(counts, msgspec.json.decode(stored, type=dict[str, int]), times)
+    called = msgspec.json.decode(stored, type=dict[str, int])
+    add_counts(counts, {name: count * times for name, count in called.items()}, MAX_TOOLS)
 
 
-def _add(counts: dict[str, int], more: Mapping[str, int], times: int) -> None:
+def add_counts(counts: dict[_Name, int], more: Mapping[_Name, int], most: int) -> None:
+    """Count `more` too, of at most so many names."""
     for name, count in more.items():
-        if name in counts or len(counts) < MAX_TOOLS:
-            counts[name] = counts.get(name, 0) + count * times
+        if name in counts or len(counts) < most:
+            counts[name] = counts.get(name, 0) + count
 
 
 def _newest(later: dict[str, str], earlier: dict[str, str]) -> dict[str, str]:

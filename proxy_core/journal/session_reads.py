@@ -1,4 +1,4 @@
-"""Reading the journal for one session's story, and for how a day goes.
+"""Reading the journal for one session's story.
 
 Bodies of many requests of a session are put together at once: what they share is read once.
 """
@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import func, select
 
 from proxy_core.journal.bodies import ABSENT, MISSING_PIECE, assemble, recipe_of, unpack
+from proxy_core.journal.day_reads import DayReads
 from proxy_core.journal.listing import listed, row_of
-from proxy_core.journal.request_sums import FAILED, MINUTE_NS, joined
 from proxy_core.journal.said import read_verdicts
 from proxy_core.journal.schema import late_verdicts, messages, outcomes, transactions
-from proxy_core.journal.session_totals import SessionTotals
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
@@ -45,7 +44,7 @@ class RecordedTurn(Struct, kw_only=True):
     verdicts: tuple[Verdict, ...] = ()
 
 
-class SessionReads(SessionTotals):
+class SessionReads(DayReads):
     """Reads one store by session, by agent and by time."""
 
     async def turn_count(self, session_id: str) -> int:
@@ -85,31 +84,6 @@ class SessionReads(SessionTotals):
         stored = [one.body for one in found]
         bodies = await asyncio.to_thread(_bodies, stored, await self._stored_pieces(stored))
         return {one.agent: (row_of(one), body) for one, body in zip(found, bodies, strict=True)}
-
-    async def per_minute(self, since_seq: int, since_ns: int) -> dict[int, int]:
-        """Requests in each minute since 1970 that has any."""
-        minute = (transactions.c.started_ns // MINUTE_NS).label("minute")
-        query = select(minute, func.count().label("requests")).where(_since(since_seq, since_ns)).group_by(minute)
-        return {one.minute: one.requests for one in await self._all(query)}
-
-    async def total_times(self, since_seq: int, since_ns: int, limit: int) -> list[float]:
-        """Total times in ms of the latest requests that went well, sorted."""
-        query = joined(outcomes.c.total_ms).where(
-            _since(since_seq, since_ns), outcomes.c.total_ms.is_not(None), outcomes.c.outcome == "ok"
-        )
-        return sorted(one.total_ms for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(limit)))
-
-    async def failures(self, since_seq: int, since_ns: int) -> list[tuple[str, int | None, int]]:
-        """Outcome, status and number of what failed."""
-        query = joined(outcomes.c.outcome, outcomes.c.status, func.count().label("times"))
-        query = query.where(_since(since_seq, since_ns), outcomes.c.outcome.in_(FAILED))
-        query = query.group_by(outcomes.c.outcome, outcomes.c.status)
-        return [(one.outcome, one.status, one.times) for one in await self._all(query)]
-
-    async def failed_rows(self, since_seq: int, since_ns: int, limit: int) -> list[TransactionRow]:
-        """The latest of what failed, the newest first."""
-        query = listed().where(_since(since_seq, since_ns), outcomes.c.outcome.in_(FAILED))
-        return [row_of(one) for one in await self._all(query.order_by(transactions.c.seq.desc()).limit(limit))]
 
     async def _stored_pieces(self, bodies: Sequence[bytes]) -> dict[bytes, bytes]:
         """The messages that these bodies share, as stored, by their hashes."""
@@ -172,11 +146,6 @@ class _Unpacked(dict[bytes, bytes]):
         stored = self._stored.get(digest)
         self[digest] = piece = MISSING_PIECE if stored is None else unpack(stored)
         return piece
-
-
-def _since(seq: int, ns: int) -> ColumnElement[bool]:
-    """The number narrows the search, the time is what counts: numbers are given in order of writing."""
-    return and_(transactions.c.seq >= seq, transactions.c.started_ns >= ns)
 
 
 def _readable(stored: bytes, encoding: str) -> bytes:

@@ -22,6 +22,7 @@ from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count
 from proxy_core.journal.schema import outcomes, transactions
 from proxy_core.journal.session_facts import MAX_GROUPS, Group, SessionFacts, add_tools, merge, take, together
 from proxy_core.journal.store import JournalStore
+from proxy_core.totals import Totals
 from proxy_core.wire.dialects import CONVERSING
 
 KEPT_SESSIONS = 5_000
@@ -31,6 +32,8 @@ LOST_AFTER_NS = 24 * 3_600_000_000_000
 """A request that has had no outcome for so long gets none any more."""
 MAX_WAITING = 5_000
 """Requests without an outcome that are looked at again."""
+MAX_OVERTAKEN = 10_000
+"""Requests that began later may have been written so many numbers before one."""
 COMMIT_S = 60.0
 """Where several gateways write, a number may appear so long after a higher one."""
 _PART = 100
@@ -186,7 +189,7 @@ class SessionTotals(JournalStore):
             for known in self._agents.values():
                 merge(groups, known)
             sure: list[Group] = []
-            news = _beyond(self._agents_seq, self._agents_waiting)
+            news = beyond(self._agents_seq, self._agents_waiting)
             for one, is_settled in await self._groups(("agent", "model", "workflow"), news, cut.is_settled):
                 merge(groups, one)
                 if is_settled:
@@ -214,52 +217,32 @@ class SessionTotals(JournalStore):
             self._begun_seq = settled
             return dict(counts)
 
-    async def groups(
-        self,
-        by: Sequence[str],
-        *,
-        since_seq: int = 0,
-        since_ns: int = 0,
-        agent: str | None = None,
-        busiest: int | None = None,
-    ) -> list[Group]:
-        """Requests counted by `agent`, `session_id`, `model`, `workflow`, `day` or several of them: the latest seen first, or
-        the `busiest` ones."""
-        meant = [transactions.c.seq >= since_seq]
-        if since_ns:
-            meant.append(transactions.c.started_ns >= since_ns)
-        if agent is not None:
-            meant.append(transactions.c.agent == agent)
-        return [one for one, _ in await self._groups(by, and_(*meant), _Cut().is_settled, busiest)]
+    async def agent_groups(self, agent: str) -> list[Group]:
+        """Requests of an agent by model and day, the latest seen first."""
+        found = await self._groups(("model", "day"), transactions.c.agent == agent, _Cut().is_settled)
+        return [group for group, _ in found]
 
-    async def distinct_sessions(self, since_seq: int, since_ns: int, *, agent: str | None = None) -> int:
-        """How many sessions had a request."""
-        meant = [transactions.c.seq >= since_seq, transactions.c.started_ns >= since_ns, _SESSION != ""]
-        if agent is not None:
-            meant.append(transactions.c.agent == agent)
-        query = select(func.count(distinct(_SESSION))).where(*meant)
-        return int((await self._all(query))[0][0])
+    async def session_totals(self, session_ids: Sequence[str], since_ns: int) -> dict[str, Totals]:
+        """What these sessions came to since then."""
+        meant = and_(_SESSION.in_(session_ids), transactions.c.started_ns >= since_ns)
+        found = await self._groups(("session_id",), meant, _Cut().is_settled)
+        return {group.session_id: group.totals for group, _ in found}
 
-    async def tools_called(self, *, agent: str | None = None, since_seq: int = 0) -> dict[str, int]:
-        """How often answers called each tool."""
+    async def tools_called(self, agent: str) -> dict[str, int]:
+        """How often answers to an agent called each tool."""
         called = select(outcomes.c.tools, func.count().label("times"))
         called = called.select_from(transactions.join(outcomes, latest_outcome()))
-        called = called.where(outcomes.c.tools != "", transactions.c.seq >= since_seq)
-        if agent is not None:
-            called = called.where(transactions.c.agent == agent)
+        called = called.where(outcomes.c.tools != "", transactions.c.agent == agent)
         counts: dict[str, int] = {}
         async for one in self._each(called.group_by(outcomes.c.tools)):
             add_tools(counts, one.tools, one.times)
         return counts
 
-    async def _groups(
-        self, by: Sequence[str], meant: ColumnElement[bool], flag: Any, busiest: int | None = None
-    ) -> list[tuple[Group, bool]]:
+    async def _groups(self, by: Sequence[str], meant: ColumnElement[bool], flag: Any) -> list[tuple[Group, bool]]:
         keys = [_KEYS[name].label(name) for name in by]
         first, last = func.min(transactions.c.started_ns).label("first_ns"), func.max(transactions.c.started_ns).label("last_ns")
         query = joined(flag, *keys, first, last, *SUMS).where(meant).group_by(flag, *(_KEYS[name] for name in by))
-        order = func.max(transactions.c.seq) if busiest is None else func.count()
-        query = query.order_by(order.desc()).limit(busiest or MAX_GROUPS)
+        query = query.order_by(func.max(transactions.c.seq).desc()).limit(MAX_GROUPS)
         return [
             (
                 Group(first_ns=one.first_ns, last_ns=one.last_ns, totals=totals_of(one), **{n: getattr(one, n) for n in by}),
@@ -277,11 +260,12 @@ class SessionTotals(JournalStore):
                 await asyncio.sleep(0)
 
     async def first_since(self, wall_ns: int) -> int:
-        """Number of the first transaction that began then or later; beyond the newest where there is none."""
+        """A number from which on to look for transactions that began then or later. Numbers are given in the order of writing,
+        so that some before it may have begun earlier."""
         earliest = new_ulid(max(0, wall_ns // 1_000_000), lambda count: bytes(count))
         query = select(transactions.c.seq).where(transactions.c.transaction_id >= earliest)
         found = await self._all(query.order_by(transactions.c.transaction_id).limit(1))
-        return int(found[0].seq) if found else await self.newest() + 1
+        return max(1, (int(found[0].seq) if found else await self.newest() + 1) - MAX_OVERTAKEN)
 
     async def _take_cut(self) -> _Cut:
         """Where counting for good ends now. It never goes back."""
@@ -289,7 +273,7 @@ class SessionTotals(JournalStore):
         known = self._cut or _Cut(await self.first_since(lost_ns) - 1)
         settled = max(known.seq, await self._settle())
         query = joined(_SESSION, transactions.c.seq).where(
-            _beyond(known.seq, known.waiting_seqs),
+            beyond(known.seq, known.waiting_seqs),
             transactions.c.seq <= settled,
             transactions.c.started_ns > lost_ns,
             outcomes.c.seq.is_(None),
@@ -331,10 +315,10 @@ def _news(known: Mapping[str, _Settled]) -> ColumnElement[bool]:
     names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     for name, one in known.items():
         names.setdefault((one.seq, one.waiting), []).append(name)
-    return or_(*(and_(_SESSION.in_(part), _beyond(seq, waiting)) for (seq, waiting), part in names.items()))
+    return or_(*(and_(_SESSION.in_(part), beyond(seq, waiting)) for (seq, waiting), part in names.items()))
 
 
-def _beyond(seq: int, waiting: Sequence[int]) -> ColumnElement[bool]:
+def beyond(seq: int, waiting: Sequence[int]) -> ColumnElement[bool]:
     """Requests after a number, and these."""
     later = transactions.c.seq > seq
     return or_(later, transactions.c.seq.in_(waiting)) if waiting else later

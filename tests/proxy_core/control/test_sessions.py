@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from proxy_core.control.session_book import SessionBook
 from proxy_core.control.session_export import export, json_line
 from proxy_core.control.session_infos import SessionDetail, SessionInfo, Turn
 from proxy_core.control.session_story import Story
+from proxy_core.journal.day_reads import DayCounts
+from proxy_core.journal.request_sums import DAY_NS
 from proxy_core.journal.session_reads import RecordedTurn, SessionReads
 from proxy_core.totals import Totals
 from proxy_core.transaction_row import TransactionRow
@@ -290,6 +293,7 @@ async def test_what_ends_while_sums_are_read_is_counted_once(stored_gateway: Run
     gateway = stored_gateway
     url = gateway.settings.journal.database_url or f"sqlite+aiosqlite:///{gateway.data_dir}/luthien.db"
     reads = await SessionReads.open(url, read_only=True)
+    now_ns = time.time_ns()
 
     async def talks(session: str) -> None:
         talk = Talk(gateway, session, **{"x-luthien-agent-id": "busy", **Fault(latency_s=0.005).header()})
@@ -301,15 +305,25 @@ async def test_what_ends_while_sums_are_read_is_counted_once(stored_gateway: Run
     names = [f"s-{number}" for number in range(4)]
     talking = asyncio.gather(*(talks(name) for name in names))
     while not talking.done():
-        await asyncio.gather(reads.session_facts(names), reads.session_facts(names[:2]), reads.agents())
+        facts_twice = (reads.session_facts(names), reads.session_facts(names[:2]))
+        await asyncio.gather(*facts_twice, reads.agents(), reads.day(now_ns), reads.minutes(now_ns))
     await talking
     for _ in range(2):
         facts = await reads.session_facts(names)
         (group,) = await reads.agents()
-        for one in facts.values():
-            assert (one.totals.requests, one.totals.running, one.turns) == (12, 0, 12)
-            assert (one.totals.tool_calls, sum(one.tools.values()), one.totals.output_tokens) == (12, 12, 12 * 17)
-        assert (group.totals.requests, group.totals.running, group.totals.output_tokens) == (48, 0, 48 * 17)
+        for told in facts.values():
+            assert (told.totals.requests, told.totals.running, told.turns) == (12, 0, 12)
+            assert (told.totals.tool_calls, sum(told.tools.values()), told.totals.output_tokens) == (12, 12, 12 * 17)
+        day = await reads.day(now_ns)
+        (of_the_day,) = day.groups.values()
+        of_minutes = Totals()
+        for one in (await reads.minutes(now_ns)).values():
+            of_minutes.add(one)
+        for totals in (group.totals, of_the_day.totals, of_minutes):
+            assert (totals.requests, totals.running, totals.output_tokens) == (48, 0, 48 * 17)
+        assert day.sessions == {("busy", name): 12 for name in names}
+        assert (day.tools, day.failures) == ({TOOL_NAME: 48}, {})
+        assert await reads.day(now_ns + DAY_NS) == DayCounts()
     await reads.close()
 
 
