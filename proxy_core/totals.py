@@ -16,6 +16,9 @@ class Totals(Struct, kw_only=True):
     output_tokens: int = 0
     """Reasoning included."""
     cached_tokens: int = 0
+    """Read from a cache."""
+    cache_write_tokens: int = 0
+    """Written to one."""
     reasoning_tokens: int = 0
     estimated: int = 0
     """Requests whose token counts are estimated, because the upstream told none."""

@@ -33,22 +33,23 @@ UPSTREAM: ColumnElement[Any] = case(
     (func.coalesce(outcomes.c.upstream, "") != "", outcomes.c.upstream), else_=transactions.c.upstream
 )
 """Where the request went at last."""
+UNPRICED = and_(
+    outcomes.c.cost_usd.is_(None),
+    or_(outcomes.c.input_tokens.is_not(None), outcomes.c.output_tokens.is_not(None)),
+    transactions.c.operation.not_in(_UNPRICED_OPERATIONS),
+)
+"""Whether a request used tokens for which nobody knows a price."""
 SUMS = (
     func.count().label("requests"),
     count_if(outcomes.c.seq.is_(None)).label("running"),
     _sum(outcomes.c.input_tokens).label("input_tokens"),
     _sum(outcomes.c.output_tokens).label("output_tokens"),
     _sum(outcomes.c.cached_tokens).label("cached_tokens"),
+    _sum(outcomes.c.cache_write_tokens).label("cache_write_tokens"),
     _sum(outcomes.c.reasoning_tokens).label("reasoning_tokens"),
     _sum(outcomes.c.estimated).label("estimated"),
     func.sum(outcomes.c.cost_usd).label("cost_usd"),
-    count_if(
-        and_(
-            outcomes.c.cost_usd.is_(None),
-            or_(outcomes.c.input_tokens.is_not(None), outcomes.c.output_tokens.is_not(None)),
-            transactions.c.operation.not_in(_UNPRICED_OPERATIONS),
-        )
-    ).label("unpriced"),
+    count_if(UNPRICED).label("unpriced"),
     _sum(outcomes.c.tool_calls).label("tool_calls"),
     count_if(outcomes.c.outcome.in_(FAILED)).label("errors"),
     count_if(outcomes.c.outcome == "cancelled").label("cancelled"),

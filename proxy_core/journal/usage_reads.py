@@ -10,15 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, func, or_
+from sqlalchemy import ColumnElement, func
 
-from proxy_core.journal.request_sums import DAY_NS, FAILED, MODEL, UPSTREAM, count_if, joined
+from proxy_core.journal.request_sums import DAY_NS, FAILED, MODEL, UNPRICED, UPSTREAM, count_if, joined
 from proxy_core.journal.schema import outcomes, transactions
 from proxy_core.journal.store import JournalStore
 
 GroupBy = Literal["session", "agent", "model", "key", "user", "upstream", "day", "workflow"]
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
 _FIRST_DAY = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_S = 9.2e9
 
 
 class UsageSum(Struct, kw_only=True):
@@ -83,22 +84,21 @@ class UsageReads(JournalStore):
         tokens = {name: func.sum(outcomes.c[name]) for name in _TOKENS}
         cost = func.sum(outcomes.c.cost_usd)
         total = func.coalesce(tokens["input_tokens"], 0) + func.coalesce(tokens["output_tokens"], 0)
-        told = or_(outcomes.c.input_tokens.is_not(None), outcomes.c.output_tokens.is_not(None))
         query = joined(
             *[column.label(f"group_{place}") for place, column in enumerate(columns)],
             func.count().label("requests"),
             count_if(outcomes.c.outcome.in_(FAILED)).label("errors"),
             *[column.label(name) for name, column in tokens.items()],
             cost.label("cost_usd"),
-            count_if(and_(told, outcomes.c.cost_usd.is_(None))).label("unpriced"),
+            count_if(UNPRICED).label("unpriced"),
             func.coalesce(func.sum(outcomes.c.estimated), 0).label("estimated"),
             func.min(transactions.c.started_ns).label("first_ns"),
             func.max(transactions.c.started_ns).label("last_ns"),
         )
         if since is not None:
-            query = query.where(transactions.c.started_ns >= int(since * 1e9))
+            query = query.where(transactions.c.started_ns >= _nanoseconds(since))
         if until is not None:
-            query = query.where(transactions.c.started_ns < int(until * 1e9))
+            query = query.where(transactions.c.started_ns < _nanoseconds(until))
         for name, value in (where or {}).items():
             query = query.where(_column(name) == (_day_number(value) if name == "day" else value))
         if columns:
@@ -115,6 +115,11 @@ def _column(name: str) -> ColumnElement[Any]:
     if name not in _COLUMNS:
         raise ValueError(f"usage is summed by {', '.join(GROUPS)}, not by {name[:40]!r}")
     return _COLUMNS[name]
+
+
+def _nanoseconds(moment: float) -> int:
+    """Of a Unix time, which may lie before or behind all that a store can hold."""
+    return int(min(max(moment, 0.0), _LAST_S) * 1e9)
 
 
 def _day_number(day: str) -> int:

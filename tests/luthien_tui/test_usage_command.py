@@ -76,6 +76,13 @@ def test_what_is_no_group_or_time(tmp_path: Path, arguments: tuple[str, ...], sa
     assert (ended.returncode, says in ended.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("since", ["999999w", "0001-01-01T00:00+14:00"])
+def test_long_ago_is_everything(folder: Path, since: str) -> None:
+    whole = json.loads(luthien(folder, "usage", "--json").stdout)["total"]
+    assert json.loads(luthien(folder, "usage", "--since", since, "--json").stdout)["total"] == whole
+    assert json.loads(luthien(folder, "usage", "--until", "9999-12-31", "--json").stdout)["total"] == whole
+
+
 def test_nothing_recorded(tmp_path: Path) -> None:
     ended = luthien(tmp_path, "usage")
     assert "no journal" in ended.stderr

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from proxy_core.journal.journal import Journal
+from proxy_core.journal.session_reads import SessionReads
 from proxy_core.journal.usage_reads import GROUPS, UsageReads, UsageSum
 from proxy_core.settings import JournalSettings
 from tests.proxy_core.journal.made import STARTED_NS, chat_body, intent, outcome
@@ -80,6 +81,7 @@ async def test_several_groups_a_part_and_a_limit(journal: Journal) -> None:
     middle = (STARTED_NS + DAY_NS // 2) / 1e9
     assert [short(one)[:4] for one in await usage(until=middle)] == [((), 1, 0, 100)]
     assert [one.requests for one in await usage(since=middle)] == [5]
+    assert [one.requests for one in await usage(since=-6e11, until=1e12)] == [6]
     assert [one.requests for one in await usage(where={"day": "2026-11-19", "user": "alice"})] == [2]
     assert len(await usage("session", limit=1)) == 1
 
@@ -95,3 +97,16 @@ async def test_the_newest_outcome_counts_once(journal: Journal) -> None:
 async def test_what_is_no_group(journal: Journal, group_by: Any, where: Any) -> None:
     with pytest.raises(ValueError, match=r"usage is summed by|does not match"):
         await UsageReads(journal.engine).usage(group_by, where=where)
+
+
+async def test_sessions_come_to_the_same(journal: Journal) -> None:
+    await filled(journal)
+    await record(journal, asked={"session_id": "s-2", "operation": "count_tokens"}, ended={"input_tokens": 9})
+    sums = {one.group[0]: one for one in await UsageReads(journal.engine).usage("session")}
+    facts = await SessionReads(journal.engine).session_facts(["s-1", "s-2"])
+    for name, one in sums.items():
+        totals = facts[name].totals
+        assert (totals.requests, totals.errors, totals.unpriced) == (one.requests, one.errors, one.unpriced)
+        assert (totals.estimated, totals.cost_usd) == (one.estimated, one.cost_usd)
+        for counted in ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"):
+            assert getattr(totals, counted) == (getattr(one, counted) or 0)
