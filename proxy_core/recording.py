@@ -136,9 +136,8 @@ class Recorder:
             self._interceptors.finished(running, record)
         running.mark("finished", self._now())
         blocks = () if reading.answer is None else reading.answer.blocks
-        self._sessions.answered(
-            row.session_id, reading.response_id, point=running.point, blocks=blocks, failed=row.outcome != "ok"
-        )
+        continued = reading.response_id if running.operation is Operation.RESPONSES else ""
+        self._sessions.answered(row.session_id, continued, point=running.point, blocks=blocks, failed=row.outcome != "ok")
 
     def late(self, running: Running, verdicts: list[Verdict]) -> None:
         """Verdicts that come after the outcome."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 POINTS_PER_SESSION = 16
 """On average; a session may have more while others have less."""
-IDS_PER_SESSION = 4
+IDS_PER_SESSION = 2
 """Of responses, of tool calls, and of the words of answers, on average."""
 MAX_TWINS = 24
 """Sessions at one point; more of them forget the oldest."""
@@ -79,7 +79,7 @@ class KnownSessions:
         self.created += 1
         if len(by_name) > self._max_sessions:
             self.evicted += 1
-            by_name.popitem(last=False)[1].forgotten = True
+            self._forget(by_name.popitem(last=False)[1])
         if not self.created & _SWEEP_MASK:
             self._sweep(now - self._keep_s)
         return session
@@ -87,8 +87,21 @@ class KnownSessions:
     def _sweep(self, keep_from: float) -> None:
         while self._by_name and (oldest := next(iter(self._by_name.values()))).seen < keep_from:
             del self._by_name[oldest.name]
-            oldest.forgotten = True
+            self._forget(oldest)
             self.expire(oldest)
+
+    def _forget(self, session: Session) -> None:
+        """Keep nothing of the session but the points of its middle, which go with their age."""
+        session.forgotten = True
+        points = self._points
+        for point in {session.root, session.tip}:
+            found = points.get(point)
+            if found is session or found == [session]:
+                del points[point]
+            elif isinstance(found, list) and session in found:
+                found.remove(session)
+        if session.tail and self._tips.get(session.tail[-1]) is session:
+            del self._tips[session.tail[-1]]
 
     def expire(self, session: Session) -> None:
         """Count a session that nothing can continue any more."""
