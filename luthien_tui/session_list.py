@@ -14,7 +14,7 @@ from luthien_tui.recent_sessions import RecentSessions
 from luthien_tui.text import cell
 from proxy_core.control.filter_language import FilterError
 from proxy_core.control.plane import ControlInvalid, ControlPlane
-from proxy_core.control.session_infos import AgentInfo, SessionInfo
+from proxy_core.control.session_infos import AgentInfo, SessionCounts, SessionInfo
 from proxy_core.errors import LuthienError
 from proxy_core.tasks import spawn
 
@@ -37,6 +37,7 @@ class SessionList:
         self.clock = clock
         self.sessions: list[SessionInfo] = []
         self.agents: list[AgentInfo] = []
+        self.counts = SessionCounts()
         self.filter_text = ""
         self.is_loaded = False
         """Whether the gateway has answered once to this filter."""
@@ -116,6 +117,7 @@ class SessionList:
         page = await self.plane.sessions(filter=self.filter_text, limit=PAGE)
         if asked != self._questions:
             return
+        self.counts = page.counts
         sessions = list(page.sessions)
         cursor = page.next
         if self._is_paged and self.is_loaded and sessions:

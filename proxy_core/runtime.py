@@ -252,6 +252,7 @@ class GatewayRuntime:
             routes=self._routes,
             kill=self._kill,
             session_ttl_s=settings.sessions.ttl_s,
+            session_counts=lambda: self._sessions.statistics,
         )
         self._watch: ConfigWatch | None = None
         if self._load is not None:

@@ -35,7 +35,7 @@ from luthien_tui.widgets.status_line import Standing, search_words
 from proxy_core.control.plane import ControlNotFound, GatewayState
 from proxy_core.control.session_export import ExportFormat, file_name
 from proxy_core.control.session_filters import FIELDS, parse_sessions
-from proxy_core.control.session_infos import Turn
+from proxy_core.control.session_infos import SessionCounts, Turn
 from proxy_core.errors import LuthienError
 from proxy_core.tasks import spawn
 
@@ -221,7 +221,7 @@ class SessionsView(View):
             return Standing(mode="", filter_text=self.list.filter_text, count="none" if self.list.filter_text else "")
         many = f"{number:,}{'+' if self.list.has_more else ''} session{'' if number == 1 else 's'}"
         count = f"{many} by {self._sort.title}{' reversed' if self._is_reversed else ''}"
-        return Standing(mode="", count=count, filter_text=self.list.filter_text, search=search)
+        return Standing(mode="", count=count, filter_text=self.list.filter_text, search=search, facts=_told(self.list.counts))
 
     # --- keys of the list ----------------------------------------------------------------------------------------
 
@@ -360,3 +360,10 @@ class SessionsView(View):
         """What waits of it for the operator."""
         hold = self.waiting.of_transaction(self.turn.transaction_id) if self.turn is not None else None
         return None if hold is None else hold.id
+
+
+def _told(counts: SessionCounts) -> str:
+    """How the gateway has told sessions; empty before the first."""
+    shown = (("live", counts.active), ("hits", counts.hits), ("new", counts.created))
+    rarely = (("inferred", counts.inferred), ("evicted", counts.evicted))
+    return "  ".join(f"{name} {count:,}" for name, count in (*shown, *rarely)) if counts.hits or counts.misses else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from luthien_tui import figures
 from luthien_tui.text import cell
 from luthien_tui.widgets.body_view import BodyView
-from luthien_tui.widgets.paint import Piece, spread
+from luthien_tui.widgets.paint import Piece, pieces_width, spread
 from luthien_tui.widgets.strip_bar import StripBar
 from proxy_core.control.plane import GatewayState
 
@@ -26,6 +26,8 @@ class Standing:
     search: str = ""
     missed: int = 0
     """Feed records that were lost because the screen was behind."""
+    facts: str = ""
+    """What is worth a look where there is room for all of it."""
     said: str = ""
     """A word to the operator where a toast would cover what they decide on."""
     is_warning: bool = False
@@ -85,4 +87,6 @@ class StatusLine(StripBar):
         if width >= 100 or state.journal_queue:
             right.append((f" {state.journal_queue} queued", "quiet"))
         right.append((f"   lag {figures.duration(state.loop_lag_ms)} ", "quiet" if state.loop_lag_ms < 20 else "warning"))
+        if standing.facts and not left and len(standing.facts) + 2 + pieces_width(right) <= width:
+            left.append((f" {standing.facts}", "quiet"))
         return spread(left, right, width)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+from msgspec.structs import replace
+
 from proxy_core.control.agent_book import AgentBook
 from proxy_core.control.change_infos import ChangeInfo
 from proxy_core.control.feed import Feed, FeedRecord
@@ -20,7 +23,15 @@ from proxy_core.control.plane import (
 )
 from proxy_core.control.routing_infos import RoutingInfo, WhatIf
 from proxy_core.control.session_book import SessionBook
-from proxy_core.control.session_infos import AgentDetail, AgentInfo, Dashboard, SessionDetail, SessionPage, Turn
+from proxy_core.control.session_infos import (
+    AgentDetail,
+    AgentInfo,
+    Dashboard,
+    SessionCounts,
+    SessionDetail,
+    SessionPage,
+    Turn,
+)
 from proxy_core.detectors.secrets import redact_formats, redact_headers, redact_known
 from proxy_core.errors import BadRequest
 from proxy_core.gateway import Gateway
@@ -95,6 +106,7 @@ class LocalControlPlane:
         holds: HoldSource | None = None,
         kill: Callable[[str, str], bool] | None = None,
         session_ttl_s: float = 3_600.0,
+        session_counts: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._gateway = gateway
         self._journal = journal
@@ -106,6 +118,7 @@ class LocalControlPlane:
         self._policies = policies
         self._holds = holds
         self._kill = kill
+        self._session_counts = session_counts
         reads = SessionReads(journal.engine)
         self._sessions = SessionBook(reads, running=gateway.running, ttl_s=session_ttl_s)
         self._agents = AgentBook(reads, sessions=self._sessions, running=gateway.running)
@@ -144,7 +157,8 @@ class LocalControlPlane:
         limit: int = 50,
         cursor: str | None = None,
     ) -> SessionPage:
-        return await self._sessions.sessions(expression=filter, tags=tags, agent=agent, status=status, limit=limit, cursor=cursor)
+        page = await self._sessions.sessions(expression=filter, tags=tags, agent=agent, status=status, limit=limit, cursor=cursor)
+        return replace(page, counts=self._counts())
 
     async def session(
         self, session_id: str, *, after: int | None = None, before: int | None = None, limit: int = 200
@@ -164,7 +178,10 @@ class LocalControlPlane:
         return await self._agents.agent(agent_id)
 
     async def dashboard(self) -> Dashboard:
-        return await self._agents.dashboard()
+        return replace(await self._agents.dashboard(), session_counts=self._counts())
+
+    def _counts(self) -> SessionCounts:
+        return msgspec.convert(self._session_counts(), SessionCounts)
 
     async def changes(self, limit: int, before: int | None = None) -> list[ChangeInfo]:
         return [

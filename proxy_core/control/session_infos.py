@@ -68,12 +68,32 @@ class SessionInfo(Struct, kw_only=True):
     """0 to 1; None where nothing has judged it."""
 
 
+class SessionCounts(Struct, frozen=True, kw_only=True):
+    """How the gateway has told the sessions of requests since its start."""
+
+    active: int = 0
+    """Sessions with a request within their time to live, at most those remembered."""
+    hits: int = 0
+    """Requests whose session was known."""
+    misses: int = 0
+    """Requests that opened one."""
+    created: int = 0
+    inferred: int = 0
+    """Requests whose session was told without the beginning of its history."""
+    evicted: int = 0
+    """Sessions forgotten because there were more than may be remembered."""
+    expired: int = 0
+    """Sessions that nothing continued within their time to live."""
+
+
 class SessionPage(Struct, kw_only=True):
     """Sessions, those with the latest requests first."""
 
     sessions: tuple[SessionInfo, ...]
     next: str | None = None
     """The cursor of the page after this one; None at the end."""
+    counts: SessionCounts = SessionCounts()
+    """Of the whole gateway, whatever was asked for."""
 
 
 class StoryBlock(Struct, frozen=True, kw_only=True):
@@ -252,6 +272,7 @@ class Dashboard(Struct, kw_only=True):
     """Cost of the last hour; None where no price is known."""
     sessions: int = 0
     """Sessions with a request today."""
+    session_counts: SessionCounts = SessionCounts()
     active_sessions: int = 0
     agents: int = 0
     """Agents with a request today."""

@@ -85,6 +85,7 @@ async def test_the_list_has_sub_agents_under_their_parent_with_their_figures(dem
     async with operated(demo.gateway) as shown:
         await shown.press("3")
         await shown.see("5 sessions by last activity")
+        await shown.see(" live 5  hits ")
         await shown.see("3 Sessions 5")
         lines = shown.text.splitlines()
         parent = next(place for place, text in enumerate(lines) if "which-queue-1" in text)

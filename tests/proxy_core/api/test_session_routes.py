@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from proxy_core.api.shapes import AgentList, ChangeList
-from proxy_core.control.session_infos import AgentDetail, Dashboard, SessionDetail, SessionPage
+from proxy_core.control.session_infos import AgentDetail, Dashboard, SessionCounts, SessionDetail, SessionPage
 from tests.fault_payloads import TEXT, TOOL_NAME
 from tests.gateway_fixtures import RunningGateway
 from tests.luthien_tui.command import luthien
@@ -60,7 +61,9 @@ async def test_lists_and_details(talked: RunningGateway) -> None:
     ]
     assert [info.id for info in (await given(talked, AgentList, "/api/agents")).agents] == ["a/b"]
     assert (await given(talked, AgentDetail, "/api/agent/a%2Fb")).info.totals.requests == 2
-    assert (await given(talked, Dashboard, "/api/dashboard")).today.requests == 2
+    board = await given(talked, Dashboard, "/api/dashboard")
+    assert board.today.requests == 2
+    assert board.session_counts == page.counts == SessionCounts(active=1, hits=1, misses=1, created=1)
     assert (await given(talked, ChangeList, "/api/changes")).changes == ()
     whole = (await ask(talked, f"/api/session/{quote(SESSION)}")).text
     assert "sk-ant-api03-AAAA" not in whole
@@ -125,6 +128,17 @@ async def test_files(talked: RunningGateway) -> None:
         luthien(folder, *command, "-o", str(file))
         assert file.read_text() == told
         assert file.stat().st_mode & 0o777 == 0o600
+    (folder / "link").symlink_to(file)
+    luthien(folder, *command, "-o", str(folder / "link"))
+    assert (folder / "link").is_symlink() and file.read_text() == lines
+    os.mkfifo(folder / "pipe")
+    reader = os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    luthien(folder, *command, "-o", str(folder / "pipe"))
+    with os.fdopen(reader) as piped:
+        assert piped.read() == lines
+    assert (folder / "pipe").is_fifo()
+    refused = luthien(folder, *command, "-o", str(folder))
+    assert (refused.returncode, refused.stderr) == (2, f"luthien: --output: {folder} is a folder; name the file to write\n")
     missing = luthien(folder, "export", "nobody", "--data-dir", str(talked.data_dir), "-o", str(folder / "none"))
     assert missing.returncode == 2
     assert missing.stderr == "luthien: the journal has no session 'nobody'\n"
