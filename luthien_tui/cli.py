@@ -260,11 +260,18 @@ def run_cli(arguments: list[str]) -> int:
         if not message.strip() or type(fault).__name__ == "NoArgsIsHelpError":
             print(message)
             return ExitCode.USAGE
-        return complain(f"{' '.join(message.split()).rstrip('.')}. Try '{command} --help'.", ExitCode.USAGE)
+        return complain(
+            f"{' '.join(message.split()).replace('Value error, ', '').rstrip('.')}. Try '{command} --help'.", ExitCode.USAGE
+        )
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         silence(sys.stdout)
+        return ExitCode.OK
+    except SystemExit as ending:
+        if not isinstance(ending.__context__, BrokenPipeError):
+            raise
+        silence(sys.stdout)  # typer's own end where nobody reads any more
         return ExitCode.OK
     except Exception as defect:
         return crashed(defect)

@@ -27,15 +27,22 @@ def run_export(given: Given, session: str, form: ExportFormat, output: Path | No
     if output is None:
         asyncio.run(_write(url, session, form, sys.stdout, settings.sessions.ttl_s))
         return ExitCode.OK
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    if output.is_dir():
+        raise ConfigurationError(f"--output: {output} is a folder; name the file to write")
+    place = output.resolve()
+    # A device or a pipe is written to; only a file may be put in the place of what is there.
+    is_file = place.is_file() or not place.exists()
+    written = place.with_name(f".{place.name}.{os.getpid()}") if is_file else place
     try:
-        with open(unfinished, "w", encoding="utf-8", opener=_for_the_owner) as file:
+        with open(written, "w", encoding="utf-8", opener=_for_the_owner) as file:
             asyncio.run(_write(url, session, form, file, settings.sessions.ttl_s))
-        unfinished.replace(output)
+        if is_file:
+            written.replace(place)
     except OSError as error:
         raise ConfigurationError(f"--output: {output} cannot be written: {error.strerror or error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        if is_file:
+            written.unlink(missing_ok=True)
     return ExitCode.OK
 
 
