@@ -144,7 +144,9 @@ class LimitSettings(Section):
     models: list[str] = Field(default_factory=list)
     """Models that may be asked for, `*` for any text; all where the list is empty."""
     rpm: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Requests a minute, and at once."""
+    """Requests a minute."""
+    burst: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Requests at once; by default as many as in a minute."""
     tpm: int | None = Field(default=None, ge=1, le=10_000_000_000)
     """Tokens a minute, and at once: an estimate when a request comes, put right by its answer."""
     usd_per_day: float | None = Field(default=None, ge=0, le=1e9)

@@ -102,6 +102,7 @@ def _checked(limits: dict[str, Any]) -> KeyLimits:
         tpm=checked.tpm,
         usd_per_day=checked.usd_per_day,
         usd_per_month=checked.usd_per_month,
+        burst=checked.burst,
     )
 
 
@@ -132,6 +133,7 @@ def _json(one: RecordedKey) -> dict[str, Any]:
 def _limits_text(limits: KeyLimits) -> str:
     parts = [", ".join(limits.models)] if limits.models else []
     parts += [f"{limits.rpm:,} requests/min"] if limits.rpm is not None else []
+    parts += [f"{limits.burst:,} at once"] if limits.burst is not None else []
     parts += [f"{limits.tpm:,} tokens/min"] if limits.tpm is not None else []
     parts += [f"${limits.usd_per_day:g} a day"] if limits.usd_per_day is not None else []
     parts += [f"${limits.usd_per_month:g} a month"] if limits.usd_per_month is not None else []

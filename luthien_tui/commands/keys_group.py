@@ -20,6 +20,9 @@ def keys_create(
         str | None, typer.Option("--models", metavar="NAMES", help="Models it may use, with commas between; * is any text.")
     ] = None,
     rpm: Annotated[int | None, typer.Option("--rpm", metavar="N", help="Requests a minute.")] = None,
+    burst: Annotated[
+        int | None, typer.Option("--burst", metavar="N", help="Requests at once; as many as in a minute by default.")
+    ] = None,
     tpm: Annotated[int | None, typer.Option("--tpm", metavar="N", help="Tokens a minute.")] = None,
     usd_per_day: Annotated[float | None, typer.Option("--usd-per-day", metavar="USD", help="Budget for a day (UTC).")] = None,
     usd_per_month: Annotated[
@@ -36,7 +39,7 @@ def keys_create(
     from luthien_tui.commands.keys import create_key
 
     named = [one.strip() for one in models.split(",") if one.strip()] if models is not None else None
-    limits = {"models": named, "rpm": rpm, "tpm": tpm, "usd_per_day": usd_per_day, "usd_per_month": usd_per_month}
+    limits = {"models": named, "rpm": rpm, "burst": burst, "tpm": tpm, "usd_per_day": usd_per_day, "usd_per_month": usd_per_month}
     raise typer.Exit(create_key(given, name, limits, as_json=as_json))
 
 

@@ -38,6 +38,7 @@ class KeyLimits(Struct, frozen=True, omit_defaults=True):
     tpm: int | None = None
     usd_per_day: float | None = None
     usd_per_month: float | None = None
+    burst: int | None = None
 
 
 class RecordedKey(Struct, frozen=True, kw_only=True):

@@ -268,14 +268,14 @@ class Limiter:
         wanted: list[_Taken] = []
         for rule in rules:
             there = rule.kind == "upstream"
-            limits: tuple[tuple[What, int | None, float], ...] = (
-                ("requests", rule.rpm, 0.0 if by_policy and not there else 1.0),
-                ("tokens", rule.tpm, float(before.total)),
+            limits: tuple[tuple[What, int | None, int | None, float], ...] = (
+                ("requests", rule.rpm, rule.burst, 0.0 if by_policy and not there else 1.0),
+                ("tokens", rule.tpm, None, float(before.total)),
             )
-            for what, limit, amount in limits:
+            for what, limit, at_once, amount in limits:
                 if limit is None or not amount:
                     continue
-                bucket = self._bucket(rule.scope, what, limit, now)
+                bucket = self._bucket(rule.scope, what, limit, at_once, now)
                 wait_s = bucket.wait_s(amount)
                 if wait_s > 0:
                     raise _rate_limited(rule, what, limit, bucket, wait_s)
@@ -284,13 +284,13 @@ class Limiter:
             one.bucket.take(one.amount)
         return wanted
 
-    def _bucket(self, scope: str, what: What, limit: int, now: float) -> Bucket:
+    def _bucket(self, scope: str, what: What, limit: int, at_once: int | None, now: float) -> Bucket:
         bucket = self._buckets.get((scope, what))
         if bucket is None:
             if len(self._buckets) >= MAX_BUCKETS:
                 self._buckets = {place: one for place, one in self._buckets.items() if one.look(now) < one.capacity}
-            bucket = self._buckets[scope, what] = Bucket.full(limit, now)
-        bucket.look(now, limit)
+            bucket = self._buckets[scope, what] = Bucket.full(limit, now, at_once)
+        bucket.look(now, limit, at_once)
         return bucket
 
     def _pricing(self, asked: Asked) -> Callable[[Tokens], float | None]:

@@ -27,6 +27,8 @@ class Rule(Struct, frozen=True):
     name: str
     models: tuple[str, ...]
     rpm: int | None
+    burst: int | None
+    """Requests at once; as many as in a minute where it is not set."""
     tpm: int | None
     day_nano_usd: int | None
     month_nano_usd: int | None
@@ -71,6 +73,7 @@ def _rule(kind: Literal["key", "agent", "upstream"], name: str, sources: list[Li
         name,
         models=next((tuple(one.models) for one in sources if one.models), ()),
         rpm=_first(one.rpm for one in sources),
+        burst=_first(one.burst for one in sources),
         tpm=_first(one.tpm for one in sources),
         day_nano_usd=_nano(_first(one.usd_per_day for one in sources)),
         month_nano_usd=_nano(_first(one.usd_per_month for one in sources)),

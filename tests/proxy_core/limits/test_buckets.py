@@ -80,7 +80,29 @@ def test_a_clock_that_goes_back_changes_nothing() -> None:
 def test_another_limit_holds_at_once_and_what_was_used_stays_used() -> None:
     bucket = Bucket.full(60, 0)
     bucket.take(60)
-    assert bucket.look(0, capacity=90) == 30
-    assert bucket.look(0, capacity=10) == 10
+    assert bucket.look(0, per_minute=90) == 30
+    assert bucket.look(0, per_minute=10) == 10
     bucket.take(10)
-    assert bucket.look(6, capacity=10) == 1
+    assert bucket.look(6, per_minute=10) == 1
+
+
+@pytest.mark.parametrize(("per_minute", "at_once", "given"), [(60, 3, 3), (10, 20, 20), (60, None, 60), (60, 1, 1)])
+def test_so_many_at_once_and_then_by_the_minute(per_minute: int, at_once: int | None, given: int) -> None:
+    bucket = Bucket.full(per_minute, 0, at_once)
+    for _ in range(given):
+        assert bucket.wait_s(1) == 0
+        bucket.take(1)
+    assert bucket.wait_s(1) == pytest.approx(60 / per_minute)
+    bucket.look(60 / per_minute)
+    assert bucket.wait_s(1) == 0
+    bucket.look(1e6)
+    assert bucket.level == (at_once or per_minute)
+
+
+def test_another_number_at_once_holds_from_now_on() -> None:
+    bucket = Bucket.full(60, 0)
+    bucket.take(50)
+    bucket.look(0, 60, 5)
+    assert (bucket.level, bucket.capacity) == (5, 5)
+    bucket.look(0, 60)
+    assert (bucket.level, bucket.capacity) == (60, 60)
