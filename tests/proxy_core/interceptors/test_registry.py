@@ -12,8 +12,10 @@ from proxy_core.app import shown_settings
 from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors import registry
 from proxy_core.interceptors.base import Config, Finished, Interceptor
+from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.settings import Settings
 from proxy_core.settings_shown import shown
+from tests.proxy_core.interceptors.traffic import pair_for
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "printer": {
@@ -59,7 +61,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "interceptors.md"
 
 
 def settings(*interceptors: dict[str, Any], **sections: Any) -> Settings:
-    return Settings.model_validate({"interceptors": list(interceptors), **sections})
+    return Settings.model_validate({"interceptors": list(interceptors)} | sections)
 
 
 def faults(*interceptors: dict[str, Any], **sections: Any) -> list[str]:
@@ -180,3 +182,22 @@ def test_packages_bring_interceptors_of_their_own(
     assert built is not None
     assert built.dropped() == {"own": 0}
     assert "own" in registry.known_types()
+
+
+def test_the_example_of_the_page_works(tmp_path: Path) -> None:
+    code = PAGE.read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, str(PAGE), "exec", dont_inherit=True), names)
+    notes = tmp_path / "slow.txt"
+    own = names["SlowCalls"](names["SlowCallsConfig"](above_ms=100, file=str(notes)), Surroundings(data_dir=tmp_path))
+    own.finished(pair_for("chat", {"model": "m", "messages": []}, {"id": "c", "choices": []})[1])
+    assert notes.read_text() == "m 250 ms\n"
+
+
+def test_the_configuration_of_the_page_is_valid() -> None:
+    import yaml
+
+    text = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
+    built = registry.build_interceptors(settings(**yaml.safe_load(text)), Path("/nowhere"))
+    assert built is not None
+    assert list(built.dropped()) == ["printer", "http_recorder", "trace"]
