@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -102,6 +103,8 @@ class Exchange(Struct, kw_only=True):
     """Whether the request's body is one of them."""
     cut: bool = False
     """Whether a body is not whole in the recording."""
+    lost: str = ""
+    """Why it could not be read again, for people; nothing else is known of it then."""
 
     @property
     def path(self) -> str:
@@ -141,8 +144,8 @@ class Problem(Struct, frozen=True):
 class Recording(Struct, kw_only=True):
     """What was found in files of recordings."""
 
-    exchanges: list[Exchange] = []
-    """In the order in which they began."""
+    exchanges: Sequence[Exchange] = ()
+    """In the order in which they began; each may be read anew whenever it is asked for."""
     problems: list[Problem] = []
     """The first MAX_PROBLEMS of them."""
     broken: int = 0

@@ -10,6 +10,7 @@ from proxy_core.control.filters import Filter
 from proxy_core.journal.store import JournalStore, Stored
 from proxy_core.replay.comparing import facts_of, recorded
 from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording
+from proxy_core.replay.kept import Exchanges, Packed, Spool, pack
 from proxy_core.replay.reading import explain_without_upstream, readable
 
 PAGE = 500
@@ -17,29 +18,26 @@ PAGE = 500
 
 async def read_journal(store: JournalStore, chosen: Filter, limit: int) -> Recording:
     """The latest `limit` transactions that the filter means, oldest first."""
-    found = Recording(exchanges=[], problems=[])
+    found, spool = Recording(problems=[]), Spool()
+    kept: list[Packed] = []
     before: str | None = None
-    while len(found.exchanges) < limit:
+    while len(kept) < limit:
         rows = await store.rows(PAGE, before)
         for row in rows:
-            if len(found.exchanges) < limit and chosen.matches(row):
+            if len(kept) < limit and chosen.matches(row):
                 stored = await store.detail(row.transaction_id)
-                if stored is not None:
-                    _take(stored, found)
+                if stored is None:
+                    continue
+                if stored.bodies_kept:
+                    kept.append(pack(_exchange(stored), spool))
+                    found.unanswered += not stored.has_outcome
+                else:
+                    found.trouble(row.transaction_id, "its bodies are not kept: journal.capture is 'metadata'")
         if len(rows) < PAGE:
             break
         before = rows[-1].transaction_id
-    found.exchanges.reverse()
-    found.unanswered = sum(1 for one in found.exchanges if one.facts is None)
+    found.exchanges = Exchanges(kept[::-1])
     return found
-
-
-def _take(stored: Stored, found: Recording) -> None:
-    name = stored.row.transaction_id
-    if not stored.bodies_kept:
-        found.trouble(name, "its bodies are not kept: journal.capture is 'metadata'")
-    else:
-        found.exchanges.append(_exchange(stored))
 
 
 def _exchange(stored: Stored) -> Exchange:

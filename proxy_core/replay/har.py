@@ -7,44 +7,55 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from mmap import mmap
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Raw, Struct
 
 from proxy_core.interceptors.recording_format import UnreadableRecord
 from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording, check
 from proxy_core.wire.dialects import Operation, UnsafePath, find_endpoint
 
+_BOM = b"\xef\xbb\xbf"
 _NOT_TRUE_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
-def exchanges_of_har(content: bytes, file: str, found: Recording) -> None:
-    """Put what a HAR holds into `found`; a broken entry is a problem that names its number."""
+class _Log(Struct):
+    entries: list[Raw]
+
+
+class _Har(Struct):
+    log: _Log
+
+
+def exchanges_of_har(content: bytes | mmap, file: str, found: Recording) -> Iterator[Exchange]:
+    """What a HAR holds, one at a time; a broken entry is a problem that names its number."""
+    whole = memoryview(content)
     try:
-        tree = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
+        entries = msgspec.json.decode(whole[3:] if whole[:3] == _BOM else whole, type=_Har).log.entries
+    except msgspec.ValidationError:
+        found.trouble(file, "this HAR has no list of entries under 'log'")
+        return
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         found.trouble(file, f"this HAR is no JSON: {error}")
         return
-    entries = _get(_get(tree, "log"), "entries")
-    if not isinstance(entries, list):
-        found.trouble(file, "this HAR has no list of entries under 'log'")
-        return
-    for number, entry in enumerate(entries, 1):
+    for number, raw in enumerate(entries, 1):
         where = f"{file}: entry {number}"
         try:
-            exchange = _exchange(entry, where)
+            exchange = _exchange(msgspec.json.decode(raw), where)
             if exchange is not None:
                 check(exchange)
-        except (UnreadableRecord, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, RecursionError, TypeError, ValueError) as error:
             found.trouble(where, f"this entry cannot be read: {error}")
             continue
         if exchange is None:
             found.others += 1
         else:
-            found.exchanges.append(exchange)
+            yield exchange
 
 
 def _exchange(entry: Any, where: str) -> Exchange | None:

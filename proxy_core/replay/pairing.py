@@ -8,30 +8,49 @@ requests of one API that began in the same moment may be exchanged for each othe
 
 from __future__ import annotations
 
+from sys import intern
+
 from msgspec import Struct
 
 from proxy_core.interceptors.recording_format import Error, Request, Response, pairs_of
+from proxy_core.replay.kept import Source
 
 TOLERANCE_S = 0.5
 """An answer that began further from every request that waits is tied by order alone."""
 
 
-class Line(Struct):
-    """A record and where it stands."""
+class Line(Struct, frozen=True):
+    """Where a record stands."""
 
-    where: str
-    record: Request | Response | Error
+    file: str
+    number: int
+    source: Source
+    start: int
+    size: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.number}"
 
 
 class Pair(Struct):
-    """A request, and how it ended as far as that is recorded."""
+    """A request, and how it ended as far as that is recorded; without their bodies."""
 
     asked: Line
+    started_at: float | None
+    path: str
+    method: str
+    provider: str | None
+    is_streaming: bool | None
     ended: Line | None = None
+    is_broken: bool = False
+    """Whether there is something in it that cannot be used."""
+    is_answered: bool = False
+    """Whether its end says how it went."""
 
 
 class Pairing:
-    """Takes the lines of one recording in order."""
+    """Takes the records of one recording in order."""
 
     def __init__(self) -> None:
         self.pairs: list[Pair] = []
@@ -40,26 +59,28 @@ class Pairing:
         self._waiting: list[Pair] = []
         self._named: dict[str, Pair] = {}
 
-    def take(self, line: Line) -> str:
-        """Tie the line to the others; returns what is wrong with it, empty where nothing is."""
-        record = line.record
+    def take(self, line: Line, record: Request | Response | Error) -> Pair | str:
+        """Tie the record to the others; returns the pair that it belongs to, or what is wrong with it."""
         if isinstance(record, Request):
             return self._request(line, record)
         if record.transaction_id:
-            pair = self._named.pop(record.transaction_id, None)
-            if pair is None:
+            named = self._named.pop(record.transaction_id, None)
+            if named is None:
                 return "the request that this line belongs to is not in the recording"
-            pair.ended = line
-            return ""
+            named.ended = line
+            return named
         pair = self._nearest(record)
         if pair is None:
             return "no request waits for this answer"
         self._waiting.remove(pair)
         pair.ended = line
-        return ""
+        return pair
 
-    def _request(self, line: Line, record: Request) -> str:
-        pair = Pair(line)
+    def _request(self, line: Line, record: Request) -> Pair | str:
+        pair = Pair(
+            line, record.start_time, intern(record.path), intern(record.method), record.provider and intern(record.provider),
+            record.is_streaming,
+        )  # fmt: skip
         if record.transaction_id:
             if record.transaction_id in self._named:
                 return f"the transaction {record.transaction_id[:40]} begins a second time"
@@ -67,27 +88,23 @@ class Pairing:
         else:
             self._waiting.append(pair)
         self.pairs.append(pair)
-        return ""
+        return pair
 
     def _nearest(self, record: Response | Error) -> Pair | None:
         """The request that most likely belongs to an answer; None where none waits."""
-        waiting = [pair for pair in self._waiting if _fits(pair.asked.record, record)] or self._waiting
+        shape = _shape(record)
+        waiting = [pair for pair in self._waiting if _fits(pair, record, shape)] or self._waiting
         if len(waiting) <= 1:
             return waiting[0] if waiting else None
         began = _began(record)
         if began is not None:
             distances = [
-                (abs(start - began), number) for number, pair in enumerate(waiting) if (start := _start(pair)) is not None
+                (abs(pair.started_at - began), number) for number, pair in enumerate(waiting) if pair.started_at is not None
             ]
             if distances and (nearest := min(distances))[0] <= TOLERANCE_S:
                 return waiting[nearest[1]]
         self.guessed += 1
         return waiting[0]
-
-
-def _start(pair: Pair) -> float | None:
-    record = pair.asked.record
-    return record.start_time if isinstance(record, Request) else None
 
 
 def _began(record: Response | Error) -> float | None:
@@ -96,20 +113,30 @@ def _began(record: Response | Error) -> float | None:
     return record.end_time - record.duration_ms / 1e3
 
 
-def _fits(asked: Request | Response | Error, ended: Response | Error) -> bool:
+class _Shape(Struct, frozen=True):
+    """What an answer shows of its request."""
+
+    streams: bool = False
+    spoken: str = ""
+
+
+def _shape(ended: Response | Error) -> _Shape:
+    if isinstance(ended, Error) or ended.status_code >= 400:
+        return _Shape()
+    headers = dict(pairs_of(ended.headers, ended.header_list))
+    streams = headers.get(b"content-type", b"").startswith((b"text/event-stream", b"application/x-ndjson"))
+    return _Shape(streams, _spoken(bytes(ended.body.content)[:20_000] if ended.body is not None else b""))
+
+
+def _fits(asked: Pair, ended: Response | Error, shape: _Shape) -> bool:
     """Whether nothing speaks against this answer belonging to that request."""
-    if not isinstance(asked, Request):
-        return False
     if isinstance(ended, Error):
         return (ended.path or asked.path, ended.method or asked.method) == (asked.path, asked.method)
     if ended.status_code >= 400:
         return True
-    headers = dict(pairs_of(ended.headers, ended.header_list))
-    streams = headers.get(b"content-type", b"").startswith((b"text/event-stream", b"application/x-ndjson"))
-    if asked.is_streaming is not None and asked.is_streaming != streams:
+    if asked.is_streaming is not None and asked.is_streaming != shape.streams:
         return False
-    spoken = _spoken(bytes(ended.body.content)[:20_000] if ended.body is not None else b"")
-    return not spoken or not asked.provider or spoken == asked.provider
+    return not shape.spoken or not asked.provider or shape.spoken == asked.provider
 
 
 def _spoken(body: bytes) -> str:

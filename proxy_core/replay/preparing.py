@@ -48,6 +48,8 @@ def path_to(upstream: str, exchange: Exchange, endpoint: Endpoint) -> bytes:
 
 def why_not(exchange: Exchange) -> str:
     """Why a transaction is not replayed; empty where it is."""
+    if exchange.lost:
+        return exchange.lost
     if exchange.cut and _cut_request(exchange):
         return "the recording has only the beginning of the request"
     facts = exchange.facts

@@ -1,12 +1,14 @@
 """Finds recordings in files and folders and reads them: luthien's and Cylestio's JSON lines, and HAR.
 
 What kind a file is, its content tells. What cannot be read is a Problem with file and line, and reading goes on behind it; only
-a path that does not exist is an error. Files may be gzipped.
+a path that does not exist is an error. Files may be gzipped. Everything is read once to know what is there and what is broken,
+and each transaction again when its turn comes, so that a recording may be larger than memory.
 """
 
 from __future__ import annotations
 
 import gzip
+import mmap
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from typing import IO
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors.recording_format import (
@@ -22,6 +25,7 @@ from proxy_core.interceptors.recording_format import (
     Error,
     Facts,
     PolicyCall,
+    Record,
     Request,
     Response,
     UnreadableRecord,
@@ -31,29 +35,33 @@ from proxy_core.interceptors.recording_format import (
 )
 from proxy_core.replay.exchanges import Answered, AskedByPolicy, Exchange, RawHeaders, Recording, carried_over, check
 from proxy_core.replay.har import exchanges_of_har
-from proxy_core.replay.pairing import Line, Pair, Pairing
+from proxy_core.replay.kept import Exchanges, FileSource, Kept, Spool, pack
+from proxy_core.replay.pairing import Line, Pairing
 from proxy_core.wire.encodings import UnreadableEncoding, decoded
 
 NAMES = ("*.jsonl", "*.har", "*.jsonl.gz", "*.har.gz")
 """What is looked for in folders."""
+CHANGED = "the recording was changed while it was replayed"
 _CUT_BY_CYLESTIO = b"[TRUNCATED - size exceeds"
 _NUMBERS = re.compile(r"(\d+)")
 
 
 def read_recordings(paths: Sequence[Path], *, limit: int | None = None) -> Recording:
     """Everything that the files and folders hold, the first `limit` transactions of it. Raises ConfigurationError."""
-    found = Recording(exchanges=[], problems=[])
+    found, spool = Recording(problems=[]), Spool()
+    kept: list[Kept] = []
     for path in paths:
         pairing = Pairing()
         for file in _files(path):
-            _read_file(file, pairing, found)
-        for pair in pairing.pairs:
-            _take_pair(pair, found)
+            _read_file(file, pairing, found, spool, kept)
+        sound = (pair for pair in pairing.pairs if not pair.is_broken)
+        kept.extend(_Lines(pair.asked, pair.ended, pair.started_at, pair.is_answered) for pair in sound)
         found.guessed += pairing.guessed
-    found.exchanges.sort(key=lambda one: one.started_at or 0.0)
+    kept.sort(key=lambda one: one.started_at or 0.0)
     if limit is not None:
-        del found.exchanges[limit:]
-    found.unanswered = sum(1 for one in found.exchanges if one.client is None and one.upstream is None and not one.fault)
+        del kept[limit:]
+    found.exchanges = Exchanges(kept)
+    found.unanswered = sum(1 for one in kept if not one.is_answered)
     return found
 
 
@@ -73,17 +81,16 @@ def _in_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBERS.split(str(path))]
 
 
-def _read_file(file: Path, pairing: Pairing, found: Recording) -> None:
+def _read_file(file: Path, pairing: Pairing, found: Recording, spool: Spool, kept: list[Kept]) -> None:
     try:
         with _opened(file) as opened:
             if _is_har(opened):
-                opened.seek(0)
-                exchanges_of_har(opened.read(), str(file), found)
+                kept.extend(pack(one, spool) for one in exchanges_of_har(_whole(opened, file), str(file), found))
                 return
             opened.seek(0)
-            for where, record in _records(opened, file, found):
-                if wrong := pairing.take(Line(where, record)):
-                    found.trouble(where, wrong)
+            source = spool if file.suffix == ".gz" else FileSource(file)
+            for line, record in _records(opened, str(file), source, found):
+                _take(line, record, pairing, found)
     except (OSError, EOFError, zlib.error) as error:
         found.trouble(str(file), f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
@@ -92,48 +99,83 @@ def _opened(file: Path) -> IO[bytes]:
     return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
 
 
+def _whole(opened: IO[bytes], file: Path) -> bytes | mmap.mmap:
+    opened.seek(0)
+    return opened.read() if file.suffix == ".gz" else mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def _is_har(opened: IO[bytes]) -> bool:
     """A HAR is one object with `log`; a line of ours or Cylestio's has its `type` first."""
     head = opened.read(4_096).lstrip(b"\xef\xbb\xbf \t\r\n")
     return re.match(rb'\{\s*"log"\s*:', head) is not None
 
 
-def _records(opened: IO[bytes], file: Path, found: Recording) -> Iterator[tuple[str, Request | Response | Error]]:
-    for number, line in enumerate(opened, 1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
+def _records(opened: IO[bytes], file: str, source: FileSource | Spool, found: Recording) -> Iterator[tuple[Line, Record]]:
+    start = 0
+    for number, raw in enumerate(opened, 1):
+        if raw.strip():
+            begins = start if isinstance(source, FileSource) else source.add(raw)
+            line = Line(file, number, source, begins, len(raw))
+            try:
+                yield line, read_record(raw)
+            except UnreadableRecord as error:
+                found.trouble(line.where, f"this line is no record: {error}")
+        start += len(raw)
+
+
+def _take(line: Line, record: Record, pairing: Pairing, found: Recording) -> None:
+    """Tie a record to the others, and see whether it can be used; it is read again when its turn comes."""
+    pair = pairing.take(line, record)
+    if isinstance(pair, str):
+        found.trouble(line.where, pair)
+        return
+    try:
+        if isinstance(record, Request):
+            check(_exchange(record, line.where))
+        else:
+            ended = Exchange(where="", kind="", method="GET", target=b"/", headers=[], body=b"")
+            _add_end(ended, record)
+            check(ended)
+            pair.is_answered = ended.client is not None or ended.upstream is not None or bool(ended.fault)
+    except ValueError as error:
+        found.trouble(line.where, str(error))
+        pair.is_broken = True
+
+
+class _Lines(Struct, frozen=True):
+    """An exchange in the lines of its file."""
+
+    asked: Line
+    ended: Line | None
+    started_at: float | None
+    is_answered: bool
+
+    def load(self) -> Exchange:
+        line = self.asked
         try:
-            yield where, read_record(line)
-        except UnreadableRecord as error:
-            found.trouble(where, f"this line is no record: {error}")
+            asked = read_record(line.source.read(line.start, line.size))
+            if isinstance(asked, Request):
+                exchange = _exchange(asked, line.where)
+                if self.ended is not None:
+                    line = self.ended
+                    _add_end(exchange, read_record(line.source.read(line.start, line.size)))
+                return exchange
+            why = CHANGED
+        except ValueError:
+            why = CHANGED
+        except OSError as error:
+            why = f"the recording cannot be read any more: {error.strerror or error}"
+        return Exchange(where=line.where, kind="", method="", target=b"", headers=[], body=b"", lost=why)
 
 
 # --- records as exchanges ---
 
 
-def _take_pair(pair: Pair, found: Recording) -> None:
-    asked = pair.asked.record
-    if not isinstance(asked, Request):
-        return
-    try:
-        exchange = _exchange(asked, pair.asked.where)
-        check(exchange)
-    except ValueError as error:
-        found.trouble(pair.asked.where, str(error))
-        return
-    ended = pair.ended
-    if ended is not None:
-        try:
-            if isinstance(ended.record, Response):
-                _add_response(exchange, ended.record)
-            elif isinstance(ended.record, Error):
-                _add_error(exchange, ended.record)
-            check(exchange)
-        except ValueError as error:
-            found.trouble(ended.where, str(error))
-            return
-    found.exchanges.append(exchange)
+def _add_end(exchange: Exchange, record: Record) -> None:
+    if isinstance(record, Response):
+        _add_response(exchange, record)
+    elif isinstance(record, Error):
+        _add_error(exchange, record)
 
 
 def _exchange(asked: Request, where: str) -> Exchange:

@@ -35,6 +35,8 @@ from proxy_core.wire.dialects import Dialect
 from proxy_core.wire.headers import response_headers
 
 HOLD_POLL_S = 0.01
+MAX_AT_ONCE = 500
+"""Transactions under way, or done and not yet fetched."""
 REPLAY = "replay"
 """Who decides what nobody had decided."""
 TRANSLATED = "its answer was translated from another API and stands translated in the recording; it was not translated again"
@@ -151,13 +153,16 @@ class Replay:
         loop = asyncio.get_running_loop()
         begun, first = loop.time(), next((one.started_at for one in exchanges if one.started_at is not None), 0.0)
         done: asyncio.Queue[asyncio.Task[Replayed]] = asyncio.Queue()
+        room = asyncio.Semaphore(MAX_AT_ONCE)
 
         async def start_all() -> None:
             for number, exchange in enumerate(exchanges, 1):
+                await room.acquire()
                 if exchange.started_at is not None:
                     await asyncio.sleep(wait_s(begun + (exchange.started_at - first) / speed - loop.time()))
                 task = spawn(self._one(number, exchange), name="replay one")
                 tasks.add(task)
+                task.add_done_callback(tasks.discard)
                 task.add_done_callback(done.put_nowait)
                 if self._pace.delay_s:
                     await asyncio.sleep(self._pace.delay_s)
@@ -165,8 +170,9 @@ class Replay:
         tasks: set[asyncio.Task[Replayed]] = set()
         starting = spawn(start_all(), name="start replays")
         try:
-            for _ in exchanges:
+            for _ in range(len(exchanges)):
                 yield (await done.get()).result()
+                room.release()
         finally:
             for task in (starting, *tasks):
                 task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors.recording_format import Request, Response, UpstreamAnswer, body_of, write_record
 from proxy_core.replay.exchanges import Answered, pieces_of
-from proxy_core.replay.reading import read_recordings
+from proxy_core.replay.preparing import why_not
+from proxy_core.replay.reading import CHANGED, read_recordings
 from tests.recordings import (
     START,
     anthropic_stream,
@@ -48,7 +50,8 @@ def test_cylestios_lines_give_the_bytes_that_were_sent(tmp_path: Path) -> None:
     assert (one.kind, one.method, one.target) == ("cylestio", "POST", b"/agent-workflow/wf1/v1/messages?beta=true")
     assert one.body == ask, "the size tells in which form the JSON was"
     assert one.redacted == ("headers",)
-    assert one.upstream is one.client is not None
+    assert one.upstream is not None
+    assert one.upstream is one.client
     assert one.upstream.body == stream
     assert one.upstream.is_stream
     assert [stream[:end].count(b"\n\n") for end, _ in pieces_of(one.upstream)] == list(range(1, stream.count(b"\n\n") + 1))
@@ -122,11 +125,11 @@ def test_broken_lines_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
         "a_2.jsonl:1",
         "a_2.jsonl:4",
         "a_2.jsonl:6",
+        "a_10.jsonl:1",
         "b.har: entry 1",
         "b.har: entry 3",
         "c.har",
         "d.jsonl.gz",
-        "a_10.jsonl:1",
     ]
     assert len(found.exchanges) == 1
     assert str(first) in found.exchanges[0].where
@@ -186,6 +189,46 @@ def test_records_of_several_files_and_limits(tmp_path: Path) -> None:
 
     assert [one.transaction_id for one in found.exchanges] == ["t1", "t9"]
     assert [one.message for one in found.problems] == ["the request that this line belongs to is not in the recording"]
+
+
+def test_a_recording_larger_than_what_is_held(tmp_path: Path) -> None:
+    big = "x" * 300_000
+    records = [
+        one
+        for number in range(20)
+        for one in (
+            asked("/v1/messages", messages(f"{number}: {big}"), at=number),
+            told(anthropic_stream(big), end=number + 0.1, took_ms=100, stream=True),
+        )
+    ]
+    file = write_lines(tmp_path / "a.jsonl", *records)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(file.read_bytes(), 1))
+    entries = [entry("https://api.openai.com/v1/chat/completions", chat(big), chat_answer(big)) for _ in range(20)]
+    (tmp_path / "c.har").write_text(json.dumps(har(*entries)))
+    del records, entries
+
+    tracemalloc.start()
+    found = read_recordings([tmp_path])
+    seen = sum(len(one.body) for one in found.exchanges)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (len(found.exchanges), found.unanswered, found.problems) == (60, 0, [])
+    assert seen > 60 * len(big)
+    assert peak < 8_000_000
+
+
+def test_what_is_changed_after_it_was_looked_at_is_not_replayed(tmp_path: Path) -> None:
+    lines = [asked("/v1/messages", messages("hi")), told(anthropic_stream("x"), end=0.1, took_ms=100)]
+    first, second = write_lines(tmp_path / "a.jsonl", *lines), write_lines(tmp_path / "b.jsonl", *lines)
+    found = read_recordings([first, second])
+    first.write_bytes(first.read_bytes()[:-200])
+    second.unlink()
+
+    assert [why_not(one) for one in found.exchanges] == [
+        CHANGED,
+        "the recording cannot be read any more: No such file or directory",
+    ]
 
 
 def test_pieces_without_times_are_events_and_keep_what_was_recorded() -> None:
