@@ -51,8 +51,9 @@ def known_types() -> list[str]:
     return [*BUILT_IN, LIVE_TRACE, *(name for name in _entry_points() if name not in BUILT_IN)]
 
 
-def build_interceptors(settings: Settings, data_dir: Path) -> Interceptors | None:
-    """The interceptors of a gateway, not yet started; None where none is on. Raises ConfigurationError."""
+def build_interceptors(settings: Settings, data_dir: Path, *, quiet: bool = False) -> Interceptors | None:
+    """The interceptors of a gateway, not yet started; None where none is on. Says in the log what becomes of settings that
+    belong elsewhere here, unless it is `quiet`. Raises ConfigurationError."""
     if not settings.interceptors:
         return None  # and nothing is imported for it
     from proxy_core.interceptors import live_trace
@@ -74,7 +75,7 @@ def build_interceptors(settings: Settings, data_dir: Path) -> Interceptors | Non
             faults += str(fault).splitlines()
             continue
         if isinstance(built, live_trace.LiveTraceConfig):
-            if one.enabled:
+            if one.enabled and not quiet:
                 for level, note in live_trace.notes(built):
                     log.log(level, "%s", note)
         elif one.enabled:
@@ -89,7 +90,7 @@ def build_interceptors(settings: Settings, data_dir: Path) -> Interceptors | Non
 
 def check_interceptors(settings: Settings) -> None:
     """Build them once without running any. Raises ConfigurationError with a line for each fault."""
-    build_interceptors(settings, Path())
+    build_interceptors(settings, Path(), quiet=True)
 
 
 def shown_config(one: InterceptorSettings) -> dict[str, Any]:
