@@ -96,15 +96,19 @@ def _choose(request: Request, fields: dict[str, Any]) -> None:
 
 
 def _write_effort(request: Request, fields: dict[str, Any]) -> None:
-    effort = "xhigh" if request.effort == "max" else request.effort
-    budget = request.thinking_budget
-    if request.thinking:
-        if not effort and budget is not None:
-            effort = next(word for least, word in _LEAST_BUDGETS if budget >= least)
-        if effort:
-            fields["reasoning_effort"] = effort
-    elif effort:
+    effort = effort_of(request)
+    if request.thinking and effort:
+        fields["reasoning_effort"] = "xhigh" if effort == "max" else effort
+    elif request.effort:
         request.losses.add("effort")
+
+
+def effort_of(request: Request) -> str:
+    """The effort that is asked for, in a word or as a budget; empty where nothing is said of it."""
+    budget = request.thinking_budget
+    if request.effort or budget is None:
+        return request.effort
+    return next((word for least, word in _LEAST_BUDGETS if budget >= least), "low")
 
 
 def _messages(turn: Turn, losses: Losses) -> list[dict[str, Any]]:

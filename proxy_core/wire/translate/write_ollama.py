@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy_core.wire.translate.form import Attachment, Call, Losses, Request, Result, Text, Thought, Turn
-from proxy_core.wire.translate.write_chat import function_fields, result_text
+from proxy_core.wire.translate.write_chat import effort_of, function_fields, result_text
 
 _LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
@@ -53,10 +53,11 @@ def _write_thinking(request: Request, fields: dict[str, Any]) -> None:
     if request.thinking is False:
         fields["think"] = False
     elif request.thinking and "gpt-oss" in request.model:
-        fields["think"] = _LEVELS.get(request.effort, request.effort) or "medium"
+        effort = effort_of(request)
+        fields["think"] = _LEVELS.get(effort, effort) or "medium"
     elif request.effort:
         request.losses.add("reasoning_effort")
-    if request.thinking_budget is not None:
+    elif request.thinking_budget is not None:
         request.losses.add("thinking budget")
 
 

@@ -208,13 +208,14 @@ def test_thinking_is_asked_for_as_the_model_takes_it() -> None:
     got, _ = translated(CHAT, MESSAGES, user(reasoning_effort="high"), "claude-opus-4-6")
     assert (got["thinking"], got["output_config"]) == ({"type": "adaptive"}, {"effort": "high"})
     got, lost = translated(CHAT, MESSAGES, user(reasoning_effort="high", max_tokens=500))
-    assert ("thinking" in got, lost) == (False, ("reasoning_effort",))
+    assert ("thinking" in got, lost) == (False, ())
     got, lost = translated(CHAT, MESSAGES, user(reasoning_effort="low", temperature=0.2))
     assert ("temperature" in got, lost) == (False, ("temperature while thinking",))
     assert "thinking" not in translated(CHAT, MESSAGES, user(reasoning_effort="none"))[0]
     fields = user(thinking={"type": "enabled", "budget_tokens": 10000}, max_tokens=20000)
     assert translated(MESSAGES, CHAT, fields)[0]["reasoning_effort"] == "high"
-    assert translated(MESSAGES, OLLAMA, fields, "gpt-oss:20b")[0]["think"] == "medium"
+    assert translated(MESSAGES, OLLAMA, fields, "gpt-oss:20b")[0]["think"] == "high"
+    assert translated(MESSAGES, OLLAMA, user(max_tokens=20, thinking={"type": "adaptive"}), "gpt-oss:20b")[0]["think"] == "medium"
     assert translated(OLLAMA, CHAT, user(think="low"))[0]["reasoning_effort"] == "low"
     assert translated(CHAT, OLLAMA, user(reasoning_effort="none"))[0]["think"] is False
 
@@ -282,7 +283,7 @@ LOST = [
     (MESSAGES, CHAT, user(max_tokens=9, top_k=5, stop_sequences=list("abcde")), ("top_k", "stop sequences beyond 4")),
     (MESSAGES, CHAT, user(max_tokens=9, mcp_servers=[{"url": "x"}]), ("mcp_servers",)),
     (MESSAGES, CHAT, user(max_tokens=9, tools=[{"type": "bash_20250124", "name": "bash"}]), ("tool bash_20250124",)),
-    (OLLAMA, CHAT, user(options={"num_ctx": 4096}), ("num_ctx",)),
+    (OLLAMA, CHAT, user(options={"mirostat": 1}), ("mirostat",)),
 ]  # fmt: skip
 
 
@@ -292,7 +293,17 @@ def test_what_is_lost_is_named(source: Operation, target: Operation, fields: dic
 
 
 CACHED = {"cache_control": {"type": "ephemeral"}}
+BUDGET = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 9000}
 HINTED = [
+    (MESSAGES, OLLAMA, user(**BUDGET), ("thinking budget",)),
+    (MESSAGES, OLLAMA, user(**BUDGET, output_config={"effort": "high"}), ("reasoning_effort",)),
+    (MESSAGES, CHAT, user(max_tokens=9, output_config={"effort": "low"}), ("effort",)),
+    (MESSAGES, CHAT, user(max_tokens=9, context_management={"edits": [{"type": "clear_thinking_20251015"}]}),
+     ("context_management",)),
+    (CHAT, OLLAMA, user(reasoning_effort="low"), ("reasoning_effort",)),
+    (CHAT, MESSAGES, user(reasoning_effort="low", tools=[{"type": "function", "function": {"name": "f"}}],
+                          tool_choice="required"), ("reasoning_effort",)),
+    (OLLAMA, MESSAGES, user(options={"num_ctx": 8192, "num_gpu": 1}), ("num_ctx", "num_gpu")),
     (MESSAGES, CHAT, user(
         max_tokens=9, service_tier="priority", metadata={"user_id": "ana", "team": "a"},
         system=[{"type": "text", "text": "Be brief.", **CACHED}],
