@@ -7,8 +7,9 @@ Pure functions, linear in the length of the text; the bounded quantifiers keep h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from operator import is_
 
 REDACTED = b"[redacted]"
 MIN_KNOWN_BYTES = 8
@@ -45,6 +46,9 @@ MAX_TOKEN_CHARS = 480
 """No match of a format but `private_key` is longer."""
 MAX_PRIVATE_KEY_CHARS = 8_200
 """No match of `private_key` is longer."""
+PIECE_BYTES = 128 * 1024
+"""A larger text is looked through in pieces: a search lets no other thread run, and one key must not cost the whole text."""
+_BETWEEN_TOKENS = re.compile(rb"[^%s]" % re.escape(TOKEN_CHARS.encode("ascii")))
 _COMPILED = tuple(re.compile(pattern.encode("ascii"), re.DOTALL) for _, pattern in FORMATS)
 _HINT = re.compile(
     rb"-(?:(?<=\bsk-)|(?<=glpat-)|(?<=pypi-)|(?<=xox[abeoprs]-)|(?<=-----)(?=BEGIN ))"
@@ -76,7 +80,27 @@ def redact_known(text: bytes, known: Sequence[bytes]) -> bytes:
 
 
 def redact_formats(text: bytes) -> bytes:
-    """`text` without anything that has the form of a well-known key."""
+    """`text` without anything that has the form of a well-known key; the same object where there is none."""
+    if len(text) > PIECE_BYTES:
+        given = list(pieces(text))
+        kept = [_redact_piece(piece) for piece in given]
+        return text if all(map(is_, given, kept)) else b"".join(kept)
+    return _redact_piece(text)
+
+
+def pieces(text: bytes) -> Iterator[bytes]:
+    """A large text in parts of 128 KiB or somewhat more, cut where no key can span the cut."""
+    start = 0
+    while start < len(text):
+        between = _BETWEEN_TOKENS.search(text, start + PIECE_BYTES)
+        end = between.end() if between is not None else len(text)
+        begun = text.find(b"-----BEGIN ", end - MAX_PRIVATE_KEY_CHARS, end) if end < len(text) else -1
+        end = begun if begun >= 0 else end
+        yield text[start:end]
+        start = end
+
+
+def _redact_piece(text: bytes) -> bytes:
     if _HINT.search(text) is None:
         return text
     for pattern in _COMPILED:

@@ -7,7 +7,6 @@ through in pieces with pauses, because a search holds the interpreter that the g
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,13 +15,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from proxy_core.detectors.secrets import MAX_PRIVATE_KEY_CHARS, TOKEN_CHARS, redact_formats, redact_known
+from proxy_core.detectors.secrets import PIECE_BYTES, pieces, redact_formats, redact_known
 
 MAX_DEPTH = 200
-PIECE_BYTES = 128 * 1024
 PAUSE_S = 0.0002
-_BETWEEN_TOKENS = re.compile(rb"[^%s]" % re.escape(TOKEN_CHARS.encode("ascii")))
-_KEY_BEGINS = b"-----BEGIN "
 _KEY_ENDS = b"PRIVATE KEY-----"
 
 
@@ -34,26 +30,13 @@ def redacted(text: bytes, secrets: Sequence[bytes]) -> bytes:
 
 
 def _in_pieces(text: bytes) -> bytes:
-    pieces: list[bytes] = []
+    kept: list[bytes] = []
     changed = False
-    start = 0
-    while start < len(text):
-        end = _safe_cut(text, start + PIECE_BYTES)
-        piece = text[start:end]
-        kept = redact_formats(piece)
-        changed = changed or kept is not piece
-        pieces.append(kept)
-        start = end
+    for piece in pieces(text):
+        kept.append(redact_formats(piece))
+        changed = changed or kept[-1] is not piece
         time.sleep(PAUSE_S)
-    return b"".join(pieces) if changed else text
-
-
-def _safe_cut(text: bytes, at: int) -> int:
-    """A place from `at` on that no key can span."""
-    found = _BETWEEN_TOKENS.search(text, at)
-    end = found.end() if found is not None else len(text)
-    begun = text.find(_KEY_BEGINS, end - MAX_PRIVATE_KEY_CHARS, end) if end < len(text) else -1
-    return begun if begun >= 0 else end
+    return b"".join(kept) if changed else text
 
 
 def safe_json(value: Any, secrets: Sequence[bytes]) -> Raw:

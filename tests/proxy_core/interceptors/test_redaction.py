@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from proxy_core.detectors import secrets
 from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.interceptors import redaction
 from proxy_core.interceptors.redaction import redacted, safe_json, safe_line
@@ -23,7 +24,6 @@ FILLING = [b" ", b'"', b"a", b"-", b".", b"\n", b"{}", b"word ", b"sk-", b"\xc3\
 
 @pytest.mark.parametrize("seed", range(12))
 def test_pieces_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(redaction, "PIECE_BYTES", 20_000)
     monkeypatch.setattr(redaction, "PAUSE_S", 0)
     rng = random.Random(seed)
     parts: list[bytes] = []
@@ -31,8 +31,14 @@ def test_pieces_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch, seed:
         parts += [rng.choice(FILLING) * rng.randrange(1, 900), b" ", rng.choice(KEYS), rng.choice((b" ", b'"', b"\n"))]
     text = b"".join(parts)
     known = (KEYS[-1],)
-    assert len(text) > 30_000
-    assert redacted(text, known) == redact_formats(redact_known(text, known))
+    assert 30_000 < len(text) < secrets.PIECE_BYTES * 10
+    monkeypatch.setattr(secrets, "PIECE_BYTES", 10_000_000)
+    whole = redact_formats(redact_known(text, known))
+    monkeypatch.setattr(redaction, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(secrets, "PIECE_BYTES", 20_000)
+    assert len(list(secrets.pieces(text))) > 1
+    assert redacted(text, known) == whole
+    assert redact_formats(redact_known(text, known)) == whole
 
 
 def test_what_is_clean_stays_the_same_object() -> None:
