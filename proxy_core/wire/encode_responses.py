@@ -52,6 +52,7 @@ from proxy_core.wire.encode_responses_items import (
     OUTPUT_TEXT,
     REASONING_TEXT,
     SUMMARY,
+    Item,
     item_of,
 )
 from proxy_core.wire.encode_responses_output import ResponsesOutput
@@ -93,7 +94,12 @@ class ResponsesEncoder(ResponsesOutput):
         if type(number) is not int or number <= self._sequence or place.item_id != item.item_id:
             return False
         if isinstance(event, ToolCallDelta):
-            if item.kind not in ARGUMENTS or item.arguments_done or place.type != f"{ARGUMENTS[item.kind][1]}.delta":
+            if (
+                item.kind not in ARGUMENTS
+                or item.arguments_done
+                or item.unsaid
+                or place.type != f"{ARGUMENTS[item.kind][1]}.delta"
+            ):
                 return False
             item.arguments.append(event.arguments)
         else:
@@ -154,18 +160,16 @@ class ResponsesEncoder(ResponsesOutput):
             self._text_done(index, FORM_OF_TEXT_DONE[kind], key_of(FORM_OF_TEXT_DONE[kind], fields), raw, fields)
         elif kind in PARTS_DONE:
             item = self._items.get(index)
-            key = part_place(kind, fields)[1]
-            if item is not None and key in item.parts:
+            form, key = part_place(kind, fields)
+            if item is not None and key in item.parts and item.parts[key].form is form:
                 self._part_done(item, key, raw, fields)
         elif isinstance(event, ToolCallDelta):
             item = self._call(index)
             if kind in ARGUMENTS_DONE:
-                if event.arguments:
-                    item.arguments[:] = [event.arguments]
+                self._add_whole(item, event.arguments)
                 item.arguments_raw = raw
             elif event.arguments:
-                item.arguments.append(event.arguments)
-                self._send_of(item, raw, fields)
+                self._say_arguments(item, event.arguments, raw, fields)
         elif kind == "response.output_item.done":
             if isinstance(event, ToolCallEnd):
                 self._call(index)
@@ -193,7 +197,7 @@ class ResponsesEncoder(ResponsesOutput):
                 elif item is None:
                     item = self._call(index)
                 delta = next(event for event in came if isinstance(event, ToolCallDelta))
-                item.arguments[:] = [delta.arguments]
+                self._add_whole(item, delta.arguments)
                 self._item_done(index, wire.raw, fields)
                 return
             for event in came:
@@ -235,11 +239,7 @@ class ResponsesEncoder(ResponsesOutput):
         elif isinstance(event, ToolCallDelta):
             item = self._call(event.index)
             if event.arguments:
-                text = clean(event.arguments)
-                item.arguments.append(text)
-                item.changed = True
-                if item.kind in ARGUMENTS:
-                    self._send_item_event(item, f"{ARGUMENTS[item.kind][1]}.delta", delta=text)
+                self._say_arguments(item, clean(event.arguments))
         elif isinstance(event, ToolCallEnd):
             self._call(event.index).changed = True
             self._item_done(event.index, b"", {})
@@ -252,6 +252,33 @@ class ResponsesEncoder(ResponsesOutput):
         elif isinstance(event, ErrorEvent):
             self._put_error(event.error)
 
+    def _say_arguments(self, item: Item, text: str, raw: bytes = b"", fields: Fields | None = None) -> None:
+        """A piece of a call's arguments: untouched where `raw` is given."""
+        if item.arguments_done:
+            raise illegal("delta_before_done", f"arguments of output item {item.number} come after their end")
+        unsaid, item.unsaid = item.unsaid, ""
+        item.arguments.append(text)
+        if item.kind not in ARGUMENTS:
+            item.changed = True
+            return
+        kind = f"{ARGUMENTS[item.kind][1]}.delta"
+        if unsaid:
+            self._send_item_event(item, kind, delta=unsaid)
+        if raw:
+            self._send_of(item, raw, fields or {})
+        else:
+            item.changed = True
+            self._send_item_event(item, kind, delta=text)
+
+    def _add_whole(self, item: Item, arguments: str) -> None:
+        """Arguments that the upstream says only where they end: a piece like others, where others were sent before them."""
+        if any(item.arguments):
+            if arguments:
+                self._say_arguments(item, arguments)
+        else:
+            item.arguments.append(arguments)
+            item.unsaid = arguments
+
     def _put_call(self, event: ToolCallStart) -> None:
         self._name_call(event.index, event.call_id, made=True)
         template = item_of(sse_fields(self._calls_seen.get(event.index, b"")))
@@ -260,11 +287,13 @@ class ResponsesEncoder(ResponsesOutput):
             template = {"type": "function_call"}
         item = self._start(event.index, template, b"")
         item.item_id = item.item_id or self._own_id("fc")
-        item.call_id = clean(event.call_id) or item.item_id
+        item.call_id = clean(event.call_id) or item.call_id or item.item_id
         if "name" in template or item.kind in ARGUMENTS:
             item.name = clean(event.name)
         item.changed = True
         if item.kind in ARGUMENTS:
+            if not item.name:
+                raise illegal("call_named", f"tool call {event.index} has no name")
             self._opened(item)
 
     def _put_error(self, error: AnswerError) -> None:

@@ -50,6 +50,8 @@ class ResponsesFollower(EventEncoder):
         self._begun = False
         self._begin_made = False
         """Whether the response was begun although its own beginning had not come."""
+        self._made_id = ""
+        """The id of a response that was begun before anything of the upstream's was seen; all that follows says it."""
         self._begin_seen = b""
         self._end_raw = b""
         """The event with which the upstream ended."""
@@ -107,7 +109,7 @@ class ResponsesFollower(EventEncoder):
                 return
         elif kind is ToolCallDelta and event.arguments:  # type: ignore[union-attr]
             pieces = self._pieces.get(event.index)  # type: ignore[union-attr]
-            if pieces is not None and not self._held:
+            if pieces and not self._held:  # the first of them may be the event that says all
                 pieces.append(event.arguments)  # type: ignore[union-attr]
                 self._last_raw = event.raw
                 self._out.append(event.raw)
@@ -171,6 +173,7 @@ class ResponsesFollower(EventEncoder):
             ended = part_of(item, kind, fields)
             if ended is not None:
                 ended.stage = max(ended.stage, 2 if kind in PARTS_DONE else 1)
+                self._pieces.pop(index, None)
         elif kind == "response.output_item.done":
             number = index if item is None or item.number is None else item.number
             self._sent[number] = fields.get("item")

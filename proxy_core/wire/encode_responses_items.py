@@ -95,6 +95,7 @@ class Item:
         "parts",
         "raw",
         "template",
+        "unsaid",
     )
 
     def __init__(self, kind: str, item_id: str = "", raw: bytes = b"", template: Fields | None = None) -> None:
@@ -113,6 +114,8 @@ class Item:
         """Whether the event that says all of them was sent."""
         self.arguments_raw = b""
         """That event, which waits for the end of the item, because pieces may still come."""
+        self.unsaid = ""
+        """Altered: arguments that no piece has said, because the upstream says them only where they end."""
         self.call_id = ""
         self.name = ""
         self.changed = False
@@ -127,6 +130,13 @@ class Item:
         part = self.parts[key] = Part(form, raw)
         self.current = key
         return part
+
+    def place_of(self, form: PartForm) -> Key:
+        """Where text of a form goes that names no part: on with the last part, or into one after it."""
+        if self.current is not None and self.parts[self.current].form is form:
+            return self.current
+        family = "summary" if form is SUMMARY else "content"
+        return family, max((index for of, index in self.parts if of == family), default=-1) + 1
 
     def next_part_number(self, family: str) -> int:
         return sum(1 for (of, _), part in self.parts.items() if of == family and part.number is not None)
@@ -160,10 +170,15 @@ class Item:
                 fields[name] = said
         else:
             self._set_object(fields, said)
-        if self.call_id and decoded(fields.get("call_id")) != self.call_id and decoded(fields.get("id")) != self.call_id:
-            fields["call_id"] = self.call_id
+        self._set_call_id(fields)
         if self.name and (self.kind in ARGUMENTS or "name" in fields) and decoded(fields.get("name")) != self.name:
             fields["name"] = self.name
+
+    def _set_call_id(self, fields: Fields) -> None:
+        """Say the call's id, but not where the upstream has the item's id alone for it."""
+        unsaid = "call_id" not in fields and decoded(self.template.get("id")) == self.call_id
+        if self.call_id and not unsaid and decoded(fields.get("call_id")) != self.call_id:
+            fields["call_id"] = self.call_id
 
     def _set_object(self, fields: Fields, said: str) -> None:
         first, second = _OBJECTS[self.kind]
@@ -183,9 +198,9 @@ class Item:
         if self.kind == "message":
             return {**fields, "role": "assistant", "content": []}
         if self.kind in ARGUMENTS:
-            return {**fields, ARGUMENTS[self.kind][0]: "", "call_id": self.call_id, "name": self.name}
-        if self.kind in _OBJECTS:
-            fields["call_id"] = self.call_id
+            fields.update({ARGUMENTS[self.kind][0]: "", "name": self.name})
+            self._set_call_id(fields)
+        elif self.kind in _OBJECTS:
             self._set_arguments(fields)
         elif self.kind == "reasoning":
             fields["summary"] = []
@@ -202,18 +217,21 @@ def waits_for_arguments(kind: str, fields: Fields) -> bool:
 def _texts(entries: list[Any], parts: dict[int, Part]) -> list[Any]:
     """The list of an item's parts with the texts that were sent, without those that were not."""
     sent: list[Any] = []
+    numbers: list[int] = []
     for index in range(max(len(entries), max(parts, default=-1) + 1)):
         entry = as_object(entries[index]) if index < len(entries) else {}
         part = parts.get(index)
         if part is None:
             if entry and entry.get("type") not in FORM_OF_KIND:
                 sent.append(entry)
+                numbers.append(numbers[-1] if numbers else -1)
         elif part.number is not None:
+            numbers.append(part.number)
             if entry.get("type") != part.form.kind:
                 sent.append(part.form.part(part.text))
             else:
                 sent.append(entry if entry.get(part.form.field) == part.text else corrected(entry, part))
-    return sent
+    return [sent[at] for at in sorted(range(len(sent)), key=numbers.__getitem__)]
 
 
 def corrected(entry: Fields, part: Part) -> Fields:

@@ -68,14 +68,16 @@ class ResponsesOutput(ResponsesFollower):
             return item
         self._ensure_begun()
         self._close_own()
+        untouched = item.raw and not item.cut and not item.changed
+        if not untouched and (item.cut or not item.item_id):
+            item.item_id = self._own_id("rs" if item.kind == "reasoning" else "msg")
+        begun = {} if untouched else item.begun_fields()  # raises, so nothing may be counted before
         item.number = self._next
         self._next += 1
-        if item.raw and not item.cut and not item.changed:
+        if untouched:
             self._send_of(item, item.raw, sse_fields(item.raw))
         else:
-            if item.cut or not item.item_id:
-                item.item_id = f"{'rs' if item.kind == 'reasoning' else 'msg'}_{self._transaction_id or 'luthien'}_{item.number}"
-            self._send({"type": "response.output_item.added", "output_index": item.number, "item": item.begun_fields()})
+            self._send({"type": "response.output_item.added", "output_index": item.number, "item": begun})
         item.raw = b""
         return item
 
@@ -91,9 +93,12 @@ class ResponsesOutput(ResponsesFollower):
             item = self._new_item(index, {"type": kind}, b"")
         if item.is_call or (item.kind == "reasoning") != (form.kind in ("summary_text", "reasoning_text")):
             raise illegal("delta_matches_item", f"text comes for a {item.kind}")
+        if item.kind not in ("message", "reasoning") and not raw and not item.parts:
+            raise illegal("delta_matches_item", f"text is made for a {item.kind}")
+        key = key or item.place_of(form)
+        if key in item.parts and item.parts[key].form is not form:
+            raise illegal("delta_matches_part", f"{form.kind} comes for a part of output item {index} that is another's")
         self._opened(item)
-        if key is None:
-            key = item.current or ("summary" if form is SUMMARY else "content", 0)
         part = self._opened_part(item, key, form)
         part.pieces.append(text)
         if raw:
@@ -129,6 +134,8 @@ class ResponsesOutput(ResponsesFollower):
         if item is None:
             return
         part = item.parts.get(key)
+        if part is not None and part.form is not form:
+            return
         given = as_text(decoded(fields.get(form.field)))
         if (part is None or part.number is None) and not given and not item.cut and index not in self._said:
             self._opened(item)
@@ -184,6 +191,8 @@ class ResponsesOutput(ResponsesFollower):
         if item is None:
             return
         given = item_of(fields)
+        if as_text(decoded(given.get("type"))) not in ("", item.kind):
+            raw, fields, given = b"", {}, {}  # the end of another item than the one that began here
         if item.number is None:
             if item.cut or (item.kind == "message" and (index in self._said or _has_text(given))):
                 self._forget(index)
@@ -291,8 +300,11 @@ class ResponsesOutput(ResponsesFollower):
         self._begun = self._begin_made = True
         if self._begin_seen:
             self._send_raw(self._begin_seen, sse_fields(self._begin_seen))
-        else:
-            self._send({"type": "response.created", "response": self._whole()})
+            return
+        response = self._whole()
+        self._made_id = as_text(response["id"])
+        self._send({"type": "response.created", "response": response})
+        self._begin_seen = self._out[-1]
 
     def _output(self) -> list[Any]:
         return [self._sent[number] for number in sorted(self._sent)]
@@ -350,6 +362,11 @@ class ResponsesOutput(ResponsesFollower):
 
     def _send_raw(self, raw: bytes, fields: Fields, *, changed: bool = False) -> None:
         """Send an event with a number that is higher than the last."""
+        if self._made_id and "response" in fields:
+            response = fields_of(fields["response"])
+            if decoded(response.get("id")) != self._made_id:
+                fields = {**fields, "response": {**response, "id": self._made_id}}
+                changed = True
         number = decoded(fields.get("sequence_number"))
         if type(number) is int and number > self._sequence:
             self._sequence = number

@@ -46,19 +46,20 @@ def _openai(operation: Operation, http: httpx2.Client) -> Read:
         response = last.response  # type: ignore[union-attr]
         calls = [
             (
-                item.call_id,
+                getattr(item, "call_id", ""),
                 getattr(item, "name", item.type),
                 _value(getattr(item, "arguments", None) or getattr(item, "input", None)),
             )
             for item in response.output
-            if item.type.endswith("_call")
+            if item.type.endswith("_call") and getattr(item, "call_id", "")
         ]
         return Read(response.output_text, calls, response.status)
     if operation is Operation.COMPLETIONS:
         read = Read()
         for part in client.completions.create(model="m", prompt="hi", stream=True):
-            read.text += part.choices[0].text
-            read.stop = part.choices[0].finish_reason or read.stop
+            for one in part.choices:
+                read.text += one.text
+                read.stop = one.finish_reason or read.stop
         return read
     state = ChatCompletionStreamState()
     for chunk in client.chat.completions.create(model="m", messages=[], stream=True):
