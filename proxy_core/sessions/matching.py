@@ -7,6 +7,7 @@ nothing that is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -145,7 +146,11 @@ class HistoryMatcher:
                 if twin is not session and twin.tip == point and twin.replies and twin.head == head and not twin.forgotten
             ]
             if waiting and (waiting := [twin for twin in waiting if _may_be_of(twin, asked)]):
-                twin = _answered_so(waiting, said_in_history(asked.after(place)))
+                following = asked.after(place)
+                if _replies_again(following):
+                    # The twin would have asked for the later answer, too.
+                    return None
+                twin = _answered_so(waiting, said_in_history(following))
                 if twin is not None:
                     return Match(twin, place)
         return None
@@ -199,6 +204,12 @@ def _may_be_of(session: Session, asked: Asked) -> bool:
 
 def _goes_on_unanswered(session: Session, point: bytes) -> bool:
     return session.root != point or (session.tip == point and (session.failed or session.pending > 0))
+
+
+def _replies_again(entries: Sequence[memoryview]) -> bool:
+    """Whether these entries hold a reply after something that the client said."""
+    replied = [is_reply(entry) for entry in entries]
+    return any(now and not before for before, now in pairwise(replied))
 
 
 def _answered_so(sessions: Sequence[Session], said: Sequence[int]) -> Session | None:

@@ -153,6 +153,15 @@ def test_a_twin_that_was_left_long_ago_does_not_go_on() -> None:
     assert talk.chat(HELLO, assistant("Hi"), user("More")).session_id == "s-2"
 
 
+def test_a_twin_left_behind_takes_no_history_that_has_gone_further() -> None:
+    talk = Talk()
+    for _ in range(2):
+        talk.answer(talk.ask("Hello"), "Yes.")
+    assert talk.ask("Hello", "Yes.", "More").session_id == "s-2"
+    for _ in range(2):
+        assert talk.ask("Hello", "Yes.", "More", "Fine.", "And?").session_id == "s-2"
+
+
 def test_better_twins_of_two_clients_are_told_by_their_keys() -> None:
     talk = Talk()
     ann, bob = {"authorization": "Bearer ann"}, {"authorization": "Bearer bob"}
