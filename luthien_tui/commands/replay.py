@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_SHOWN_PROBLEMS = 50
 MAX_EXCERPT = 100
 MAX_DIFF_LINES = 400
+MAX_COMPARED_LINES = 2_000
+CONTEXT_LINES = 3
 JOURNAL_LIMIT = 1_000
 """Transactions of the journal that are replayed where no limit is given."""
 
@@ -97,15 +99,21 @@ async def _run(settings: Settings, wanted: Wanted, chosen: Filter) -> int:
         pace = Pace(delay_s=wanted.delay_s, speed=wanted.speed)
         target = way.target if way is not None else None
         async with Replay(used, folder, pace=pace, target=target, new_ids=wanted.record) as replay:
-            async for one in replay.run(recording.exchanges):
-                counting.take(one)
-                done += 1
-                if lines := report(one, diff=wanted.diff):
-                    show(None)
-                    print(lines)
-                show(done)
+            try:
+                async for one in replay.run(recording.exchanges):
+                    counting.take(one)
+                    done += 1
+                    if lines := report(one, diff=wanted.diff):
+                        show(None)
+                        print(lines, flush=True)
+                    show(done)
+            except asyncio.CancelledError:
+                show(None)
+                _say("luthien: interrupted; the sums are of what was replayed until now")
+                _print_summary(counting.summary(), as_json=wanted.as_json)
+                raise
     summary = counting.summary()
-    print(json.dumps({"summary": msgspec.to_builtins(summary)}) if wanted.as_json else _summary(summary))
+    _print_summary(summary, as_json=wanted.as_json)
     return ExitCode.CRASH if summary.problems or (wanted.check and summary.different) else ExitCode.OK
 
 
@@ -228,26 +236,49 @@ def _difference(difference: Difference, *, diff: bool) -> list[str]:
     before, after = difference.before, difference.after
     kind = difference.kind.replace("_", " ")
     if diff and (len(before) + len(after) > MAX_EXCERPT or "\n" in before + after):
-        lines = list(
-            difflib.unified_diff(visible(before).splitlines(), visible(after).splitlines(), "recorded", "replayed", lineterm="")
-        )
-        cut = [f"    … {len(lines) - MAX_DIFF_LINES:,} more lines"] if len(lines) > MAX_DIFF_LINES else []
+        lines, note = _lines_that_differ(visible(before).splitlines(), visible(after).splitlines())
+        cut = [f"    … {len(lines) - MAX_DIFF_LINES:,} more lines"] if len(lines) > MAX_DIFF_LINES else note
         return [f"  {kind}", *(f"    {line}" for line in lines[:MAX_DIFF_LINES]), *cut]
     start = _common(before, after)
     return [f"  {kind:<10}  {cell(_excerpt(before, start))} → {cell(_excerpt(after, start))}"]
 
 
-def _common(one: str, other: str) -> int:
+def _lines_that_differ(one: list[str], other: list[str]) -> tuple[list[str], list[str]]:
+    """A diff, and what is to be said of it. Of long texts only a part is compared: the work grows with the square."""
+    note = []
+    if max(len(one), len(other)) > MAX_COMPARED_LINES:
+        start = max(0, _same_up_to(one, other) - CONTEXT_LINES)
+        one, other = one[start : start + MAX_COMPARED_LINES], other[start : start + MAX_COMPARED_LINES]
+        note = [f"    … compared are {MAX_COMPARED_LINES:,} lines from line {start + 1:,} on"]
+    return list(difflib.unified_diff(one, other, "recorded", "replayed", lineterm="", n=CONTEXT_LINES)), note
+
+
+def _common(before: str, after: str) -> int:
     """Where two texts begin to differ, a little earlier."""
-    if max(len(one), len(other)) <= MAX_EXCERPT:
+    if max(len(before), len(after)) <= MAX_EXCERPT:
         return 0
-    place = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return max(0, place - MAX_EXCERPT // 4)
+    return max(0, _same_up_to(before, after) - MAX_EXCERPT // 4)
+
+
+def _same_up_to(one: str | list[str], other: str | list[str]) -> int:
+    """The length of what two texts or lists begin with alike."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _excerpt(text: str, start: int) -> str:
     piece = text[start : start + MAX_EXCERPT]
     return f"{'…' if start else ''}{piece}{'…' if start + MAX_EXCERPT < len(text) else ''}" or "nothing"
+
+
+def _print_summary(total: Summary, *, as_json: bool) -> None:
+    print(json.dumps({"summary": msgspec.to_builtins(total)}) if as_json else _summary(total), flush=True)
 
 
 def _summary(total: Summary) -> str:
@@ -269,6 +300,8 @@ def _summary(total: Summary) -> str:
         lines.append(f"  tokens: {_tokens(total)}")
         lines.append(f"  cost: {_costs(total)}")
     lines += [f"  {count:,} times: {cell(note)}" for note, count in total.notes.items()]
+    if total.left:
+        lines.append(f"  {total.left:,} had a client that left; they are in no sum")
     if total.redacted:
         lines.append(f"  {total.redacted:,} were recorded with secrets taken out of their bodies; policies see what is left")
     if total.unanswered:

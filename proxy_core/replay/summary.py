@@ -45,6 +45,8 @@ class Summary(Struct, kw_only=True):
     """Recorded requests without an end."""
     others: int = 0
     """Entries that are no requests of an API."""
+    left: int = 0
+    """Replayed transactions whose client had left: what they came to is neither compared nor in the sums."""
     redacted: int = 0
     """Replayed transactions out of whose bodies something had been taken."""
 
@@ -80,6 +82,9 @@ class Counting:
         self._notes.update(one.notes)
         total.redacted += "body" in one.exchange.redacted
         before, after = one.exchange.facts, one.outcome.facts
+        if before is not None and before.outcome == "cancelled":
+            total.left += 1
+            return
         self._after[after.verdict] += 1
         total.input_tokens += after.input_tokens or 0
         total.output_tokens += after.output_tokens or 0

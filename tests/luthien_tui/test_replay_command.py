@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from proxy_core.interceptors.recording_format import Facts, Request, Response, UpstreamAnswer, body_of, write_record
 from tests.fault_upstream import FaultUpstream
-from tests.luthien_tui.command import luthien
+from tests.luthien_tui.command import COMMAND, clean_environ, luthien
 from tests.recordings import anthropic_stream, asked, chat, chat_answer, messages, told, write_lines
 
 HOSTILE = "before \x1b]0;owned\x07 capital \u202e after"
@@ -70,6 +73,49 @@ def test_long_texts_are_shown_where_they_differ_or_as_a_diff(folder: Path) -> No
     assert "the capital" in short.stdout
     assert "    -the capital\n    +the harbour\n" in whole.stdout
     assert whole.stdout.count("of a long answer") == 6
+
+
+def test_of_very_long_texts_a_part_is_compared(folder: Path) -> None:
+    text = "".join(f"{number} of the same\n" for number in range(9_000)) + "".join(f"{n} capital\n" for n in range(20_000))
+    answer = told(chat_answer(text), end=0.1, took_ms=100)
+    file = write_lines(folder / "long.jsonl", asked("/v1/chat/completions", chat("hi"), provider="openai"), answer)
+
+    done = luthien(folder, "replay", str(file), "--config", "luthien.yaml", "--diff")
+
+    assert "     8999 of the same\n    -0 capital\n" in done.stdout
+    assert 400 < done.stdout.count("\n") < 420
+
+
+def test_interrupted_it_sums_what_was_replayed(folder: Path) -> None:
+    command = [*COMMAND, "replay", "recordings", "--json", "--delay", "3000"]
+    with subprocess.Popen(command, cwd=folder, env=clean_environ(folder), stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        first = json.loads(running.stdout.readline())
+        running.send_signal(signal.SIGINT)
+        last = json.loads(running.stdout.read())
+
+    assert first["path"] == "/v1/messages"
+    assert (last["summary"]["transactions"], last["summary"]["replayed"]) == (2, 1)
+    assert running.returncode == 130
+
+
+def test_what_a_client_left_is_in_no_sum(folder: Path) -> None:
+    body = body_of(chat("hi"))
+    ended = Facts(outcome="cancelled", verdict="modify", output_tokens=2, upstream="openai")
+    said = UpstreamAnswer(name="openai", api="openai", status_code=200)
+    (folder / "left.jsonl").write_bytes(
+        write_record(Request(format=1, transaction_id="t1", path="/v1/chat/completions", body=body))
+        + write_record(
+            Response(format=1, transaction_id="t1", status_code=200, body=body_of(chat_answer("a")), upstream=said, facts=ended)
+        )
+    )
+
+    done = luthien(folder, "replay", "left.jsonl", "--check")
+
+    assert done.stdout.splitlines() == [
+        "1 of 1 transactions replayed: 1 the same, 0 different",
+        "  1 had a client that left; they are in no sum",
+    ]
 
 
 def test_json_is_a_line_for_each_transaction_and_one_for_all(folder: Path) -> None:
