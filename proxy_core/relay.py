@@ -138,7 +138,7 @@ class Relay:
             reason = f"{reason},{more}" if reason else more
         own = [
             (b"x-luthien-transaction-id", row.transaction_id.encode("ascii")),
-            *_route_headers(row.upstream, reason, row.verdict, len(running.tried)),
+            *_route_headers(row.upstream, reason, row.verdict, len(running.tried) + bool(running.address)),
             (b"x-luthien-overhead-ms", b"%.2f" % (row.overhead_ms or 0.0)),
         ]
         if row.session_id:
@@ -166,11 +166,11 @@ def put_into(outbox: list[bytes]) -> Callable[[bytes], bool]:
 
 
 @lru_cache(maxsize=256)
-def _route_headers(upstream: str, reason: str, verdict: str, failed: int) -> RawHeaders:
+def _route_headers(upstream: str, reason: str, verdict: str, attempts: int) -> RawHeaders:
     """The headers that are the same for all transactions of a route."""
     return [
         (b"x-luthien-upstream", upstream.encode("ascii")),
         (b"x-luthien-reason", reason.encode("ascii")),
         (b"x-luthien-verdict", verdict.encode("ascii")),
-        (b"x-luthien-attempts", b"%d" % (failed + 1) if upstream else b"0"),
+        (b"x-luthien-attempts", b"%d" % attempts),
     ]

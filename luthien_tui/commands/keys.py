@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from luthien_tui.commands.given import Given
 from proxy_core.errors import ConfigurationError, ExitCode, StoreError
 from proxy_core.journal.client_keys import ClientKeys, KeyLimits, RecordedKey
+from proxy_core.limits.accounts import in_usd
 from proxy_core.logs import escaped
 from proxy_core.settings import LimitSettings, Settings
 from proxy_core.settings_sources import data_dir_path
@@ -135,6 +136,6 @@ def _limits_text(limits: KeyLimits) -> str:
     parts += [f"{limits.rpm:,} requests/min"] if limits.rpm is not None else []
     parts += [f"{limits.burst:,} at once"] if limits.burst is not None else []
     parts += [f"{limits.tpm:,} tokens/min"] if limits.tpm is not None else []
-    parts += [f"${limits.usd_per_day:g} a day"] if limits.usd_per_day is not None else []
-    parts += [f"${limits.usd_per_month:g} a month"] if limits.usd_per_month is not None else []
+    parts += [f"{in_usd(limits.usd_per_day)} a day"] if limits.usd_per_day is not None else []
+    parts += [f"{in_usd(limits.usd_per_month)} a month"] if limits.usd_per_month is not None else []
     return "; ".join(parts)

@@ -100,6 +100,13 @@ def periods_at(now: float) -> tuple[str, str]:
     return at.strftime("%Y-%m-%d"), at.strftime("%Y-%m")
 
 
+def in_usd(amount: float) -> str:
+    """An amount of USD for people: `$5`, `$1,250.5`, `$0.000001`."""
+    whole, _, rest = f"{amount:,.9f}".partition(".")
+    rest = rest.rstrip("0")
+    return f"${whole}.{rest}" if rest else f"${whole}"
+
+
 def ends_at(period: str) -> datetime:
     """When the next day or month begins."""
     if len(period) > len("2026-01"):

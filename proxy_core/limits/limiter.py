@@ -18,7 +18,7 @@ from msgspec import Struct
 from proxy_core.errors import AdmissionRefused, BudgetExhausted, ModelNotAllowed, RateLimited
 from proxy_core.ids import new_ulid
 from proxy_core.journal.client_keys import KeyLimits
-from proxy_core.limits.accounts import NANO, Line, Refusal, ends_at, periods_at
+from proxy_core.limits.accounts import NANO, Line, Refusal, ends_at, in_usd, periods_at
 from proxy_core.limits.buckets import Bucket
 from proxy_core.limits.estimate import FREE, Tokens, expected, seen
 from proxy_core.limits.ledgers import Ledger
@@ -374,7 +374,7 @@ def _exhausted(refusal: Refusal) -> BudgetExhausted:
     )
     return BudgetExhausted(
         Reason.BUDGET_EXHAUSTED,
-        f"{_who(line.scope)} has used up its budget of ${line.limit / NANO:g} for the {span}: {left}; "
+        f"{_who(line.scope)} has used up its budget of {in_usd(line.limit / NANO)} for the {span}: {left}; "
         f"the next {span} begins at {ends_at(line.period):%Y-%m-%dT%H:%M:%SZ}",
         scope=line.scope,
     )

@@ -211,6 +211,7 @@ async def test_200_at_once_against_a_budget_for_10(
     assert 10 <= passed <= 11
     assert len(upstream.exchanges) - before == passed
     assert answer.header("x-should-retry") == "false"
+    assert answer.header("x-luthien-attempts") == "0"
     assert answer.json()["error"]["code"] == "insufficient_quota"
     message = error_message(answer, "openai")
     assert "upstream 'openai'" in message

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_core.limits.accounts import Accounts, Line, ends_at, periods_at
+from proxy_core.limits.accounts import Accounts, Line, ends_at, in_usd, periods_at
 
 DAY = "2026-01-31"
 
@@ -78,3 +78,13 @@ def test_a_new_day_begins_with_nothing_spent() -> None:
     accounts.forget(("2026-02-01", "2026-01"))
     assert accounts.spent("key:ci", DAY) == 0
     assert accounts.spent("key:ci", "2026-01") == 100
+
+
+def test_amounts_for_people() -> None:
+    assert [in_usd(one) for one in (5.0, 0.000001, 1_250.5, 2_000_000, 0.0)] == [
+        "$5",
+        "$0.000001",
+        "$1,250.5",
+        "$2,000,000",
+        "$0",
+    ]
