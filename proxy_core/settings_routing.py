@@ -124,8 +124,9 @@ class CostSettings(Section):
 
 
 class RetrySettings(Section):
-    max_attempts: int = Field(default=2, ge=1, le=10)
-    """Times that a request is sent at most, as long as nothing of an answer has gone to the client; 1 for never again."""
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    """Times that a request is sent at most, as long as nothing of an answer has gone to the client; 1 for never again. Three let
+    one of another API stand in where two of its own have failed."""
     same_upstream: bool = False
     """Whether an upstream is tried again after a pause where no other can take the request; clients do that on their own."""
     budget: float = Field(default=0.2, ge=0, le=1)

@@ -84,7 +84,6 @@ async def test_it_comes_after_all_that_need_no_translation(
                 "one": one("openai", upstream),
                 "two": one("openai", second, priority=9),
             },
-            routing={"retries": {"max_attempts": 3}},
         )
         upstream.faults.append(Fault(status=503))
         assert (await gateway.ask("POST", CHAT.path, chat("hi"))).header("x-luthien-upstream") == "two"
