@@ -293,7 +293,7 @@ def test_what_is_lost_is_named(source: Operation, target: Operation, fields: dic
 
 
 CACHED = {"cache_control": {"type": "ephemeral"}}
-BUDGET = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 9000}
+BUDGET: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 9000}
 HINTED = [
     (MESSAGES, OLLAMA, user(**BUDGET), ("thinking budget",)),
     (MESSAGES, OLLAMA, user(**BUDGET, output_config={"effort": "high"}), ("reasoning_effort",)),
