@@ -47,6 +47,7 @@ def run_export(given: Given, session: str, form: ExportFormat, output: Path | No
 
 
 async def _write(url: str, session: str, form: ExportFormat, file: TextIO, ttl_s: float) -> None:
+    from proxy_core.control.feed import Feed
     from proxy_core.control.session_book import SessionBook
     from proxy_core.control.session_export import export
     from proxy_core.journal.session_reads import SessionReads
@@ -54,7 +55,7 @@ async def _write(url: str, session: str, form: ExportFormat, file: TextIO, ttl_s
     reads = await SessionReads.open(url, read_only=True)
     assert isinstance(reads, SessionReads)  # noqa: S101 - it opens its own class
     try:
-        book = SessionBook(reads, running={}, ttl_s=ttl_s)
+        book = SessionBook(reads, running={}, feed=Feed(), ttl_s=ttl_s)
         found = await book.session(session, after=None, before=None, limit=1)
         if found is None:
             raise ConfigurationError(f"the journal has no session '{session[:200]}'")

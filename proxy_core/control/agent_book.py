@@ -54,6 +54,7 @@ class AgentBook:
 
     async def agent(self, agent_id: str) -> AgentDetail | None:
         agent_id = clean(agent_id, MAX_ID_CHARS)
+        before = self._sessions.moment()
         latest = await self._reads.latest_requests([agent_id]) if agent_id else {}
         if agent_id not in latest:
             return None
@@ -65,7 +66,7 @@ class AgentBook:
         system, offered = await asyncio.to_thread(lambda: (system_of(row.operation, body), offered_tools(row.operation, body)))
         self._remember_prompt(agent_id, system)
         await self._add_activity((info,))
-        self._sessions.lay_over((info,), lambda one: one.agent)
+        self._sessions.lay_over((info,), before, lambda one: one.agent)
         days: dict[int, Totals] = {}
         models: dict[str, Totals] = {}
         for group in groups:
@@ -85,6 +86,7 @@ class AgentBook:
         return await self._dashboard.get()
 
     async def _read_agents(self) -> list[AgentInfo]:
+        before = self._sessions.moment()
         by_agent: dict[str, list[Group]] = {}
         for group in await self._reads.agents():
             by_agent.setdefault(group.agent, []).append(group)
@@ -93,7 +95,7 @@ class AgentBook:
         infos.sort(key=lambda info: -info.last_at)
         del infos[MAX_AGENTS:]
         await self._add_activity(infos)
-        self._sessions.lay_over(infos, lambda row: str(row.agent))
+        self._sessions.lay_over(infos, before, lambda row: str(row.agent))
         return infos
 
     async def _add_activity(self, infos: Sequence[AgentInfo]) -> None:
@@ -130,6 +132,7 @@ class AgentBook:
         hour_ns = int(now * 1e9) // MINUTE_NS * MINUTE_NS - 59 * MINUTE_NS
         first_minute = hour_ns // MINUTE_NS
         reads = self._reads
+        before = self._sessions.moment()
         day = await reads.day(today_ns)
         minutes = await reads.minutes(hour_ns)
         times = await reads.total_times(hour_ns, 20_000)
@@ -151,13 +154,13 @@ class AgentBook:
         sessions = await self._sessions.infos(busiest)
         for info in sessions:
             info.totals = counts.get(info.id, info.totals)
-        self._sessions.lay_over(agents, lambda row: str(row.agent))
-        self._sessions.lay_over(sessions, lambda row: str(row.session_id))
+        self._sessions.lay_over(agents, before, lambda row: str(row.agent))
+        self._sessions.lay_over(sessions, before, lambda row: str(row.session_id))
         await self._add_activity(agents[:SHOWN])
-        everything = list(self._running.values())
+        running, ended = self._running.values(), len(self._sessions.ended_since(before))
         today, last_hour = _sum(group.totals for group in day.groups.values()), _sum(minutes.values())
-        correct(today, everything)
-        correct(last_hour, everything)
+        correct(today, running, ended)
+        correct(last_hour, running, ended)
         return Dashboard(
             at=now,
             since=today_ns / 1e9,

@@ -120,7 +120,7 @@ class LocalControlPlane:
         self._kill = kill
         self._session_counts = session_counts
         reads = SessionReads(journal.engine)
-        self._sessions = SessionBook(reads, running=gateway.running, ttl_s=session_ttl_s)
+        self._sessions = SessionBook(reads, running=gateway.running, feed=feed, ttl_s=session_ttl_s)
         self._agents = AgentBook(reads, sessions=self._sessions, running=gateway.running)
 
     def state(self) -> GatewayState:
@@ -130,9 +130,11 @@ class LocalControlPlane:
         return self._feed.since(after, limit)
 
     async def history(self, limit: int, before: str | None = None) -> list[TransactionRow]:
-        running = self._gateway.running
+        moment = self._sessions.moment()
         rows = await self._journal.store.rows(limit, before)
-        return [found.row if (found := running.get(row.transaction_id)) is not None else row for row in rows]
+        known = {row.transaction_id: row for row in self._sessions.ended_since(moment)}
+        known |= {name: one.row for name, one in self._gateway.running.items()}
+        return [known.get(row.transaction_id, row) for row in rows]
 
     async def detail(self, transaction_id: str) -> TransactionDetail | None:
         running = self._gateway.running.get(transaction_id)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from proxy_core.control.feed import Feed
 from proxy_core.control.plane import ControlInvalid
+from proxy_core.control.rows import TransactionRow
 from proxy_core.control.session_filters import has_tags, parse_sessions
 from proxy_core.control.session_infos import (
     AgentInfo,
@@ -52,12 +54,20 @@ class SessionBook:
     """Answers what front ends ask of sessions."""
 
     def __init__(
-        self, reads: SessionReads, *, running: Mapping[str, Running], ttl_s: float, wall: Callable[[], float] = time.time
+        self,
+        reads: SessionReads,
+        *,
+        running: Mapping[str, Running],
+        feed: Feed,
+        ttl_s: float,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._reads = reads
         self._running = running
+        self._feed = feed
         self._ttl_s = ttl_s
         self._wall = wall
+        self._since = wall()
 
     async def sessions(
         self, *, expression: str, tags: Sequence[str], agent: str, status: str, limit: int, cursor: str | None
@@ -98,9 +108,7 @@ class SessionBook:
         first = max(1, end - limit + 1) if after is None else min(after, total) + 1
         end = min(end, first + limit - 1)
         context = max(1, first - CONTEXT)
-        recorded = await self._reads.turns(session_id, context, max(0, end - context + 1))
-        for one in recorded:
-            self._as_it_runs(one)
+        recorded = await self._recorded(session_id, context, max(0, end - context + 1))
         names = await self._reads.children(session_id, MAX_CHILDREN)
         info, *children = await self.infos([session_id, *names])
         parent = (await self.infos([info.parent]))[:1] if info.parent and info.parent != session_id else []
@@ -120,9 +128,7 @@ class SessionBook:
         story = Story(STORY_PART, text_chars=WHOLE_CHARS)
         waiting: deque[Turn] = deque()
         first = 1
-        while recorded := await self._reads.turns(session_id, first, STORY_PART):
-            for one in recorded:
-                self._as_it_runs(one)
+        while recorded := await self._recorded(session_id, first, STORY_PART):
             waiting += await asyncio.to_thread(_tell, story, recorded)
             while len(waiting) > STORY_PART:
                 yield waiting.popleft()
@@ -136,10 +142,20 @@ class SessionBook:
     # --- from the journal's facts to what is shown ---
 
     async def infos(self, names: Sequence[str]) -> list[SessionInfo]:
+        before = self.moment()
         facts = await self._reads.session_facts(names)
         found = [self._info(facts[name]) for name in names if name in facts]
-        self.lay_over(found, lambda one: one.session_id)
+        self.lay_over(found, before, lambda one: one.session_id)
         return found
+
+    def moment(self) -> int:
+        """Now, as number in the feed; taken before the journal is read, it tells what ended meanwhile from what is lost."""
+        return self._feed.last_sequence
+
+    def ended_since(self, moment: int) -> list[TransactionRow]:
+        """What ended after that."""
+        records, _ = self._feed.since(moment, self._feed.last_sequence)
+        return [one.row for one in records if one.kind == "finished" and one.row is not None]
 
     def _info(self, facts: SessionFacts) -> SessionInfo:
         quiet = self._wall() - facts.last_ns / 1e9
@@ -165,16 +181,31 @@ class SessionBook:
             preview=facts.preview,
         )
 
-    def lay_over(self, infos: Iterable[SessionInfo | AgentInfo], of: Callable[[Any], str]) -> None:
-        """What runs here is running, and what has no outcome and does not run is lost."""
-        here: dict[str, list[Running]] = {}
+    def lay_over(self, infos: Iterable[SessionInfo | AgentInfo], before: int, of: Callable[[Any], str]) -> None:
+        """What runs here is running; what has no outcome, does not run and did not end since `before` is lost."""
+        running: dict[str, list[Running]] = {}
         for one in self._running.values():
-            here.setdefault(of(one.row), []).append(one)
+            running.setdefault(of(one.row), []).append(one)
+        ended = Counter(of(row) for row in self.ended_since(before))
         for info in infos:
-            running = here.get(info.id, [])
-            correct(info.totals, running)
-            if running and isinstance(info, SessionInfo):
+            here = running.get(info.id, [])
+            correct(info.totals, here, ended[info.id])
+            if here and isinstance(info, SessionInfo):
                 info.status = "active"
+
+    async def _recorded(self, session_id: str, first: int, count: int) -> list[RecordedTurn]:
+        """Turns as they are in the journal, those that run as they are now."""
+        recorded = await self._reads.turns(session_id, first, count)
+        if any(self._has_ended(one) for one in recorded):
+            recorded = await self._reads.turns(session_id, first, count)
+        for one in recorded:
+            self._as_it_runs(one)
+        return recorded
+
+    def _has_ended(self, recorded: RecordedTurn) -> bool:
+        """Whether it ran here when it was read, and does not any more: then its outcome is there now."""
+        is_of_this_life = recorded.row.started_at >= self._since
+        return recorded.ended_ns is None and is_of_this_life and recorded.row.transaction_id not in self._running
 
     def _as_it_runs(self, recorded: RecordedTurn) -> None:
         running = self._running.get(recorded.row.transaction_id)
@@ -209,8 +240,9 @@ def _tell(story: Story, recorded: Sequence[RecordedTurn]) -> list[Turn]:
     return turns
 
 
-def correct(totals: Totals, running: Sequence[Running]) -> None:
-    recorded = len([True for one in running if one.intended])
+def correct(totals: Totals, running: Collection[Running], ended: int) -> None:
+    """Count as running what runs, and as errors what has no outcome, neither runs nor is among those that `ended` just now."""
+    recorded = len([True for one in running if one.intended]) + ended
     totals.errors += max(0, totals.running - recorded)
     totals.running = len(running)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy_core.control.feed import Feed
 from proxy_core.control.filters import FilterError
 from proxy_core.control.plane import ControlInvalid
 from proxy_core.control.session_book import SessionBook
@@ -363,6 +364,26 @@ async def test_what_runs_is_seen_running(gateway: RunningGateway, upstream: Faul
     assert (info.totals.running, info.totals.cancelled) == (0, 1)
 
 
+async def test_what_ends_while_it_is_read_is_not_lost(gateway: RunningGateway) -> None:
+    async def talks(session: str) -> None:
+        talk = Talk(gateway, session, **{"x-luthien-agent-id": "busy", **Fault(latency_s=0.01).header()})
+        for _ in range(15):
+            talk.says("go on")
+            await talk.send()
+
+    talking = asyncio.gather(*(talks(f"s-{number}") for number in range(3)))
+    while not talking.done():
+        page, detail, rows = await asyncio.gather(
+            gateway.plane.sessions(), gateway.plane.session("s-1"), gateway.plane.history(20)
+        )
+        board = await gateway.plane.dashboard()
+        assert [info.totals.errors for info in page.sessions] == [0] * len(page.sessions)
+        assert detail is None or {turn.row.outcome for turn in detail.turns} <= {"", "ok"}
+        assert {row.outcome for row in rows} <= {"", "ok"}
+        assert board.today.errors == 0
+    await talking
+
+
 async def test_sub_sessions_stand_at_the_call_that_started_them(gateway: RunningGateway, upstream: FaultUpstream) -> None:
     def calls(*prompts: str) -> str:
         parts = [
@@ -434,7 +455,7 @@ async def test_quiet_sessions_and_bodies_that_are_not_kept(start_gateway: StartG
     try:
         for later, status in ((299, "active"), (301, "inactive"), (599, "inactive"), (601, "completed")):
             at = turn.started_at + later
-            book = SessionBook(reads, running={}, ttl_s=600, wall=lambda at=at: at)  # type: ignore[misc]
+            book = SessionBook(reads, running={}, feed=Feed(), ttl_s=600, wall=lambda at=at: at)  # type: ignore[misc]
             page = await book.sessions(expression="", tags=(), agent="", status=status, limit=5, cursor=None)
             assert [info.status for info in page.sessions] == [status]
     finally:
