@@ -90,7 +90,7 @@ def add_session_routes(app: FastAPI, plane: ControlPlane) -> None:
         each, with its new messages in canonical form. Hostile text can break out of neither."""
         found = await plane.session(session_id, limit=1)
         if found is None:
-            raise _unknown(session_id)
+            return await _told(plane, f"{session_id}/export")  # ids may have slashes, and end like this path
 
         async def written() -> AsyncIterator[bytes]:
             async for piece in export(found.info, plane.story(session_id), format):
@@ -108,14 +108,16 @@ def add_session_routes(app: FastAPI, plane: ControlPlane) -> None:
     async def session(session_id: SessionId, after: After = None, before: Before = None, limit: Turns = 200) -> Response:
         """The latest turns, or those after or before one: a reader that follows asks for those after the last but one that it
         has, since a turn changes while it runs, and its calls until their results have come."""
-        found = await plane.session(session_id, after=after, before=before, limit=limit)
-        if found is None:
-            raise _unknown(session_id)
-        return Response(await asyncio.to_thread(to_json, found), media_type="application/json")
+        return await _told(plane, session_id, after=after, before=before, limit=limit)
 
 
-def _unknown(session_id: str) -> ControlNotFound:
-    return ControlNotFound(f"there is no session '{session_id[:200]}'")
+async def _told(
+    plane: ControlPlane, session_id: str, *, after: int | None = None, before: int | None = None, limit: int = 200
+) -> Response:
+    found = await plane.session(session_id, after=after, before=before, limit=limit)
+    if found is None:
+        raise ControlNotFound(f"there is no session '{session_id[:200].removesuffix('/export')}'")
+    return Response(await asyncio.to_thread(to_json, found), media_type="application/json")
 
 
 def _files() -> dict[int | str, dict[str, object]]:

@@ -271,7 +271,7 @@ class Dashboard(Struct, kw_only=True):
     cost_per_hour_usd: float | None = None
     """Cost of the last hour; None where no price is known."""
     sessions: int = 0
-    """Sessions with a request today."""
+    """Sessions with a request today; at most 50,000 are counted."""
     session_counts: SessionCounts = SessionCounts()
     active_sessions: int = 0
     agents: int = 0

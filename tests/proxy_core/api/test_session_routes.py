@@ -69,6 +69,13 @@ async def test_lists_and_details(talked: RunningGateway) -> None:
     assert "sk-ant-api03-AAAA" not in whole
 
 
+async def test_an_id_may_end_like_a_path(gateway: RunningGateway) -> None:
+    await Talk(gateway, "a/export").send()
+    assert (await given(gateway, SessionDetail, "/api/session/a%2Fexport")).info.id == "a/export"
+    assert (await ask(gateway, "/api/session/a%2Fexport/export")).headers["content-disposition"].endswith('"a-export.md"')
+    assert (await ask(gateway, "/api/session/b%2Fexport")).json()["error"]["message"] == "there is no session 'b'"
+
+
 @pytest.mark.parametrize(
     ("target", "status", "place"),
     [
