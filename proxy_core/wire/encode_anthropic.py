@@ -31,6 +31,7 @@ from proxy_core.wire.encode_events import (
 )
 from proxy_core.wire.tolerant_json import as_index, as_object, as_text
 
+_OF_MESSAGE = frozenset({"message_start", "message_delta", "content_block_start", "content_block_delta", "content_block_stop"})
 _END = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -147,8 +148,9 @@ class MessagesEncoder(BlockEncoder):
         fields = sse_object(raw)
         kind = as_text(fields.get("type"))
         index = as_index(fields.get("index"))
-        if kind == "message_start":
+        if kind in _OF_MESSAGE:
             self._check_open_end()
+        if kind == "message_start":
             if self._begun and not self._start_made:
                 raise illegal("message_start_first", "the message starts twice")
             if not self._begun:
@@ -196,6 +198,8 @@ class MessagesEncoder(BlockEncoder):
             if event.text:
                 self._say(event.index, "thinking", {"type": "thinking_delta", "thinking": clean(event.text)})
         elif isinstance(event, ToolCallStart):
+            if not event.name:
+                raise illegal("tool_named", f"the tool call at {event.index} has no name")
             self._name_call(event.index, event.call_id, made=True)
             self._start(event.index, "tool_use", self._call_start(event))
         elif isinstance(event, ToolCallDelta):

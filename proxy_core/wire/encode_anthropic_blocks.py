@@ -261,7 +261,7 @@ class BlockEncoder(EventEncoder):
         fields = sse_fields(raw)
         delta = fields_of(fields.get("delta"))
         reason = as_text(decoded(delta.get("stop_reason"))) or None
-        true = self._true_reason(self._reason or reason)
+        true = self._true_reason(self._reason or reason, made=self._reason not in (None, reason))
         if true != reason or (self._usage is not None):
             if true != reason:
                 fields["delta"] = {"stop_sequence": None, **delta, "stop_reason": true}
@@ -273,10 +273,11 @@ class BlockEncoder(EventEncoder):
             self._out.append(raw)
         self._content_over = True
 
-    def _true_reason(self, reason: str | None) -> str | None:
-        if reason == "tool_use" and self._calls_seen and not self._calls_sent:
+    def _true_reason(self, reason: str | None, *, made: bool) -> str | None:
+        """The reason, where it became false another; a false one of the upstream's own stays."""
+        if reason == "tool_use" and not self._calls_sent and (made or self._calls_seen):
             return "end_turn"
-        if reason == "end_turn" and self._calls_sent and not self._calls_seen:
+        if reason == "end_turn" and self._calls_sent and (made or not self._calls_seen):
             return "tool_use"
         return reason
 
@@ -298,7 +299,7 @@ class BlockEncoder(EventEncoder):
         if not self._content_over and self._delta_seen:
             self._finish_message(self._delta_seen)
         elif not self._content_over:
-            delta = {"stop_reason": self._true_reason(self._reason or "end_turn"), "stop_sequence": None}
+            delta = {"stop_reason": self._true_reason(self._reason or "end_turn", made=True), "stop_sequence": None}
             self._send({"type": "message_delta", "delta": delta, "usage": self._final_usage()})
         self._out.append(raw)
         self._ended = True
@@ -313,7 +314,8 @@ class BlockEncoder(EventEncoder):
     def _call_start(self, event: ToolCallStart) -> bytes:
         seen = sse_fields(self._calls_seen.get(event.index, b""))
         block = {"type": "tool_use", **fields_of(seen.get("content_block"))}
-        block |= {"id": clean(event.call_id), "name": clean(event.name), "input": {}}
+        call_id = clean(event.call_id) or f"toolu_{self._transaction_id or 'luthien'}_{self._next}"
+        block |= {"id": call_id, "name": clean(event.name), "input": {}}
         seen |= {"type": "content_block_start", "index": event.index, "content_block": block}
         return event_bytes(seen, "content_block_start")
 

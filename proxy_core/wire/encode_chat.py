@@ -69,6 +69,8 @@ class ChatEncoder(ChunkEncoder):
             self._finished.add(event.choice)
         elif isinstance(event, EndEvent):
             self._ended = True
+        elif isinstance(event, ErrorEvent):
+            self._failed = True
         elif isinstance(event, TextDelta):
             self._choices.add(event.index)
             self._speakers[event.index] = False
@@ -130,6 +132,7 @@ class ChatEncoder(ChunkEncoder):
             self._end(raw)
         else:
             self._send_raw(raw)
+            self._failed = isinstance(event, ErrorEvent)
 
     def _place_wire(self, wire: WireEvent, came: list[StreamEvent], whole: bool) -> None:
         """`ToolCallEnd` has no bytes of its own, so a wire event is whole without those."""
@@ -198,6 +201,8 @@ class ChatEncoder(ChunkEncoder):
                 plain = self._thinking_seen and b'"reasoning_content"' not in self._thinking_seen
                 self._send_delta(event.index, {"reasoning" if plain else "reasoning_content": clean(event.text)})
         elif isinstance(event, ToolCallStart):
+            if not event.name:
+                raise illegal("call_named", f"tool call {event.index} has no name")
             call = self._start(event)
             self._send_delta(call.choice, self._call_start(event, call))
         elif isinstance(event, ToolCallDelta):
@@ -212,13 +217,14 @@ class ChatEncoder(ChunkEncoder):
             usage = fields.get("usage") or chat_usage_fields(event.usage)
             self._out.append(event_bytes({**self._top(), "choices": [], "usage": usage}))
         elif isinstance(event, EndEvent):
-            self._end(_DONE)
+            self._end(_DONE, early=not self._end_seen)
         elif isinstance(event, ErrorEvent):
             error = {"message": clean(event.error.message), "type": clean(event.error.type), "param": None, "code": None}
             self._out.append(event_bytes({"error": error}))
+            self._failed = True
 
     def _refuse(self, text: str) -> None:
-        for choice in sorted(self._choices - self._finished):
+        for choice in () if self._failed else sorted(self._choices - self._finished):
             if text and choice == 0:
                 self._speak(choice, own=True)
                 self._send_delta(choice, {"content": text})
@@ -228,7 +234,7 @@ class ChatEncoder(ChunkEncoder):
     # --- rules ---
 
     def _check_end(self, event: StreamEvent) -> None:
-        if self._ended:
+        if self._ended or (self._failed and not isinstance(event, EndEvent)):
             raise illegal("done_last", f"{type(event).__name__} comes after the stream's end")
 
     def _check_choice(self, choice: int) -> None:
@@ -238,7 +244,7 @@ class ChatEncoder(ChunkEncoder):
 
     def _check_made(self, choice: int) -> None:
         """The same for what a policy made: it must not leave choices out."""
-        if not {choice, choice - 1} & (self._choices | self._choices_seen):
+        if choice not in self._choices | self._choices_seen and choice - 1 not in self._choices:
             raise illegal("choice_contiguous", f"there is no choice {choice}")
         self._check_choice(choice)
 
@@ -275,9 +281,12 @@ class ChatEncoder(ChunkEncoder):
         call.ended = True
 
     def _true_reason(self, choice: int, reason: str) -> str:
-        if reason in _CALL_REASONS and self._counts_seen.get(choice) and not self._counts.get(choice):
+        """The reason, where it became false another; a false one of the upstream's own stays."""
+        made = reason != self._reasons_seen.get(choice)
+        calls = self._counts.get(choice)
+        if reason in _CALL_REASONS and not calls and (made or self._counts_seen.get(choice)):
             return "stop"
-        if reason == "stop" and self._counts.get(choice) and not self._counts_seen.get(choice):
+        if reason == "stop" and calls and (made or not self._counts_seen.get(choice)):
             return "tool_calls"
         return reason
 
@@ -292,16 +301,17 @@ class ChatEncoder(ChunkEncoder):
             self._send_choice(event.choice, self._role_owed(event.choice), reason)
         self._finished.add(event.choice)
 
-    def _end(self, raw: bytes) -> None:
-        for choice in sorted(self._choices - self._finished):
-            if self._reasons_seen or not self._first_chunks:
+    def _end(self, raw: bytes, *, early: bool = False) -> None:
+        """End the stream: `early` where the upstream goes on."""
+        for choice in () if self._failed else sorted((self._choices | self._roles) - self._finished):
+            if early or self._reasons_seen or not self._first_chunks:
                 self._stop(StopEvent(self._reasons_seen.get(choice, "stop"), b"", choice), b"")
         self._out.append(raw)
         self._ended = True
 
     def _place_opaque(self, kind: str, raw: bytes) -> None:
         """Chunks without an event of their own: role, filter results, empty pieces of calls."""
-        if self._ended and kind != "comment":
+        if (self._ended or self._failed) and kind != "comment":
             raise illegal("done_last", "an event comes after the stream's end")
         if self._renumbered or len(self._calls) != len(self._calls_seen):
             fields = sse_object(raw) if b'"tool_calls"' in raw or b'"function_call"' in raw else {}

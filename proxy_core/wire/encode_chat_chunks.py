@@ -82,12 +82,14 @@ class ChunkEncoder(EventEncoder):
         self._choices_seen: set[int] = set()
         """Altered: choices of the upstream's."""
         self._finished: set[int] = set()
+        self._failed = False
+        """Whether an error was sent: nothing but the stream's end may follow."""
         self._speakers: dict[int, bool] = {}
         """Whether the last text of each choice was our own; a blank line stands between the upstream's and ours."""
         self._renumbered = False
+        """Whether a call was left out or moved."""
         self._old_form: set[int] = set()
         """Choices with a call of the old form: it has no number, so it is the only one."""
-        """Whether a call was left out or moved."""
 
     # --- learning ---
 

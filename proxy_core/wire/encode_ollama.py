@@ -187,6 +187,8 @@ class OllamaEncoder(EventEncoder):
             raise illegal("text_only", "generate carries text only")
         if event.index in self._begun:
             raise illegal("call_started_once", f"tool call {event.index} starts twice")
+        if not event.name:
+            raise illegal("calls_whole", f"tool call {event.index} has no name")
         self._begun.add(event.index)
         raw, place = self._calls_seen.get(event.index, (b"", 0))
         calls = as_list(decoded(fields_of(fields_of(raw).get("message")).get("tool_calls"))) if raw else []

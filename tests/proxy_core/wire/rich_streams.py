@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,13 +12,19 @@ from hypothesis import strategies as st
 from proxy_core.wire.codec import codec_for
 from proxy_core.wire.conversation import (
     INSERTED,
+    AnswerError,
+    EndEvent,
+    ErrorEvent,
     OpaqueEvent,
+    StopEvent,
     StreamEvent,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
+    Usage,
+    UsageEvent,
 )
 from proxy_core.wire.dialects import Operation
 
@@ -250,6 +257,54 @@ class ResponsesScript:
         self.done({**item, "status": "completed", field: "".join(pieces)})
         return self
 
+    def whole_call(self, call_id: str, name: str, arguments: str) -> ResponsesScript:
+        """A call whose arguments are said only where they end."""
+        at, item_id = len(self.items), f"fc_{len(self.items)}"
+        item = {"id": item_id, "type": "function_call", "status": "in_progress", "arguments": "", "call_id": call_id,
+                "name": name}  # fmt: skip
+        self.say("response.output_item.added", output_index=at, item=item)
+        self.say("response.function_call_arguments.done", item_id=item_id, output_index=at, arguments=arguments)
+        self.done({**item, "status": "completed", "arguments": arguments})
+        return self
+
+    def refusal(self, *texts: str) -> ResponsesScript:
+        at, item_id = len(self.items), f"msg_{len(self.items)}"
+        item = {"id": item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        place = {"item_id": item_id, "output_index": at, "content_index": 0}
+        whole = {"type": "refusal", "refusal": "".join(texts)}
+        self.say("response.output_item.added", output_index=at, item=item)
+        self.say("response.content_part.added", **place, part={**whole, "refusal": ""})
+        for text in texts:
+            self.say("response.refusal.delta", **place, delta=text)
+        self.say("response.refusal.done", **place, refusal=whole["refusal"])
+        self.say("response.content_part.done", **place, part=whole)
+        self.done({**item, "status": "completed", "content": [whole]})
+        return self
+
+    def reasoning_text(self, *texts: str) -> ResponsesScript:
+        at, item_id = len(self.items), f"rs_{len(self.items)}"
+        item: dict[str, Any] = {"id": item_id, "type": "reasoning", "summary": [], "content": []}
+        place = {"item_id": item_id, "output_index": at, "content_index": 0}
+        whole = {"type": "reasoning_text", "text": "".join(texts)}
+        self.say("response.output_item.added", output_index=at, item=item)
+        self.say("response.content_part.added", **place, part={**whole, "text": ""})
+        for text in texts:
+            self.say("response.reasoning_text.delta", **place, delta=text)
+        self.say("response.reasoning_text.done", **place, text=whole["text"])
+        self.say("response.content_part.done", **place, part=whole)
+        self.done({**item, "content": [whole]})
+        return self
+
+    def search(self) -> ResponsesScript:
+        at, item_id = len(self.items), f"ws_{len(self.items)}"
+        action = {"type": "search", "query": "x"}
+        item = {"id": item_id, "type": "web_search_call", "status": "in_progress", "action": action}
+        self.say("response.output_item.added", output_index=at, item=item)
+        for state in ("in_progress", "searching", "completed"):
+            self.say(f"response.web_search_call.{state}", output_index=at, item_id=item_id)
+        self.done({**item, "status": "completed"})
+        return self
+
     def shell(self, call_id: str, command: list[str]) -> ResponsesScript:
         item = {"id": f"lsh_{len(self.items)}", "type": "local_shell_call", "status": "in_progress", "call_id": call_id,
                 "action": {"type": "exec", "command": command, "env": {}}}  # fmt: skip
@@ -280,6 +335,15 @@ RESPONSES_OTHER_CALLS = (
     .call("call_p", "patch", "*** Begin", " Patch", kind="custom_tool_call")
     .shell("call_s", ["rm", "-rf", "/"])
     .message(("done",))
+    .end()
+)
+RESPONSES_OTHER_PARTS = (
+    ResponsesScript()
+    .reasoning_text("hm, ", "so")
+    .search()
+    .message(("Found ", "it."))
+    .whole_call("call_w", "bash", '{"command": "ls"}')
+    .refusal("I ", "cannot")
     .end()
 )
 
@@ -329,6 +393,7 @@ STREAMS: dict[str, tuple[Operation, bytes]] = {
     "responses one call": (Operation.RESPONSES, RESPONSES_ONE_CALL),
     "responses text": (Operation.RESPONSES, RESPONSES_TEXT),
     "responses other calls": (Operation.RESPONSES, RESPONSES_OTHER_CALLS),
+    "responses other parts": (Operation.RESPONSES, RESPONSES_OTHER_PARTS),
     "ollama tools": (Operation.OLLAMA_CHAT, OLLAMA_TOOLS),
     "ollama one call": (Operation.OLLAMA_CHAT, OLLAMA_ONE_CALL),
     "ollama text": (Operation.OLLAMA_CHAT, OLLAMA_TEXT),
@@ -419,7 +484,7 @@ def edits(draw: st.DrawFn, events: list[StreamEvent], *, wild: bool) -> list[Str
         return left
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, max(0, len(left) - 1)))
-        what = draw(st.sampled_from(("drop", "again", "swap", "new call", "delta", "end", "text", "opaque", "move")))
+        what = draw(st.sampled_from(("drop", "again", "swap", "move", *_MADE)))
         index = draw(st.integers(-1, 5))
         if not left:
             break
@@ -432,14 +497,25 @@ def edits(draw: st.DrawFn, events: list[StreamEvent], *, wild: bool) -> list[Str
             left[at], left[other] = left[other], left[at]
         elif what == "move":
             left.insert(draw(st.integers(0, len(left) - 1)), left.pop(at))
-        elif what == "new call":
-            left[at:at] = [ToolCallStart(index, "id_new", "tool"), ToolCallDelta(index, "{}"), ToolCallEnd(index)]
-        elif what == "delta":
-            left.insert(at, ToolCallDelta(index, '{"a": "\ud800"}'))
-        elif what == "end":
-            left.insert(at, ToolCallEnd(index))
-        elif what == "text":
-            left.insert(at, TextDelta(index, "x\ud800\x00"))
         else:
-            left.insert(at, OpaqueEvent("made up", b"data: {}\n\n"))
+            left[at:at] = _MADE[what](index)
     return left
+
+
+_MADE: dict[str, Callable[[int], list[StreamEvent]]] = {
+    "call": lambda index: [ToolCallStart(index, "id_new", "tool"), ToolCallDelta(index, "{}"), ToolCallEnd(index)],
+    "start without a name": lambda index: [ToolCallStart(index, "id_new", "")],
+    "start without an id": lambda index: [ToolCallStart(index, "", "tool")],
+    "delta": lambda index: [ToolCallDelta(index, '{"a": "\ud800"}')],
+    "end of a call": lambda index: [ToolCallEnd(index)],
+    "text": lambda index: [TextDelta(index, "x\ud800\x00")],
+    "thinking": lambda index: [ThinkingDelta(index, "hm")],
+    "opaque": lambda index: [OpaqueEvent("made up", b"data: {}\n\n")],
+    "stop": lambda index: [
+        StopEvent(("stop", "tool_calls", "end_turn", "tool_use", "completed", "incomplete", "max_tokens")[index])
+    ],
+    "usage": lambda index: [UsageEvent(Usage(3, 2))],
+    "error": lambda index: [ErrorEvent(AnswerError("overloaded_error", "busy"))],
+    "end": lambda index: [EndEvent()],
+}
+"""What a policy may make up, for an index from -1 to 5."""

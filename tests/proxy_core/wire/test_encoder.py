@@ -27,7 +27,9 @@ from proxy_core.wire.conversation import (
     UsageEvent,
 )
 from proxy_core.wire.dialects import Operation
+from proxy_core.wire.encode_events import sse_object
 from proxy_core.wire.encoder import IllegalStream, StreamEncoder, encoder_for
+from proxy_core.wire.tolerant_json import as_object, as_text
 from proxy_core.wire.validator import check_stream
 from tests.proxy_core.wire.rich_streams import (
     CHAT_ONE_CALL,
@@ -84,6 +86,43 @@ def read(operation: Operation, body: bytes) -> Read:
 
 def stops(operation: Operation, body: bytes) -> str:
     return next(event.reason for event in decode(operation, body) if isinstance(event, StopEvent))
+
+
+def legal_stream(
+    operation: Operation, events: list[StreamEvent], parts: list[list[StreamEvent]], *, late: bool = False, refused: bool = False
+) -> tuple[bytes, str]:
+    """What a client gets where policies made `parts` of `events`, checked to be legal; the rule for which it was refused, or "".
+
+    `late`: the encoder sees each wire event only when something of it comes. `refused`: the last part is refused.
+    """
+    encoder = new_encoder(operation)
+    unseen = wire_events(events)
+    if not late:
+        for wire in unseen:
+            encoder.seen(wire)
+        unseen = []
+    out, rule = b"", ""
+    try:
+        for part in parts[:-1] if refused else parts:
+            for event in part:
+                while any(event is one for wire in unseen for one in wire):
+                    encoder.seen(unseen.pop(0))
+            out += encoder.encode(part)
+        if refused:
+            out += encoder.refusal("no")
+        else:
+            for wire in unseen:
+                encoder.seen(wire)
+            out += encoder.finish()
+    except IllegalStream as error:
+        assert error.rule and str(error)
+        rule = error.rule
+        out += error.before + encoder.refusal("no")
+    assert check_stream(operation, out, strict=True) == []
+    failed = any(isinstance(event, ErrorEvent) for event in decode(operation, out))  # the SDKs raise it, as they should
+    if not failed and (operation is not Operation.CHAT or b'"index":1,"delta"' not in out.replace(b" ", b"")):
+        read_with_sdk(operation, out)  # of Chat it wants choices in order
+    return out, rule
 
 
 # --- untouched ---
@@ -543,6 +582,174 @@ def test_bytes_that_a_policy_made_up_are_not_sent() -> None:
         assert b"evil" not in out
 
 
+MADE_CALL = [ToolCallStart(5, "id_new", "tool"), ToolCallDelta(5, "{}"), ToolCallEnd(5)]
+
+
+def is_piece(event: StreamEvent) -> bool:
+    return isinstance(event, TextDelta | ThinkingDelta)
+
+
+def with_pieces_exchanged(events: list[StreamEvent], *, first: int, second: int) -> list[StreamEvent]:
+    """The events with two pieces of text in each other's place."""
+    places = [at for at, event in enumerate(events) if is_piece(event)]
+    left = list(events)
+    left[places[first]], left[places[second]] = left[places[second]], left[places[first]]
+    return left
+
+
+def before_end_of_call(events: list[StreamEvent], *made: StreamEvent) -> list[StreamEvent]:
+    at = next(at for at, event in enumerate(events) if isinstance(event, ToolCallEnd))
+    return [*events[:at], *made, *events[at:]]
+
+
+def before_stop(events: list[StreamEvent], *made: StreamEvent) -> list[StreamEvent]:
+    at = next(at for at, event in enumerate(events) if isinstance(event, StopEvent))
+    return [*events[:at], *made, *events[at:]]
+
+
+def only(events: list[StreamEvent], index: int, *kinds: type) -> list[StreamEvent]:
+    return [event for event in events if isinstance(event, kinds) and getattr(event, "index", None) == index]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "rule"),
+    [
+        pytest.param("responses text", lambda e: [*MADE_CALL, *e], "", id="a call before the response was created"),
+        pytest.param("responses text", lambda e: [TextDelta(INSERTED, "note"), *e], "", id="text before it was created"),
+        pytest.param(
+            "responses one call",
+            lambda e: before_end_of_call(e, ToolCallDelta(0, "{}")),
+            "delta_before_done",
+            id="arguments after their end",
+        ),
+        pytest.param(
+            "responses other calls",
+            lambda e: before_end_of_call(e, ToolCallDelta(0, "{}")),
+            "delta_before_done",
+            id="input after its end",
+        ),
+        pytest.param(
+            "responses other parts",
+            lambda e: [piece for event in e for piece in [event] * (1 + isinstance(event, ToolCallDelta))],
+            "delta_before_done",
+            id="whole arguments twice",
+        ),
+        pytest.param(
+            "responses other parts",
+            lambda e: [
+                piece
+                for event in e
+                for piece in ([ToolCallDelta(3, "x"), event] if isinstance(event, ToolCallDelta) else [event])
+            ],
+            "",
+            id="pieces of arguments before all of them",
+        ),
+        pytest.param(
+            "responses tools",
+            lambda e: with_pieces_exchanged(e, first=0, second=2),
+            "delta_before_done",
+            id="pieces of two summaries exchanged",
+        ),
+        pytest.param(
+            "responses tools",
+            lambda e: with_pieces_exchanged(e, first=3, second=5),
+            "delta_before_done",
+            id="pieces of two texts exchanged",
+        ),
+        pytest.param(
+            "responses tools", lambda e: only(e, 1, TextDelta)[::-1], "", id="pieces of two texts backwards and nothing else"
+        ),
+        pytest.param(
+            "responses other calls",
+            lambda e: [ToolCallStart(1, "id_new", "tool"), *only(e, 1, ToolCallEnd)],
+            "",
+            id="a made call ended by another's end",
+        ),
+        pytest.param(
+            "responses other calls",
+            lambda e: [*only(e, 1, ToolCallStart), ToolCallDelta(1, "[1]"), ToolCallEnd(1)],
+            "arguments_are_object",
+            id="arguments that a shell call cannot have",
+        ),
+        pytest.param(
+            "responses one call", lambda e: [ToolCallStart(0, "", "tool"), *e[3:]], "", id="a call begun anew without its id"
+        ),
+        pytest.param(
+            "responses other parts",
+            lambda e: [*e[:-6], TextDelta(4, "x"), *e[-6:]],
+            "",
+            id="text beside a refusal",
+        ),
+        pytest.param(
+            "responses other parts", lambda e: [*e[:10], TextDelta(1, "x"), *e[10:]], "delta_matches_item", id="text of a search"
+        ),
+        *(
+            pytest.param(
+                name, lambda e: before_stop(e, ToolCallStart(5, "id_new", "")), rule, id=f"a call without a name: {name}"
+            )
+            for name, rule in (
+                ("chat one call", "call_named"),
+                ("messages one call", "tool_named"),
+                ("responses one call", "call_named"),
+                ("ollama one call", "calls_whole"),
+            )
+        ),
+        pytest.param(
+            "messages one call",
+            lambda e: before_stop(e, ToolCallStart(5, "", "tool"), ToolCallEnd(5)),
+            "",
+            id="a call without an id",
+        ),
+        pytest.param(
+            "chat one call",
+            lambda e: [*e[:-1], ErrorEvent(AnswerError("busy", "busy")), TextDelta(0, "x"), e[-1]],
+            "done_last",
+            id="text after an error",
+        ),
+        pytest.param(
+            "chat tools",
+            lambda e: [ErrorEvent(AnswerError("busy", "busy")), EndEvent()],
+            "",
+            id="an error and nothing else",
+        ),
+        pytest.param(
+            "messages server tool",
+            lambda e: [*e[:8], ErrorEvent(AnswerError("busy", "busy")), *e[8:]],
+            "message_stop_last",
+            id="the end of a block after an error",
+        ),
+        pytest.param("chat one call", lambda e: [*e[:2], EndEvent()], "", id="an end in the middle of a call"),
+        pytest.param("chat tools", lambda e: [*e[:2], EndEvent()], "", id="an end after the role"),
+        pytest.param(
+            "chat tools", lambda e: before_stop(without_calls(e, 0, 1), StopEvent("tool_calls"))[:-3], "", id="a stop for no call"
+        ),
+        pytest.param("chat two choices", lambda e: [TextDelta(2, "x"), *e], "choice_contiguous", id="a choice left out"),
+        pytest.param("messages one call", lambda e: [*e[:1], StopEvent("end_turn"), *e[1:]], "", id="another stop before a call"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_made_of_a_stream_is_legal_or_refused(name: str, change: object, rule: str, late: bool) -> None:
+    operation, body = STREAMS[name]
+    events = decode(operation, body)
+    assert legal_stream(operation, events, [[event] for event in change(events)], late=late)[1] == rule  # type: ignore[operator]
+
+
+def test_a_response_that_was_begun_before_the_upstreams_keeps_its_id() -> None:
+    operation, body = STREAMS["responses text"]
+    events = decode(operation, body)
+    out, _ = legal_stream(operation, events, [[TextDelta(INSERTED, "note")], events], late=True)
+    ids = [as_text(as_object(sse_object(raw + b"\n\n").get("response")).get("id")) for raw in out.split(b"\n\n")]
+    assert {response_id for response_id in ids if response_id} == {"resp_t1"}
+
+
+def test_parts_are_told_in_the_order_in_which_they_were_sent() -> None:
+    operation, body = STREAMS["responses tools"]
+    events = decode(operation, body)
+    out, rule = legal_stream(operation, events, [[*only(events, 1, TextDelta)[::-1], events[-1]]])
+    assert rule == ""
+    assert read_with_sdk(operation, out).text == "And more.look — 巴黎.Let me "
+
+
 # --- anything ---
 
 
@@ -555,34 +762,10 @@ def test_whatever_policies_do_the_stream_is_legal_or_refused(name: str, data: st
     left = data.draw(edits(events, wild=wild))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(left)), max_size=4)))
     refused = data.draw(st.booleans()) and data.draw(st.booleans())
-    encoder = new_encoder(operation)
     late = data.draw(st.booleans())
-    unseen = wire_events(events)
-    if not late:
-        for wire in unseen:
-            encoder.seen(wire)
-        unseen = []
-    out = b""
-    try:
-        for start, end in pairwise([0, *cuts, len(left)]):
-            if refused and end == len(left):
-                out += encoder.refusal("no")
-                break
-            for event in left[start:end]:
-                while any(event is one for wire in unseen for one in wire):
-                    encoder.seen(unseen.pop(0))
-            out += encoder.encode(left[start:end])
-        else:
-            for wire in unseen:
-                encoder.seen(wire)
-            out += encoder.finish()
-    except IllegalStream as error:
-        assert error.rule and str(error)
-        return
-    assert check_stream(operation, out, strict=True) == []
-    if operation is not Operation.CHAT or b'"index":1,"delta"' not in out.replace(b" ", b""):  # it wants choices in order
-        read_with_sdk(operation, out)
-    if not refused and not wild:
+    parts = [left[start:end] for start, end in pairwise([0, *cuts, len(left)])]
+    out, rule = legal_stream(operation, events, parts, late=late, refused=refused)
+    if not refused and not wild and not rule:
         said = "".join(event.text for event in left if isinstance(event, TextDelta))
         heard = "".join(event.text for event in decode(operation, out) if isinstance(event, TextDelta))
         if name != "chat two choices":
