@@ -25,7 +25,7 @@ from proxy_core.sessions.known_sessions import MAX_REPLIES, TAIL_MESSAGES, Known
 from proxy_core.sessions.lineage import RunningCalls, SideOpenings
 from proxy_core.sessions.matching import UNKNOWN_HEAD, Asked, HistoryMatcher, client_of
 from proxy_core.sessions.prompts import NO_PROMPT, Prompt, Prompts
-from proxy_core.sessions.replies import NOTHING_SAID, is_reply, said_in_answer, words_in_answer
+from proxy_core.sessions.replies import NOTHING_SAID, is_reply, said_in_answer
 from proxy_core.wire.conversation import Block, ToolCallBlock
 from proxy_core.wire.glance import Glance
 
@@ -157,10 +157,10 @@ class SessionDetector:
             return
         calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
         if point and session.tip == point and len(session.replies) < MAX_REPLIES:
-            said = said_in_answer(blocks, calls)
+            said, words = said_in_answer(blocks, calls)
             if said != NOTHING_SAID:
                 session.replies += (said,)
-            if (words := words_in_answer(blocks)) != NOTHING_SAID:
+            if words != NOTHING_SAID:
                 self._known.says(words, session)
         for call in calls:
             if MIN_CALL_ID <= len(call.call_id) <= MAX_CALL_ID:

@@ -8,7 +8,7 @@ text alone, without reasoning that was written before it in tags. Never raises o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -30,10 +30,14 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def said_in_answer(blocks: Sequence[Block], calls: Sequence[ToolCallBlock]) -> int:
-    """The form of an answer, `calls` being those among its blocks; `NOTHING_SAID` where it has neither text nor calls."""
+def said_in_answer(blocks: Sequence[Block], calls: Sequence[ToolCallBlock]) -> tuple[int, int]:
+    """The form of an answer and its words, `calls` being those among its blocks.
+
+    `NOTHING_SAID` in place of the form where it has neither text nor calls, of the words where they are few.
+    """
     texts = [block.text for block in blocks if isinstance(block, TextBlock)]
-    return _form(texts, [(call.name, _arguments(call.arguments)) for call in calls])
+    text = _text(texts)
+    return _form(text, [(call.name, _arguments(call.arguments)) for call in calls] if calls else ()), _words(text)
 
 
 def is_reply(entry: memoryview) -> bool:
@@ -56,17 +60,12 @@ def said_in_history(entries: Sequence[memoryview]) -> list[int]:
 
     One answer may come back as several entries, and several answers may follow one another. Empty where they begin with none.
     """
-    return [_form(texts, calls) for texts, calls in _gathered(entries)]
-
-
-def words_in_answer(blocks: Iterable[Block]) -> int:
-    """The words of an answer; `NOTHING_SAID` where they are few."""
-    return _words([block.text for block in blocks if isinstance(block, TextBlock)])
+    return [_form(_text(texts), calls) for texts, calls in _gathered(entries)]
 
 
 def words_in_history(entries: Sequence[memoryview]) -> list[int]:
     """The words of the reply with which these entries begin: of the first entry, of the first two, and so on."""
-    return [_words(texts) for texts, _ in _gathered(entries)]
+    return [_words(_text(texts)) for texts, _ in _gathered(entries)]
 
 
 def given(said: Sequence[int], replies: Sequence[int]) -> int:
@@ -146,15 +145,19 @@ def _arguments(value: object) -> bytes:
         return b"?"
 
 
-def _words(texts: list[str]) -> int:
-    text = (texts[0] if len(texts) == 1 else "".join(texts)).strip()
+def _text(texts: list[str]) -> str:
+    return (texts[0] if len(texts) == 1 else "".join(texts)).strip()
+
+
+def _words(text: str) -> int:
+    if len(text) < MIN_TELLING_CHARS:
+        return NOTHING_SAID
     if text.startswith("<think") and (thoughts := _THOUGHTS.match(text)):
         text = text[thoughts.end() :].strip()
     return (hash(text) or 1) if len(text) >= MIN_TELLING_CHARS else NOTHING_SAID
 
 
-def _form(texts: list[str], calls: list[tuple[str, bytes]]) -> int:
-    text = (texts[0] if len(texts) == 1 else "".join(texts)).strip()
+def _form(text: str, calls: Sequence[tuple[str, bytes]]) -> int:
     if not text and not calls:
         return NOTHING_SAID
     return hash((text, *calls)) or 1
