@@ -287,7 +287,7 @@ class Gateway:
             method=shared(scope["method"]),
             path=shared(scope["raw_path"].decode("latin-1")),
         )
-        running = Running(
+        running = Running.begun(
             row,
             scope=scope,
             started=started,

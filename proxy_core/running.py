@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from proxy_core.routing.upstreams import Upstream
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import Dialect, Endpoint, Operation
@@ -30,67 +32,98 @@ FIRST_CHUNKS = 64
 _NEVER = float("inf")
 
 
-class Running:
+def _no_way_to_cut() -> None:
+    raise RuntimeError("the answer was cut short, and this server has no way to close the connection")
+
+
+class Running(Struct, kw_only=True, eq=False):
     """The state of one transaction."""
 
-    __slots__ = (
-        "admission",
-        "answer",
-        "answer_usd",
-        "arrivals",
-        "began",
-        "body",
-        "capture_limit",
-        "chunks_timed",
-        "client_gone",
-        "client_key",
-        "content_encoding",
-        "content_type",
-        "control",
-        "cut_connection",
-        "deadline",
-        "encoder",
-        "endpoint",
-        "error",
-        "expired",
-        "glance",
-        "headers",
-        "intended",
-        "key",
-        "key_added",
-        "killed_by",
-        "leaving",
-        "method",
-        "paused_at",
-        "paused_s",
-        "point",
-        "query",
-        "receive",
-        "received",
-        "response",
-        "response_headers",
-        "row",
-        "seat",
-        "secrets",
-        "sent",
-        "sent_body",
-        "sent_headers",
-        "sent_target",
-        "start_message",
-        "started",
-        "started_ns",
-        "tags",
-        "task",
-        "timing",
-        "translated",
-        "tried",
-        "upstream",
-        "watcher",
-        "write",
-    )
+    row: TransactionRow
+    task: asyncio.Task[Any] | None
+    method: str
+    headers: RawHeaders
+    query: bytes
+    started: float
+    started_ns: int
+    capture_limit: int
+    endpoint: Endpoint | None = None
+    upstream: Upstream | None = None
+    glance: Glance = Glance()
+    body: bytes = b""
+    point: bytes = b""
+    """Hash of the whole history: where the session stands when the request is answered."""
+    secrets: tuple[bytes, ...] = ()
+    tags: dict[str, str] = {}
+    """The client's tags as it sent them; those of the row are without secrets."""
+    intended: bool = False
+    """Whether the intent is durable."""
+    sent: bool = False
+    """Whether the response's headers have gone to the client."""
+    leaving: bool = False
+    """Whether the outcome is being written: from here on a client that leaves changes nothing."""
+    client_gone: bool = False
+    key: str | None = None
+    """Name of the client's key, or a fingerprint of it; None until somebody has asked."""
+    client_key: ClientKey | None = None
+    """The key of luthien's own that the client came with; it is never sent on."""
+    admission: Admission | None = None
+    """What was taken and reserved of the client's limits; None where nothing limits it."""
+    answer_usd: float | None = None
+    """What the answer cost, without what policies asked beside it."""
+    cut_connection: Callable[[], None] = _no_way_to_cut
+    """Closes the client's connection in the middle of an answer."""
+    write: Callable[[bytes], bool] | None = None
+    """Sends a piece of the body at once; False asks to wait until the client has read on. Not every server has it."""
+    answer: Callable[[int, RawHeaders, bytes], bool] | None = None
+    """Sends a whole answer at once; False where it has to go the ASGI way. Not every server has it."""
+    deadline: float = _NEVER
+    """The loop's clock when something is due: the watch over the client to begin, or the transaction to be stopped."""
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]] | None = None
+    """What the watch over the client listens to, until it has begun."""
+    watcher: asyncio.Task[None] | None = None
+    expired: bool = False
+    """Whether its deadline has stopped this transaction."""
+    start_message: MutableMapping[str, Any] | None = None
+    """The head of the response, where it waits to be sent with the body."""
+    control: Control | None = None
+    """The policies' side of it; None where no policy runs."""
+    encoder: StreamEncoder | StreamPipeline | None = None
+    """Encodes the stream to the client, where policies may change it."""
+    translated: TranslatedAnswer | None = None
+    """The answer, where the upstream speaks another dialect than the client."""
+    sent_body: bytes = b""
+    """The request's body as it goes upstream."""
+    sent_headers: RawHeaders = []
+    seat: Seat | None = None
+    """Its room at the upstream, while it has one."""
+    key_added: bool = False
+    """Whether the upstream's configured key was sent, not one of the client's."""
+    tried: tuple[str, ...] = ()
+    """Upstreams of failed attempts after which it was sent again, in order."""
+    killed_by: str = ""
+    """The operator who ended it."""
+    paused_at: float | None = None
+    """The loop's clock when a person was asked; while they think, no deadline ends the transaction."""
+    paused_s: float = 0.0
+    """Time of thinking by which the deadline has to be put off."""
+    error: str = ""
+    content_type: str = ""
+    content_encoding: str = ""
+    response_headers: RawHeaders = []
+    response: bytearray = bytearray()
+    received: int = 0
+    """Bytes of the response body so far; `response` keeps at most `capture_limit` of them."""
+    arrivals: list[tuple[int, float]] = []
+    """Bytes received and the clock, after each of the first `chunks_timed` chunks."""
+    chunks_timed: int = FIRST_CHUNKS
+    began: Began | None = None
+    """What interceptors were told of the request, until they are told of its end."""
+    timing: dict[str, float] = {}
 
-    def __init__(
-        self,
+    @classmethod
+    def begun(
+        cls,
         row: TransactionRow,
         *,
         scope: dict[str, Any],
@@ -98,90 +131,22 @@ class Running:
         started_ns: int,
         task: asyncio.Task[Any] | None,
         capture_limit: int,
-    ) -> None:
-        self.row = row
-        self.task = task
-        self.method: str = scope["method"]
-        self.headers: RawHeaders = scope["headers"]
-        self.query: bytes = scope["query_string"]
-        self.started = started
-        self.started_ns = started_ns
-        self.capture_limit = capture_limit
-        self.endpoint: Endpoint | None = None
-        self.upstream: Upstream | None = None
-        self.glance = Glance()
-        self.body = b""
-        self.point = b""
-        """Hash of the whole history: where the session stands when the request is answered."""
-        self.secrets: tuple[bytes, ...] = ()
-        self.tags: dict[str, str] = {}
-        """The client's tags as it sent them; those of the row are without secrets."""
-        self.intended = False
-        """Whether the intent is durable."""
-        self.sent = False
-        """Whether the response's headers have gone to the client."""
-        self.leaving = False
-        """Whether the outcome is being written: from here on a client that leaves changes nothing."""
-        self.client_gone = False
-        self.key: str | None = None
-        """Name of the client's key, or a fingerprint of it; None until somebody has asked."""
-        self.client_key: ClientKey | None = None
-        """The key of luthien's own that the client came with; it is never sent on."""
-        self.admission: Admission | None = None
-        """What was taken and reserved of the client's limits; None where nothing limits it."""
-        self.answer_usd: float | None = None
-        """What the answer cost, without what policies asked beside it."""
+    ) -> Running:
+        """A transaction whose request has begun to come in, as the server's `scope` says."""
         extensions = scope.get("extensions", {})
-        self.cut_connection: Callable[[], None] = extensions.get("luthien.cut", _no_way_to_cut)
-        """Closes the client's connection in the middle of an answer."""
-        self.write: Callable[[bytes], bool] | None = extensions.get("luthien.write")
-        """Sends a piece of the body at once; False asks to wait until the client has read on. Not every server has it."""
-        self.answer: Callable[[int, RawHeaders, bytes], bool] | None = extensions.get("luthien.answer")
-        """Sends a whole answer at once; False where it has to go the ASGI way. Not every server has it."""
-        self.deadline = _NEVER
-        """The loop's clock when something is due: the watch over the client to begin, or the transaction to be stopped."""
-        self.receive: Callable[[], Awaitable[MutableMapping[str, Any]]] | None = None
-        """What the watch over the client listens to, until it has begun."""
-        self.watcher: asyncio.Task[None] | None = None
-        self.expired = False
-        """Whether its deadline has stopped this transaction."""
-        self.start_message: MutableMapping[str, Any] | None = None
-        """The head of the response, where it waits to be sent with the body."""
-        self.control: Control | None = None
-        """The policies' side of it; None where no policy runs."""
-        self.encoder: StreamEncoder | StreamPipeline | None = None
-        """Encodes the stream to the client, where policies may change it."""
-        self.translated: TranslatedAnswer | None = None
-        """The answer, where the upstream speaks another dialect than the client."""
-        self.sent_body = b""
-        """The request's body as it goes upstream."""
-        self.sent_headers: RawHeaders = []
-        self.sent_target = b""
-        self.seat: Seat | None = None
-        """Its room at the upstream, while it has one."""
-        self.key_added = False
-        """Whether the upstream's configured key was sent, not one of the client's."""
-        self.tried: tuple[str, ...] = ()
-        """Upstreams of failed attempts after which it was sent again, in order."""
-        self.killed_by = ""
-        """The operator who ended it."""
-        self.paused_at: float | None = None
-        """The loop's clock when a person was asked; while they think, no deadline ends the transaction."""
-        self.paused_s = 0.0
-        """Time of thinking by which the deadline has to be put off."""
-        self.error = ""
-        self.content_type = ""
-        self.content_encoding = ""
-        self.response_headers: RawHeaders = []
-        self.response = bytearray()
-        self.received = 0
-        """Bytes of the response body so far; `response` keeps at most `capture_limit` of them."""
-        self.arrivals: list[tuple[int, float]] = []
-        """Bytes received and the clock, after each of the first `chunks_timed` chunks."""
-        self.chunks_timed = FIRST_CHUNKS
-        self.began: Began | None = None
-        """What interceptors were told of the request, until they are told of its end."""
-        self.timing: dict[str, float] = {}
+        return cls(
+            row=row,
+            task=task,
+            method=scope["method"],
+            headers=scope["headers"],
+            query=scope["query_string"],
+            started=started,
+            started_ns=started_ns,
+            capture_limit=capture_limit,
+            cut_connection=extensions.get("luthien.cut", _no_way_to_cut),
+            write=extensions.get("luthien.write"),
+            answer=extensions.get("luthien.answer"),
+        )
 
     @property
     def dialect(self) -> Dialect:
@@ -242,7 +207,3 @@ class Running:
             self.response += chunk[: self.capture_limit - self.received]
         self.received = row.response_bytes = received
         row.chunks += 1
-
-
-def _no_way_to_cut() -> None:
-    raise RuntimeError("the answer was cut short, and this server has no way to close the connection")

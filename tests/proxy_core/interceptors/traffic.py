@@ -60,7 +60,7 @@ def running_for(operation: str, body: dict[str, Any] | bytes, **intent: Any) -> 
     made = Intent(**(fields | intent))
     row = TransactionRow(transaction_id=made.transaction_id, started_at=started_ns / 1e9, upstream="openai")
     scope = {"method": made.method, "headers": made.headers, "query_string": made.query}
-    running = Running(row, scope=scope, started=0.0, started_ns=started_ns, task=None, capture_limit=1 << 30)
+    running = Running.begun(row, scope=scope, started=0.0, started_ns=started_ns, task=None, capture_limit=1 << 30)
     running.glance = seen
     return running, made, tuple(blake2b(entry, digest_size=16).digest() for entry in seen.history)
 
