@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from proxy_core.credentials import is_credential, sent_key, without_credentials
+from proxy_core.credentials import CREDENTIAL_HEADERS, sent_key, without_credentials
 from proxy_core.policies.base import Release
 from proxy_core.policies.chain import Chain, Chains, Shadows, worst
 from proxy_core.policy_services import PolicyServices
@@ -211,7 +211,7 @@ class Enforcement:
         if running.client_key is not None:
             return running.client_key.name
         for name, value in running.headers:
-            if is_credential(name):
+            if name in CREDENTIAL_HEADERS:
                 secret = sent_key(value)
                 known = self._names.get(hashlib.sha256(secret).hexdigest()) if self._names else None
                 return known or f"key-{self._digest(secret)[:4].hex()}"

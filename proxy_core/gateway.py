@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from proxy_core.admissions import Admissions
@@ -57,7 +57,6 @@ from proxy_core.telling import Telling
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, TURNS, Dialect, UnsafePath, find_endpoint
 from proxy_core.wire.glance import glance, preview
-from proxy_core.wire.headers import content_length
 
 if TYPE_CHECKING:
     from proxy_core.interceptors.dispatch import Interceptors
@@ -285,7 +284,7 @@ class Gateway:
             started_at=started_ns / 1e9,
             started_monotonic=started,
             method=shared(scope["method"]),
-            path=shared(scope["raw_path"].decode("latin-1")),
+            path=_path(scope["raw_path"]),
         )
         running = Running.begun(
             row,
@@ -316,11 +315,12 @@ class Gateway:
         row.operation = NAMES[endpoint.operation]
         if self._keys is not None:
             running.client_key = await self._keys.admit(running.headers, running.query)
-        running.body = await self._read_body(running, receive)
+        running.body = await self._read_body(running, headers.get(b"content-length", b""), receive)
         row.request_bytes = len(running.body)
         running.mark("received", self._now())
         running.secrets = known_secrets(running.headers, running.query, self._configured_secrets)
-        row.path = shared(without_secrets(running, row.path))
+        if (path := without_secrets(running, row.path)) is not row.path:
+            row.path = shared(path)
         running.key = self._enforcement.key_name(running)
         if self._keys is None:
             refuse_luthien_key(running.secrets)
@@ -339,10 +339,12 @@ class Gateway:
         row.agent = shared(belonging.agent)
         row.parent_session, row.link, row.side = belonging.parent_session, belonging.link, belonging.side
         person = person_of(headers, running.headers, running.glance.marks)
-        running.tags = person.tags
-        row.user = without_secrets(running, person.user)
-        row.workflow = shared(without_secrets(running, endpoint.workflow))
+        if endpoint.workflow:
+            row.workflow = shared(without_secrets(running, endpoint.workflow))
+        if person.user:
+            row.user = without_secrets(running, person.user)
         if person.tags:
+            running.tags = person.tags
             row.tags = redacted_tags(person.tags, partial(without_secrets, running))
         choice, refused = self._sending.choose(running, endpoint)
         running.upstream = choice.upstream
@@ -368,11 +370,10 @@ class Gateway:
         running.mark("recorded", self._now())
         self._feed.publish("routed", row)
 
-    async def _read_body(self, running: Running, receive: Receive) -> bytes:
+    async def _read_body(self, running: Running, announced: bytes, receive: Receive) -> bytes:
         limit = self._server.max_body_bytes
-        announced = content_length(running.headers)
-        if announced is not None and announced > limit:
-            raise RequestTooLarge(_too_large(announced, limit))
+        if announced.isdigit() and (length := int(announced[:20])) > limit:
+            raise RequestTooLarge(_too_large(length, limit))
         message = await receive()
         body: bytes = message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body", False):
@@ -492,6 +493,12 @@ async def _watch(running: Running, receive: Receive) -> None:
     if not running.leaving and running.task is not None:
         running.client_gone = True
         running.task.cancel()
+
+
+@lru_cache(maxsize=2_000)
+def _path(raw: bytes) -> str:
+    """A path as text, one string for all rows that hold it."""
+    return raw.decode("latin-1")
 
 
 def _wants_stream(running: Running) -> bool:

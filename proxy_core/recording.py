@@ -93,6 +93,7 @@ class Recorder:
         """Read the answer, record how it ended, and return when that is durable. An empty `outcome` is told by the answer."""
         running.leaving = True
         row = running.row
+        operation = running.operation
         control = running.control
         now = self._now()
         if control is not None:
@@ -107,14 +108,14 @@ class Recorder:
         elif running.received and (outcome != "refused" or running.sent):
             large = len(running.response) >= THREAD_FROM_BYTES
             reading = await read_large_answer(running) if large else read_answer(running)
-        elif row.stream and running.operation in READ_OPERATIONS and running.method != "HEAD" and outcome != "refused":
+        elif row.stream and operation in READ_OPERATIONS and running.method != "HEAD" and outcome != "refused":
             reading.complete = False
         if control is not None and said is not None and control.altered:
             reading = _as_upstream_counts(reading, reading_of(said))
         if running.translated is not None and running.translated.usage is not None:
             # What the upstream tells, before it was said in the words of another API.
             reading.usage = running.translated.usage
-        if running.operation is Operation.COUNT_TOKENS:
+        if operation is Operation.COUNT_TOKENS:
             # What a request would use is told there; nothing has used it.
             reading.usage = None
         elif row.overhead_ms is not None and not reading.error and not reading.problem and (row.status or 0) < 400:
@@ -257,6 +258,9 @@ class Recorder:
 
     def _estimate(self, running: Running, reading: Reading) -> None:
         """Put estimates in place of counts that the upstream does not tell, and mark them."""
+        usage = reading.usage
+        if usage is not None and reading.complete and usage.input_tokens is not None and usage.output_tokens is not None:
+            return
         asked = running.glance
         if running.sent_body and running.sent_body is not running.body and reading.usage is None:
             asked = glance(running.sent_body)
@@ -317,7 +321,8 @@ def without_secrets(running: Running, text: str) -> str:
     if not text:
         return text
     raw = text.encode("utf-8", "replace")
-    return redact_formats(redact_known(raw, running.secrets)).decode("utf-8", "replace")
+    kept = redact_formats(redact_known(raw, running.secrets))
+    return text if kept is raw and text.isascii() else kept.decode("utf-8", "replace")
 
 
 @lru_cache(maxsize=2_000)

@@ -171,11 +171,14 @@ def redact_query(query: bytes) -> bytes:
 
 def known_secrets(headers: Iterable[tuple[bytes, bytes]], query: bytes, configured: Sequence[bytes] = ()) -> tuple[bytes, ...]:
     """The credentials that a request carries, to be searched for in bodies; lower-case header names expected."""
-    found: set[bytes] = {value for value in configured if len(value) >= MIN_KNOWN_BYTES}
+    found: set[bytes] = {value for value in configured if len(value) >= MIN_KNOWN_BYTES} if configured else set()
     for name, value in headers:
         if name in _CREDENTIAL_HEADERS:
-            scheme = _SCHEME.match(value)
-            token = value[scheme.end() :] if scheme else value
+            if value.startswith(b"Bearer "):
+                token = value[7:]
+            else:
+                scheme = _SCHEME.match(value)
+                token = value[scheme.end() :] if scheme else value
             if len(token) >= MIN_KNOWN_BYTES:
                 found.add(token)
     if query:
