@@ -60,8 +60,9 @@ class Story:
         self._limit = max(LEAST_CHARS, STORY_CHARS // max(1, turns))
         self._text_chars = text_chars
         self._points: deque[_Point] = deque(maxlen=CONTEXT)
-        self._raw_entries: dict[bytes, int] = {}
-        self._entries: dict[bytes, int] = {}
+        self._raw_entries: dict[int, int] = {}
+        self._entries: dict[int, int] = {}
+        """By Python's own keyed hash, so that no text of a long session is kept."""
         self._open: dict[str, ToolUse] = {}
         """Calls without a result, oldest first; by id, or by a number where there is none."""
         self._ended: dict[str, float] = {}
@@ -162,9 +163,10 @@ class Story:
 
     def _entry(self, raw: bytes) -> int:
         """A number that equal entries share; each is read once, however often it is sent."""
-        number = self._raw_entries.get(raw)
+        key = hash(raw)
+        number = self._raw_entries.get(key)
         if number is None:
-            number = self._raw_entries[raw] = self._entries.setdefault(_steady(raw), len(self._entries))
+            number = self._raw_entries[key] = self._entries.setdefault(hash(_steady(raw)), len(self._entries))
         return number
 
     def _leave_out_echo(self, turn: Turn, messages: list[Message]) -> None:

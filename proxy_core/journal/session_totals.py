@@ -20,7 +20,7 @@ from proxy_core.journal.async_engine import AsyncEngine
 from proxy_core.journal.listing import latest_outcome, read_tags
 from proxy_core.journal.request_sums import DAY_NS, MODEL, SUMS, UPSTREAM, count_if, joined, totals_of
 from proxy_core.journal.schema import outcomes, transactions
-from proxy_core.journal.session_facts import MAX_GROUPS, Group, SessionFacts, add_tools, merge, take, together
+from proxy_core.journal.session_facts import MAX_GROUPS, Group, SessionFacts, add_counts, add_tools, merge, take, together
 from proxy_core.journal.store import JournalStore
 from proxy_core.totals import Totals
 from proxy_core.wire.dialects import CONVERSING
@@ -213,7 +213,7 @@ class SessionTotals(JournalStore):
             for one in found:
                 counts[one.agent] += one.sessions
                 if one.is_settled:
-                    self._begun[one.agent] += one.sessions
+                    add_counts(self._begun, {one.agent: one.sessions}, MAX_GROUPS)
             self._begun_seq = settled
             return dict(counts)
 
