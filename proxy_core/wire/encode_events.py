@@ -60,6 +60,8 @@ class EventEncoder:
         """Whether the terminator, or an error that ends the stream, was sent."""
         self._end_seen = False
         self._call_ids: dict[str, int] = {}
+        self._made_ids: set[str] = set()
+        """Ids of calls that a policy made or began anew."""
         self._altered = False
         self._queue: deque[StreamEvent] = deque()
         """Pristine: events that were seen and have not come back."""
@@ -77,8 +79,12 @@ class EventEncoder:
         return self._altered
 
     def _name_call(self, index: int, call_id: str, *, made: bool = False) -> None:
-        """Note the id of a call that goes out; one that was `made` must not have another's."""
-        if call_id and self._call_ids.setdefault(call_id, index) != index and made:
+        """Note the id of a call that goes out; one that was `made` must not have another's, nor another its."""
+        if not call_id:
+            return
+        if made:
+            self._made_ids.add(call_id)
+        if self._call_ids.setdefault(call_id, index) != index and call_id in self._made_ids:
             raise illegal("call_ids_distinct", f"tool call {index} has the id of another")
 
     # --- the interface ---

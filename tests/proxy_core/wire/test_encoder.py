@@ -694,6 +694,15 @@ def only(events: list[StreamEvent], index: int, *kinds: type) -> list[StreamEven
                 ("ollama one call", "calls_whole"),
             )
         ),
+        *(
+            pytest.param(
+                f"{dialect} one call",
+                lambda e: [ToolCallStart(5, next(x.call_id for x in e if isinstance(x, ToolCallStart)), "tool"), *e],
+                "call_ids_distinct",
+                id=f"a call with the id of a later one: {dialect}",
+            )
+            for dialect in ("chat", "messages", "responses")
+        ),
         pytest.param(
             "messages one call",
             lambda e: before_stop(e, ToolCallStart(5, "", "tool"), ToolCallEnd(5)),
