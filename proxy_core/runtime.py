@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from proxy_core import logs
+from proxy_core.api.address import publish_address, withdraw_address
 from proxy_core.api.server import ControlServer
 from proxy_core.api.token import control_token
 from proxy_core.app import data_plane
@@ -141,6 +142,7 @@ class GatewayRuntime:
             raise
         if self._control is not None:
             self._control.start()
+            publish_address(self._data_dir, self.control_address)
         if self._watch is not None:
             self._watch.start()
         if self._interceptors is not None:
@@ -384,6 +386,7 @@ class GatewayRuntime:
             if self._watch is not None:
                 await self._watch.stop()
             if self._control is not None:
+                withdraw_address(self._data_dir, self.control_address)
                 await self._control.close()
             if self._interceptors is not None:
                 await self._interceptors.close()

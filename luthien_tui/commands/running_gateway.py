@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from proxy_core.api.address import known_address
 from proxy_core.api.token import known_token
 from proxy_core.control.plane import ControlInvalid
 from proxy_core.errors import LuthienError
@@ -32,15 +33,16 @@ def ask_running(settings: Settings, path: str, question: Mapping[str, Any], kind
 
     Raises ControlInvalid, which names the field, and LuthienError where it answers with another error.
     """
-    control = settings.control
-    token = known_token(data_dir_path(settings)) if control.enabled and control.port else None
+    data_dir, control = data_dir_path(settings), settings.control
+    host, port = known_address(data_dir) or (control.host, control.port if control.enabled else 0)
+    token = known_token(data_dir) if port else None
     if token is None:
         return None
-    answered = _answer(_ANY.get(control.host, control.host), control.port, path, json.dumps(question), token)
+    answered = _answer(_ANY.get(host, host), port, path, json.dumps(question), token)
     if answered is None:
         return None
     status, body = answered
-    where = f"the gateway with its control port at {control.host}:{control.port}"
+    where = f"the gateway with its control port at {host}:{port}"
     try:
         if status == 200:
             found = msgspec.json.decode(body, type=kind)

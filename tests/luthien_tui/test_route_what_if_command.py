@@ -30,6 +30,7 @@ async def folder(start_gateway: StartGateway, upstream: FaultUpstream) -> Path:
         for name, one in upstreams.items()
     ]
     (gateway.data_dir / "luthien.yaml").write_text("\n".join(["upstreams:", *lines]))
+    await gateway.stop()
     return gateway.data_dir
 
 
@@ -81,7 +82,7 @@ async def test_a_gateway_that_runs_is_asked_for_the_rules_in_force(start_gateway
     port = gateway.runtime.control_address.rpartition(":")[2]
 
     async def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
-        where = ("--data-dir", ".", "--control-port", port)
+        where = ("--data-dir", ".")
         return await asyncio.to_thread(luthien, gateway.data_dir, "route", *arguments, *where)
 
     moved = await asked("what-if", "--set", f"{LENGTH}=3")
@@ -96,10 +97,17 @@ async def test_a_gateway_that_runs_is_asked_for_the_rules_in_force(start_gateway
     wrong = await asked("what-if", "--set", "cost.max=3")
     assert (wrong.returncode, wrong.stderr.partition(":")[0]) == (2, "luthien")
     assert "--set cost.max: unknown rule" in wrong.stderr
+    address = (gateway.data_dir / "control-address").read_text()
+    assert address == gateway.runtime.control_address + "\n"
+    (gateway.data_dir / "control-address").write_text("not an address")
+    assert (await asked("explain", "--prompt", "short", "--control-port", port)).stdout.startswith("near (")
+    (gateway.data_dir / "control-address").write_text(address)
     (gateway.data_dir / "control-token").write_text("another folder's token, which is long enough")
     other = await asked("explain", "--prompt", "short")
     assert other.stdout.startswith("openai (https://api.openai.com)")
     assert "is another folder's and was not asked" in other.stderr
+    await gateway.stop()
+    assert not (gateway.data_dir / "control-address").exists()
 
 
 async def test_config_show_tells_what_operators_have_set_of_routing(start_gateway: StartGateway) -> None:
