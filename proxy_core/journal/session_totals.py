@@ -86,6 +86,7 @@ class SessionTotals(JournalStore):
         self._begun_seq = 0
         self._counting = asyncio.Lock()
         self._listing = asyncio.Lock()
+        self._cutting = asyncio.Lock()
 
     async def newest(self) -> int:
         """Number of the latest request; 0 where there is none."""
@@ -268,22 +269,23 @@ class SessionTotals(JournalStore):
         return max(1, (int(found[0].seq) if found else await self.newest() + 1) - MAX_OVERTAKEN)
 
     async def _take_cut(self) -> _Cut:
-        """Where counting for good ends now. It never goes back."""
-        lost_ns = self._wall_ns() - LOST_AFTER_NS
-        known = self._cut or _Cut(await self.first_since(lost_ns) - 1)
-        settled = max(known.seq, await self._settle())
-        query = joined(_SESSION, transactions.c.seq).where(
-            beyond(known.seq, known.waiting_seqs),
-            transactions.c.seq <= settled,
-            transactions.c.started_ns > lost_ns,
-            outcomes.c.seq.is_(None),
-        )
-        found = [(one.session_id, one.seq) for one in await self._all(query.order_by(transactions.c.seq).limit(MAX_WAITING + 1))]
-        if len(found) > MAX_WAITING:
-            settled = found.pop()[1] - 1
-        if self._cut is None or settled >= self._cut.seq:
-            self._cut = _Cut(settled, tuple(found))
-        return self._cut
+        """Where counting for good ends now. It never goes back: what waited once and was counted since never waits again."""
+        async with self._cutting:
+            lost_ns = self._wall_ns() - LOST_AFTER_NS
+            known = self._cut or _Cut(await self.first_since(lost_ns) - 1)
+            settled = max(known.seq, await self._settle())
+            query = joined(_SESSION, transactions.c.seq).where(
+                beyond(known.seq, known.waiting_seqs),
+                transactions.c.seq <= settled,
+                transactions.c.started_ns > lost_ns,
+                outcomes.c.seq.is_(None),
+            )
+            found = await self._all(query.order_by(transactions.c.seq).limit(MAX_WAITING + 1))
+            waiting = [(one.session_id, one.seq) for one in found]
+            if len(waiting) > MAX_WAITING:
+                settled = waiting.pop()[1] - 1
+            self._cut = _Cut(settled, tuple(waiting))
+            return self._cut
 
     async def _settle(self) -> int:
         """Number of the request up to which no other can appear any more."""
