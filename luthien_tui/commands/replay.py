@@ -22,6 +22,7 @@ from luthien_tui.commands.given import Given
 from luthien_tui.commands.log import store_url
 from luthien_tui.loop import new_loop
 from proxy_core import logs
+from proxy_core.control.diff import common_start
 from proxy_core.control.filters import Filter, FilterError, parse
 from proxy_core.errors import ConfigurationError, ExitCode
 from proxy_core.settings import Settings
@@ -247,7 +248,7 @@ def _lines_that_differ(one: list[str], other: list[str]) -> tuple[list[str], lis
     """A diff, and what is to be said of it. Of long texts only a part is compared: the work grows with the square."""
     note = []
     if max(len(one), len(other)) > MAX_COMPARED_LINES:
-        start = max(0, _same_up_to(one, other) - CONTEXT_LINES)
+        start = max(0, common_start(one, other) - CONTEXT_LINES)
         one, other = one[start : start + MAX_COMPARED_LINES], other[start : start + MAX_COMPARED_LINES]
         note = [f"    … compared are {MAX_COMPARED_LINES:,} lines from line {start + 1:,} on"]
     return list(difflib.unified_diff(one, other, "recorded", "replayed", lineterm="", n=CONTEXT_LINES)), note
@@ -257,19 +258,7 @@ def _common(before: str, after: str) -> int:
     """Where two texts begin to differ, a little earlier."""
     if max(len(before), len(after)) <= MAX_EXCERPT:
         return 0
-    return max(0, _same_up_to(before, after) - MAX_EXCERPT // 4)
-
-
-def _same_up_to(one: str | list[str], other: str | list[str]) -> int:
-    """The length of what two texts or lists begin with alike."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return max(0, common_start(before, after) - MAX_EXCERPT // 4)
 
 
 def _excerpt(text: str, start: int) -> str:

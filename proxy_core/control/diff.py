@@ -190,7 +190,7 @@ def _excerpts(before: str | None, after: str | None) -> tuple[str | None, str | 
         return before, after, False
     start = 0
     if before is not None and after is not None:
-        start = max(0, _common_start(before, after) - CONTEXT)
+        start = max(0, common_start(before, after) - CONTEXT)
     return _window(before, start), _window(after, start), True
 
 
@@ -201,8 +201,8 @@ def _window(text: str | None, start: int) -> str | None:
     return ("…" if start else "") + piece + ("…" if start + MAX_VALUE < len(text) else "")
 
 
-def _common_start(one: str, other: str) -> int:
-    """Length of the common beginning, by halves: comparing slices is quick."""
+def common_start(one: str | list[str], other: str | list[str]) -> int:
+    """Length of the common beginning of two texts or lists, by halves: comparing slices is quick."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
