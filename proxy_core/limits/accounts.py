@@ -7,7 +7,7 @@ run at once, the last one alone can go over a limit. Days and months are those o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -84,11 +84,12 @@ class Accounts:
         for line in lines:
             self._accounts.setdefault((line.scope, line.period), Account()).spent += spent
 
-    def forget(self, periods: Sequence[str]) -> None:
-        """Drop the accounts of all periods but these, where nothing is reserved in them."""
+    def forget(self, periods: Sequence[str], *, unless: Container[tuple[str, str]] = ()) -> None:
+        """Drop the accounts of all periods but these, where nothing is reserved in them; those that are still wanted stay."""
         old = [place for place, one in self._accounts.items() if place[1] not in periods and not one.reserved]
         for place in old:
-            del self._accounts[place]
+            if place not in unless:
+                del self._accounts[place]
 
 
 _NEW = Account()

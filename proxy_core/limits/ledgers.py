@@ -75,7 +75,7 @@ class LocalLedger:
     async def reserve(self, name: str, lines: Sequence[Line]) -> Refusal | None:
         if (periods := periods_at(self._wall())) != self._periods:
             self._periods = periods
-            self._accounts.forget(periods)
+            self._accounts.forget(periods, unless=self._changed)
         return self._accounts.reserve(name, lines)
 
     async def settle(self, name: str, spent: int) -> None:

@@ -207,6 +207,7 @@ class Limiter:
         self._clock = clock
         self._wall = wall
         self._buckets: dict[tuple[str, What], Bucket] = {}
+        self._sweep_at = MAX_BUCKETS
         self.use(settings)
 
     def use(self, settings: LimitsSettings) -> None:
@@ -287,8 +288,10 @@ class Limiter:
     def _bucket(self, scope: str, what: What, limit: int, at_once: int | None, now: float) -> Bucket:
         bucket = self._buckets.get((scope, what))
         if bucket is None:
-            if len(self._buckets) >= MAX_BUCKETS:
+            if len(self._buckets) >= self._sweep_at:
                 self._buckets = {place: one for place, one in self._buckets.items() if one.look(now) < one.capacity}
+                # Where all are in use, looking through them for each new one would be the work of all for each.
+                self._sweep_at = max(MAX_BUCKETS, 2 * len(self._buckets))
             bucket = self._buckets[scope, what] = Bucket.full(limit, now, at_once)
         bucket.look(now, limit, at_once)
         return bucket

@@ -80,6 +80,15 @@ def test_a_new_day_begins_with_nothing_spent() -> None:
     assert accounts.spent("key:ci", "2026-01") == 100
 
 
+def test_what_is_not_written_down_yet_is_not_forgotten() -> None:
+    accounts = Accounts()
+    accounts.put("key:ci", DAY, 100)
+    accounts.forget(("2026-02-01", "2026-02"), unless={("key:ci", DAY)})
+    assert accounts.spent("key:ci", DAY) == 100
+    accounts.forget(("2026-02-01", "2026-02"))
+    assert accounts.spent("key:ci", DAY) == 0
+
+
 def test_amounts_for_people() -> None:
     assert [in_usd(one) for one in (5.0, 0.000001, 1_250.5, 2_000_000, 0.0)] == [
         "$5",
