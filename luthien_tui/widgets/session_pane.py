@@ -1,6 +1,7 @@
 """What is open of the sessions: a conversation, followed while it goes on; a diff of two turns; or an agent.
 
-Sub-sessions are opened over the one that they belong to, and closed to where it stood. Only turns that are new or other than
+Sub-sessions are opened over the one that they belong to, and closed to where it stood. A search unfolds everything, so that it
+finds what was folded too; after it all is folded again but what is under the cursor. Only turns that are new or other than
 they were are asked for and built; large ones are built in a thread.
 """
 
@@ -20,7 +21,7 @@ from luthien_tui.open_session import OpenSession
 from luthien_tui.recent_sessions import RecentSessions
 from luthien_tui.sections import Folding, Section
 from luthien_tui.session_documents import agent_document, turn_diff_document
-from luthien_tui.shown_session import ShownSession, length, write_sections
+from luthien_tui.shown_session import ShownSession, length, write_aside, write_sections
 from luthien_tui.text import cell
 from luthien_tui.widgets.body_view import BodyView
 from luthien_tui.widgets.conversation_view import ConversationView
@@ -68,6 +69,8 @@ class SessionPane(Vertical):
         self._is_building = False
         self._rests_until = 0.0
         self._width = 0
+        self._search_begins = False
+        """Whether the first match is to be gone to as soon as everything is unfolded."""
 
     def compose(self) -> ComposeResult:
         yield self.title_bar
@@ -191,6 +194,10 @@ class SessionPane(Vertical):
         if parent is not None and parent.id not in path:
             path.insert(0, parent.id)
         self.title_bar.show_session(tuple(path), session.info, waits=session.id in self.waiting, note=self._note)
+        if shown.is_begun and bool(self.talk.query_text) != (shown.searched is not None):
+            shown.search(begins=bool(self.talk.query_text), here=self.talk.here)
+            self._search_begins = shown.searched is not None
+            self._build()
         has_changed = shown.seen != self.recent.version_of(session.id) or session.is_running
         if has_changed and shown.is_begun and not self._is_asking and self.clock() >= self._rests_until:
             self._ask(lambda: self._update(shown))
@@ -277,7 +284,7 @@ class SessionPane(Vertical):
     async def _build_off_loop(self, shown: ShownSession, missing: list[Turn]) -> None:
         version = shown.version
         try:
-            found = await asyncio.to_thread(write_sections, missing, shown.setting(self._width))
+            found = await asyncio.to_thread(write_aside, missing, shown.setting(self._width))
         finally:
             self._is_building = False
         if version == shown.version:
@@ -289,6 +296,9 @@ class SessionPane(Vertical):
         whole = shown.whole(self._width)
         if shown.is_begun:
             self.talk.put(whole)
+            if self._search_begins:
+                self._search_begins = False
+                self.talk.search(self.talk.query_text)
         else:
             shown.is_begun = True
             self.talk.begin(whole, at_end=shown.session.is_running)
@@ -317,7 +327,7 @@ class SessionPane(Vertical):
         elif here.kind == "earlier" and not self._is_asking:
             self._ask(lambda: self._load_earlier(shown))
         elif here.kind == "fold":
-            shown.folding = shown.folding.toggle(here.key)
+            shown.unfold(shown.unfolded.toggle(here.key))
             shown.drop([here.turn])
             self._build()
 
@@ -325,7 +335,7 @@ class SessionPane(Vertical):
         """Unfold everything, or fold it again."""
         if self._stack and self.shows_talk:
             shown = self._stack[-1]
-            shown.folding = Folding(not shown.folding.all_open)
+            shown.unfold(Folding(not shown.unfolded.all_open))
             shown.drop()
             self._build()
 

@@ -127,6 +127,25 @@ async def test_a_conversation_is_read_turn_by_turn_and_calls_are_unfolded(demo: 
         await shown.see("def kept_coupons():")
 
 
+async def test_a_search_finds_what_is_folded(demo: Demo) -> None:
+    await demo.play("flaky-test")
+    async with operated(demo.gateway) as shown:
+        await read(shown, "flaky-test-1", "You are a coding agent")
+        talk = shown.app.sessions.pane.talk
+        folded = list(talk.document.texts)
+        await shown.press("slash", *"kept_coupons")
+        await shown.see("def kept_coupons():")
+        await shown.press("enter")
+        await shown.see("kept_coupons  1/")
+        assert "def kept_coupons" in talk.document.texts[talk.cursor]
+        call = talk.here.key
+        await shown.press("slash", *["backspace"] * 12, "enter")
+        await shown.until(lambda: len(talk.document) < len(folded) + 30)
+        assert talk.here.key == call, "the cursor stays where it was, and that stays unfolded"
+        assert any("def kept_coupons" in text for text in talk.document.texts)
+        assert not any("AssertionError: assert" in text for text in talk.document.texts)
+
+
 async def test_a_sub_agent_is_entered_and_left(demo: Demo) -> None:
     await demo.play("which-queue")
     async with operated(demo.gateway, SMALL) as shown:
