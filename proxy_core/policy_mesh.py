@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -290,7 +291,11 @@ class PolicyMesh:
     async def _audit(self, request: Request) -> Response:
         request_id = request.path_params["request_id"]
         transaction_id = ulid_of(request_id) if self._audits else None
-        stored = await self._journal.store.detail(transaction_id) if transaction_id is not None else None
+        try:
+            stored = await self._journal.store.detail(transaction_id) if transaction_id is not None else None
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the audit of %s cannot be read: %s", transaction_id, str(error).splitlines()[0])
+            stored = None
         for verdict in stored.verdicts if stored is not None else ():
             if stored is not None and verdict.policy == _VERDICT:
                 return JSONResponse({"request_id": request_id, **_audit_of(stored.row, verdict)})
@@ -343,7 +348,9 @@ def _body_for(endpoint: Endpoint, asked: ChatRequest, upstream: Upstream | None)
 def _audit_of(row: TransactionRow, verdict: Verdict) -> dict[str, Any]:
     """The audit of a chat, from what `_record` put into the journal."""
     detail = verdict.detail
-    codes = [verdict.reason, *([Reason.CAPABILITY_MISSING] if detail["passed_over"] else [])]
+    codes: list[str] = [verdict.reason, *([Reason.CAPABILITY_MISSING] if detail["passed_over"] else [])]
+    if row.upstream and row.reason.partition(",")[0] == verdict.reason:
+        codes = row.reason.split(",")  # with what became of it on the way
     failure = FAILURES[detail["failure"]]
     return {
         "decision": f"provider={PROVIDERS[detail['provider']]},reason_codes={','.join(codes)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -248,3 +249,25 @@ async def test_an_audit_that_is_switched_off_knows_nothing(start: Any) -> None:
     answer = await chat(gateway, "short")
     assert answer.status == 200
     assert (await gateway.ask("GET", f"/v1/audit/{answer.header('x-request-id')}")).status == 404
+
+
+async def test_the_audit_names_who_stood_in(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
+    one = {"api": "openai", "base_url": upstream.url, "api_key": "sk-house"}
+    gateway = await start_gateway(upstreams={"one": one, "two": {**one, "priority": 1}}, routing=RULES)
+    upstream.faults.append(Fault(status=503))
+    answer = (await chat(gateway, LONG)).json()
+    assert answer["reason_codes"] == ["default", "fallback_after_failure"]
+    audit = (await gateway.ask("GET", f"/v1/audit/{answer['request_id']}")).json()
+    assert audit["decision"] == "provider=openai,reason_codes=default,fallback_after_failure"
+
+
+async def test_an_audit_that_cannot_be_read_is_not_found(start: Any) -> None:
+    gateway = await start()
+    answer = (await chat(gateway, LONG)).json()
+    path = f"/v1/audit/{answer['request_id']}"
+    with sqlite3.connect(gateway.data_dir / "luthien.db") as store:
+        store.execute("alter table outcomes rename to lost")
+    assert (await gateway.ask("GET", path)).status == 404
+    with sqlite3.connect(gateway.data_dir / "luthien.db") as store:
+        store.execute("alter table lost rename to outcomes")
+    assert (await gateway.ask("GET", path)).status == 200

@@ -23,7 +23,11 @@ async def test_names_that_are_over_are_forgotten_and_those_in_use_are_not_looked
     )
     upstream, now = Upstreams(settings).by_name["near"], [0.0]
     ledger: Any = None  # no budget is set, so nobody asks for it
-    limiter = Limiter(settings.limits, ledger=ledger, prices=PriceBook(settings.prices), clock=lambda: now[0])
+
+    def clock() -> float:
+        return now[0]
+
+    limiter = Limiter(settings.limits, ledger=ledger, prices=PriceBook(clock), clock=clock)
 
     async def come(name: str) -> None:
         asked = Asked("", None, name, upstream, "m", Operation.OLLAMA_CHAT, "POST", b"{}")
