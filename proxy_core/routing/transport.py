@@ -101,8 +101,9 @@ class _Pool(aiohttp.TCPConnector):
             raise _PrivateAddress(f"{host} leads to a private address")
         return public
 
-    async def take(self, recipe: _Recipe) -> ResponseProtocol:
-        """A connection, one that waits or a new one; it is given back with `give_back`. Raises what aiohttp does."""
+    async def take(self, recipe: _Recipe, connect_s: float) -> ResponseProtocol:
+        """A connection, one that waits or a new one within that time; it is given back with `give_back`. Raises what aiohttp
+        does."""
         # What `connect` does for one that waits, without the objects that it makes around each use.
         waiting = self._conns.get(recipe.key)
         if waiting is not None:
@@ -115,7 +116,7 @@ class _Pool(aiohttp.TCPConnector):
                     self._acquired.add(protocol)
                     return protocol
                 protocol.close()
-        connection = await self.connect(recipe.request, [], recipe.timeout)
+        connection = await self.connect(recipe.request, [], aiohttp.ClientTimeout(connect=connect_s, ceil_threshold=1e9))
         taken = connection.protocol
         if not isinstance(taken, ResponseProtocol) or taken.transport is None:
             connection.close()
@@ -151,7 +152,6 @@ class _Recipe(Struct, frozen=True):
     """How the pool calls connections to it."""
     request: ClientRequest
     """What the pool must know to connect; never sent itself."""
-    timeout: aiohttp.ClientTimeout
     prefix: str
     """What stands before the API's path in a request line."""
     proxy_credential: bytes | None
@@ -186,7 +186,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         if connector is None:
             raise UpstreamUnreachable("luthien is shutting down")
         try:
-            protocol = await connector.take(recipe)
+            protocol = await connector.take(recipe, upstream.timeouts.connect_s)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             failure = _translate(error, upstream)
             failure.unsent = True
@@ -235,7 +235,6 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             name=_name(upstream),
             key=request.connection_key,
             request=request,
-            timeout=aiohttp.ClientTimeout(connect=upstream.timeouts.connect_s, ceil_threshold=1e9),
             prefix=upstream.base_url if absolute else upstream.path_prefix if elsewhere is None else "",
             proxy_credential=credential if absolute else None,
         )

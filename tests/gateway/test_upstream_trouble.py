@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from proxy_core.settings import RoutingSettings
 from tests.conftest import StartGateway
 from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway.asking import (
@@ -108,8 +110,9 @@ async def test_no_answer_in_time_is_504(start_gateway: StartGateway, upstream: F
         await upstream.last.peer_gone.wait()
 
 
-@each_dialect
-async def test_no_connection_in_time_is_504(start_gateway: StartGateway, asking: Asking) -> None:
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """An address at which nobody answers when a connection is asked for."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -119,13 +122,26 @@ async def test_no_connection_in_time_is_504(start_gateway: StartGateway, asking:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
             queued.append(one)
-        try:
-            url = f"http://127.0.0.1:{full.getsockname()[1]}"
-            gateway = await start_gateway(upstreams=at(asking, url), routing={"timeouts": {"connect_s": 0.3}})
-            await assert_told(gateway, asking, 504, names=url)
-        finally:
-            for one in queued:
-                one.close()
+        yield f"http://127.0.0.1:{full.getsockname()[1]}"
+        for one in queued:
+            one.close()
+
+
+@each_dialect
+async def test_no_connection_in_time_is_504(start_gateway: StartGateway, deaf: str, asking: Asking) -> None:
+    gateway = await start_gateway(upstreams=at(asking, deaf), routing={"timeouts": {"connect_s": 0.3}})
+    await assert_told(gateway, asking, 504, names=deaf)
+
+
+async def test_the_time_to_connect_changes_while_traffic_runs(start_gateway: StartGateway, deaf: str) -> None:
+    gateway = await start_gateway(upstreams=at(CHAT, deaf), routing={"timeouts": {"connect_s": 0.05}})
+    await assert_told(gateway, CHAT, 504, names="within 0.05 s")
+    gateway.runtime._take(
+        gateway.settings.model_copy(update={"routing": RoutingSettings.model_validate({"timeouts": {"connect_s": 0.3}})})
+    )
+    begun = time.monotonic()
+    await assert_told(gateway, CHAT, 504, names="within 0.3 s")
+    assert time.monotonic() - begun >= 0.3
 
 
 async def test_total_time_is_bounded(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
