@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from textual import on
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.events import Resize
 from textual.filter import LineFilter
@@ -31,6 +31,7 @@ from luthien_tui.leaving import Leaving
 from luthien_tui.palette import ActionProvider
 from luthien_tui.text import cell, visible
 from luthien_tui.themes import LUTHIEN
+from luthien_tui.view_actions import ViewActions
 from luthien_tui.views.holds import HOLDS_CSS, HoldsView
 from luthien_tui.views.live import PLACING_CSS, LiveView
 from luthien_tui.views.log import LogSource, LogView
@@ -73,7 +74,7 @@ SAID_S = 5.0
 PROMPT_KEYS = (("enter", "apply"), ("esc", "leave as it was"), ("→", "complete"))
 
 
-class LuthienApp(App[None], inherit_bindings=False):
+class LuthienApp(ViewActions, inherit_bindings=False):
     """The views over one gateway."""
 
     CSS = (
@@ -300,24 +301,24 @@ class LuthienApp(App[None], inherit_bindings=False):
     # --- views and moving ----------------------------------------------------------------------------------------
 
     def action_show_live(self) -> None:
-        self._show("live")
+        self.show_view("live")
 
     def action_show_holds(self) -> None:
-        self._show("holds")
+        self.show_view("holds")
 
     def action_show_sessions(self) -> None:
-        self._show("sessions")
+        self.show_view("sessions")
 
     def action_show_policies(self) -> None:
-        self._show("policies")
+        self.show_view("policies")
 
     def action_show_routing(self) -> None:
-        self._show("routing")
+        self.show_view("routing")
 
     def action_show_log(self) -> None:
-        self._show("log")
+        self.show_view("log")
 
-    def _show(self, view: str) -> None:
+    def show_view(self, view: str) -> None:
         self.view = view
         for name, each in self.views.items():
             each.set_class(name == view, "-shown")
@@ -408,18 +409,6 @@ class LuthienApp(App[None], inherit_bindings=False):
     def _opened(self, event: TransactionTable.Opened) -> None:
         self.action_open()
 
-    def action_go_to_hold(self) -> None:
-        chosen = self.live.chosen
-        hold = self.waiting.of_transaction(chosen.transaction_id) if chosen is not None else None
-        if hold is not None:
-            self._show_hold(hold.id)
-
-    def _show_hold(self, hold_id: str) -> None:
-        self._show("holds")
-        self.holds.go_to(hold_id)
-        self.holds.home().focus()
-        self.pump()
-
     def action_kill(self) -> None:
         chosen = self.live.chosen
         if chosen is None:
@@ -436,125 +425,6 @@ class LuthienApp(App[None], inherit_bindings=False):
     async def _kill(self, transaction_id: str) -> None:
         ended = await self.plane.kill(transaction_id)
         self.say("ended" if ended else "it does not run any more", warn=not ended)
-
-    # --- holds ---------------------------------------------------------------------------------------------------
-
-    def action_read_hold(self) -> None:
-        self.holds.read()
-
-    def action_leave_hold(self) -> None:
-        self.holds.leave()
-
-    def action_approve(self) -> None:
-        self.holds.approve()
-
-    def action_edit_held(self) -> None:
-        self.holds.edit()
-
-    def action_deny(self) -> None:
-        self.holds.deny()
-
-    def action_more_time(self) -> None:
-        self.holds.more_time()
-
-    # --- sessions ------------------------------------------------------------------------------------------------
-
-    def action_show_session(self) -> None:
-        """From a transaction to its session."""
-        chosen = self.live.chosen
-        if chosen is not None and chosen.session_id:
-            self._show("sessions")
-            self.sessions.open_session(chosen.session_id)
-            self.pump()
-
-    def action_show_transaction(self) -> None:
-        """From a turn to its transaction."""
-        turn = self.sessions.turn
-        if turn is not None:
-            self._show("live")
-            self.live.show(self.rows.row(turn.transaction_id) or turn.row)
-            self.live.home().focus()
-            self.pump()
-
-    def action_decide_turn(self) -> None:
-        if (hold_id := self.sessions.hold_id) is not None:
-            self._show_hold(hold_id)
-
-    def action_toggle_agents(self) -> None:
-        self.sessions.toggle_agents()
-        self.pump()
-
-    def action_sessions_of_agent(self) -> None:
-        self.sessions.sessions_of_agent()
-        self.pump()
-
-    def action_sort_sessions(self) -> None:
-        self.sessions.choose_sort()
-
-    def action_reverse_sort(self) -> None:
-        self.sessions.reverse_sort()
-        self.pump()
-
-    def action_fold(self) -> None:
-        self.sessions.fold()
-        self.pump()
-
-    def action_unfold_all(self) -> None:
-        self.sessions.pane.unfold_all()
-
-    def action_next_turn(self) -> None:
-        self.sessions.pane.talk.step_turn(1)
-
-    def action_previous_turn(self) -> None:
-        self.sessions.pane.talk.step_turn(-1)
-
-    def action_diff_turn(self) -> None:
-        self.sessions.pane.diff()
-
-    # --- policies ------------------------------------------------------------------------------------------------
-
-    def action_cycle_mode(self) -> None:
-        self.policies.cycle_mode()
-
-    @property
-    def _tuned(self) -> PoliciesView | RoutingView:
-        """The view whose parameters the keys move."""
-        return self.routing if self.view == "routing" else self.policies
-
-    def action_raise(self) -> None:
-        self._tuned.step(1)
-
-    def action_lower(self) -> None:
-        self._tuned.step(-1)
-
-    def action_raise_far(self) -> None:
-        self._tuned.step(10)
-
-    def action_lower_far(self) -> None:
-        self._tuned.step(-10)
-
-    def action_apply(self) -> None:
-        self._tuned.apply()
-
-    def action_edit_param(self) -> None:
-        self._tuned.edit_param()
-
-    def action_drop(self) -> None:
-        self._tuned.drop()
-
-    # --- routing -------------------------------------------------------------------------------------------------
-
-    def action_force_local(self) -> None:
-        self.routing.force_local()
-
-    def action_drain(self) -> None:
-        self.routing.turn("drained")
-
-    def action_freeze_upstream(self) -> None:
-        self.routing.turn("frozen")
-
-    def action_undo(self) -> None:
-        self.routing.undo()
 
     # --- filter and search ---------------------------------------------------------------------------------------
 
