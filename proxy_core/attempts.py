@@ -137,10 +137,14 @@ class Attempts:
                 if response.status < 400:
                     seat.health.answered(now, (now - started) * 1e3)
                     return response
-                rest_s = tell_health(seat, response, now, (now - started) * 1e3, ours=_ours(running, seat))
-                following = await self._following(
-                    running, upstream, endpoint, body, number, seat, response=response, rest_s=rest_s
-                )
+                try:
+                    rest_s = tell_health(seat, response, now, (now - started) * 1e3, ours=_ours(running, seat))
+                    following = await self._following(
+                        running, upstream, endpoint, body, number, seat, response=response, rest_s=rest_s
+                    )
+                except BaseException:
+                    response.close()
+                    raise
                 if following is None:
                     return response
                 why = f"status {response.status}"

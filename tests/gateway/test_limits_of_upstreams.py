@@ -265,3 +265,26 @@ async def test_200_at_once_that_all_fail_over_to_a_budget_for_10(
     assert len(second.exchanges) == passed
     await gateway.stop()
     assert {reserved for _, reserved in (await spent(gateway)).values()} == {0}
+
+
+async def test_who_leaves_while_the_limits_are_asked_leaves_no_connection_behind(start: Any, upstream: FaultUpstream) -> None:
+    """A store of budgets may take its time: the failed answer waits for it, and so does its connection."""
+    gateway = await start({"rpm": 100}, {"rpm": 100})
+    admissions, asked = gateway.runtime._gateway.admissions, asyncio.Event()
+    admit = admissions.admit
+
+    async def slow(*given: Any, attempted: bool = False) -> None:
+        if attempted:
+            asked.set()
+            await asyncio.Event().wait()
+        await admit(*given)
+
+    admissions.admit = slow
+    fault = Fault(status=503, stall_after=0)
+    async with gateway.connect() as client:
+        client.request("POST", CHAT.path, CHAT.bytes(), CHAT.headers | fault.header())
+        await asked.wait()
+        client.leave()
+        async with asyncio.timeout(3):
+            await upstream.last.peer_gone.wait()
+    assert (await gateway.row_when(lambda row: row.outcome == "cancelled")).outcome == "cancelled"
