@@ -113,6 +113,7 @@ class ConversationView(BodyView):
             jump(self, self.cursor - self.size.height + 1)
 
     def _show_match(self) -> None:
+        self.follow = False
         super()._show_match()
         self.go_to(self.matches[self.current_match][0])
 

@@ -77,10 +77,16 @@ class SessionTitle(StripBar):
         if info is None:
             return []
         totals = info.totals
-        facts = [f"{info.turns:,} turns", f"{figures.count(totals.tokens)} tok", figures.usd(totals.cost_usd)]
+        facts = [
+            f"{info.turns:,} turn{'' if info.turns == 1 else 's'}",
+            f"{figures.count(totals.tokens)} tok",
+            figures.usd(totals.cost_usd),
+        ]
         pieces: list[Piece] = [(f" {'  '.join(facts)}", "")]
         if width >= 90:
-            pieces.append((f"  {totals.tool_calls:,} tools", "" if totals.tool_calls else "quiet"))
+            pieces.append(
+                (f"  {totals.tool_calls:,} tool{'' if totals.tool_calls == 1 else 's'}", "" if totals.tool_calls else "quiet")
+            )
         if totals.held:
             pieces.append((f"  ‖ {totals.held:,} held", "warning"))
         if totals.errors:

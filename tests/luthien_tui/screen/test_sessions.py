@@ -137,6 +137,7 @@ async def test_a_search_finds_what_is_folded(demo: Demo) -> None:
         await shown.see("def kept_coupons():")
         await shown.press("enter")
         await shown.see("kept_coupons  1/")
+        assert not talk.follow
         assert "def kept_coupons" in talk.document.texts[talk.cursor]
         call = talk.here.key
         await shown.press("slash", *["backspace"] * 12, "enter")
