@@ -6,7 +6,6 @@ estimate stays unknown (None), never 0. Costs nothing where the upstream tells i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -32,7 +31,10 @@ TOKENS_PER_FILE = 1_000
 LOOK_FOR_FILES_FROM_BYTES = 8_000
 _FILE_MARKS = (b"base64", b'"data"', b'"images"')
 """One of these stands beside every file in a request."""
-_FILE = re.compile(rb"[A-Za-z0-9+/_=-]{6000,}+")
+_OF_FILES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-"
+_AS_MASK = bytes(0x78 if code in _OF_FILES else 0x20 for code in range(256))
+_FILE = b"x" * 6_000
+"""The least of a file, in a mask that has an x for each byte that may be of one."""
 
 
 class UsageEstimates:
@@ -82,7 +84,10 @@ def _length(parts: Iterable[memoryview]) -> tuple[int, int]:
     for part in parts:
         size += len(part)
         if len(part) >= LOOK_FOR_FILES_FROM_BYTES and any(mark in (raw := bytes(part)) for mark in _FILE_MARKS):
-            for found in _FILE.finditer(raw):
-                size -= found.end() - found.start()
+            mask, end = raw.translate(_AS_MASK), 0
+            while (start := mask.find(_FILE, end)) >= 0:
+                end = mask.find(b" ", start + len(_FILE))
+                end = len(mask) if end < 0 else end
+                size -= end - start
                 files += 1
     return size, files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 
 import pytest
 
@@ -76,3 +77,14 @@ def test_a_file_counts_as_one_thing() -> None:
     assert usage is not None
     assert usage.input_tokens is not None
     assert TOKENS_PER_FILE + 25 < usage.input_tokens < TOKENS_PER_FILE + 60
+
+
+@pytest.mark.parametrize("words", ["a" * 5_999 + " ", "a" * 70 + " ", "x" * 2_999 + " " + "y" * 3_000])
+def test_long_words_that_are_no_files_cost_no_time(words: str) -> None:
+    text = words * (3_000_000 // len(words))
+    asked = glance(json.dumps({"messages": [{"role": "user", "content": f"base64 {text}"}]}).encode())
+    started = time.perf_counter()
+    usage, _ = completed(None, asked=asked)
+    assert time.perf_counter() - started < 0.5
+    assert usage is not None
+    assert (usage.input_tokens or 0) * 4 > len(text)
