@@ -24,5 +24,5 @@ class ChangeInfo(Struct, kw_only=True):
     """As JSON, without secrets."""
     after: dict[str, Any]
     digest_before: str = ""
-    """Digest of the chain of policies before the change; empty where it is not about policies."""
+    """Digest of the chain of policies before the change, of `routing` that of its rules; empty where it is about neither."""
     digest_after: str = ""

@@ -134,13 +134,13 @@ class ConfigWatch:
         }
         if live.routing != present.routing:
             others["routing"] = differing(present.routing, live.routing)
-        async with self._routes.taking(live, self._name) as take_routes:
+        async with self._routes.taking(live, self._name) as (take_routes, digests):
 
             def then() -> None:
                 take_routes()
                 self._apply(live)
 
-            lines = await self._book.take_settings(live, who=self._name, others=others, then=then)
+            lines = await self._book.take_settings(live, who=self._name, others=others, digests={"routing": digests}, then=then)
         for warning in loaded.warnings:
             log.warning("%s", warning)
         for line in lines:

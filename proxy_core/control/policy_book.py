@@ -218,20 +218,22 @@ class PolicyBook:
         *,
         who: str,
         others: Mapping[str, tuple[dict[str, Any], dict[str, Any]]],
+        digests: Mapping[str, tuple[str, str]] | None = None,
         then: Callable[[], None],
     ) -> list[str]:
         """Put another configuration in force: its policies and chains, and what `then` does in the same moment.
 
-        `others` are further sections that differ, before and after, to be recorded. Returns what has changed, a line each.
-        Raises ConfigurationError, JournalUnavailable; then nothing has changed.
+        `others` are further sections that differ, before and after, to be recorded, and `digests` those of them that have one.
+        Returns what has changed, a line each. Raises ConfigurationError, JournalUnavailable; then nothing has changed.
         """
-        return await to_the_end(self._take_settings(settings, who, others, then))
+        return await to_the_end(self._take_settings(settings, who, others, digests or {}, then))
 
     async def _take_settings(
         self,
         settings: Settings,
         who: str,
         others: Mapping[str, tuple[dict[str, Any], dict[str, Any]]],
+        digests: Mapping[str, tuple[str, str]],
         then: Callable[[], None],
     ) -> list[str]:
         async with self._changing:
@@ -244,7 +246,15 @@ class PolicyBook:
             lines: list[str] = []
             records: list[ControlChange] = []
 
-            def changed(what: str, before: dict[str, Any], after: dict[str, Any], override: dict[str, Any] | None) -> None:
+            of_chains = self.chains.digest, chains.digest
+
+            def changed(
+                what: str,
+                before: dict[str, Any],
+                after: dict[str, Any],
+                override: dict[str, Any] | None,
+                known_by: tuple[str, str] = of_chains,
+            ) -> None:
                 lines.append(f"{what}: {in_words(before, after) or 'as the configuration says'}")
                 records.append(
                     ControlChange(
@@ -254,8 +264,8 @@ class PolicyBook:
                         what=what,
                         before=before,
                         after=after,
-                        digest_before=self.chains.digest,
-                        digest_after=chains.digest,
+                        digest_before=known_by[0],
+                        digest_after=known_by[1],
                         override=override,
                     )
                 )
@@ -268,7 +278,7 @@ class PolicyBook:
             if (before_order := _order(self.chains)) != (after_order := _order(chains)):
                 changed("policies", before_order, after_order, None)
             for section, (one_before, one_after) in others.items():
-                changed(section, one_before, one_after, None)
+                changed(section, one_before, one_after, None, digests.get(section, ("", "")))
             for name, why in refused.items():
                 log.warning("policy '%s': what an operator set no longer fits, so the configuration holds (%s)", name, why)
             if records:

@@ -221,8 +221,9 @@ class RouteBook:
                 log.warning("upstream '%s' is %s, as %s said", name, state, one.who)
 
     @asynccontextmanager
-    async def taking(self, settings: Settings, who: str) -> AsyncIterator[Callable[[], None]]:
-        """Give what puts the rules of another configuration in force, with what operators have set laid over them.
+    async def taking(self, settings: Settings, who: str) -> AsyncIterator[tuple[Callable[[], None], tuple[str, str]]]:
+        """Give what puts the rules of another configuration in force, with what operators have set laid over them, and the
+        digests of the rules before and after.
 
         No other change is made meanwhile. Raises ConfigurationError where a rule names an upstream that is not there now.
         """
@@ -246,7 +247,8 @@ class RouteBook:
                 self._router.use(wanted)
                 self._put_in_force(present, rules, self._forced)
 
-            yield put_in_force
+            digests = self._router.rules.digest, replace(rules_of(present), force_local=self._forced).digest
+            yield put_in_force, digests
             if taken and rules is not None:
                 log.info("routing: what %s set lies over the configuration: %s", rules.who, in_words({}, kept))
             if taken and before is not None and len(kept) < len(params):

@@ -161,7 +161,7 @@ class ControlChange(Struct, kw_only=True):
     """As JSON, without secrets."""
     after: dict[str, Any]
     digest_before: str = ""
-    """Digest of the global chain before the change."""
+    """Digest of the global chain before the change, or of the rules of routing; empty where it is about neither."""
     digest_after: str = ""
     override: dict[str, Any] | None = None
     """What the operator has set for this policy in place of the file's, after this change: `{"mode"?, "params"?}`; `{}` where

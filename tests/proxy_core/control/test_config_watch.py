@@ -259,6 +259,8 @@ async def test_routing_changes_in_the_same_moment_and_is_recorded_without_keywor
     assert await watched.watch.reload()
     second, first = (one for one in await watched.journal.store.control_changes(9) if one.what == "routing")
     assert (first.who, first.source, second.digest_before) == ("luthien.yaml", "file", first.digest_after)
+    assert second.digest_after == watched.routes.info().rules_digest
+    assert len({first.digest_before, first.digest_after, second.digest_after}) == 3
     assert first.after == {
         "sensitivity.keywords": "1",
         "cost.max_prompt_length_for_local": 5,
