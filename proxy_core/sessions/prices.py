@@ -32,6 +32,8 @@ _SPECIAL = (
 """Fields of Usage, what their rate is called in the table, and the rate that they have been counted with."""
 LOOKUP_TTL_S = 3_600.0
 MAX_MODELS = 2_000
+MAX_NAME_CHARS = 200
+"""Names come from outside; no model has a longer one."""
 
 
 class Place(Protocol):
@@ -96,6 +98,7 @@ class PriceBook:
             costs = [self.cost_usd(upstream, model, replace(usage, elsewhere=()), answered=answered)]
             costs += [self.cost_usd(upstream, other, used) for other, used in usage.elsewhere]
             return None if None in costs else sum(cost for cost in costs if cost is not None)
+        model, answered = model[:MAX_NAME_CHARS], answered[:MAX_NAME_CHARS]
         place = (upstream.name, model, answered)
         known = self._rates.get(place)
         if known is None or self._clock() - known[0] > LOOKUP_TTL_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from typing import Any
 
 import genai_prices
@@ -104,6 +105,15 @@ async def test_another_tier_has_no_list_price(prices: PriceBook) -> None:
 async def test_what_runs_at_home_has_no_list_price(prices: PriceBook) -> None:
     assert prices.cost_usd(AT["ollama"], "llama3.2", Usage(1, 1)) is None
     assert prices.cost_usd(AT["ollama"], "gpt-4o-mini", Usage(1, 1)) is None
+
+
+async def test_names_that_no_model_has_take_no_room(prices: PriceBook) -> None:
+    tracemalloc.start()
+    for number in range(100):
+        assert prices.cost_usd(OPENAI, f"{number}{'m' * 100_000}", Usage(1, 1), answered=f"{number}{'n' * 100_000}") is None
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_before_the_table_is_there_nothing_has_a_price() -> None:
