@@ -28,6 +28,14 @@ def data_url(attachment: Attachment) -> str:
     return attachment.url or f"data:{attachment.media_type};base64,{attachment.data}"
 
 
+def text_in(attachment: Attachment) -> str | None:
+    """The text of a document that is one; None where its bytes are none."""
+    try:
+        return b64decode(attachment.data).decode("utf-8")
+    except ValueError:
+        return None
+
+
 def from_base64(data: str) -> Attachment | None:
     """A picture of which the bytes alone are known; None where they are not base64."""
     if not _BASE64.fullmatch(data):

@@ -165,6 +165,8 @@ class _Turns:
         if form == "url":
             return Attachment(kind, "", url=text(source, "url"), name=title)
         if form == "text":
+            if title:
+                self._losses.add("document title")
             return Text(text(source, "data"))
         self._losses.add(f"{kind} {form}")
         return None

@@ -119,22 +119,28 @@ def _messages(turn: Turn, losses: Losses) -> list[dict[str, Any]]:
         {
             "role": "tool",
             "tool_call_id": result.call_id,
-            "content": _content([Text(text) for text in result_text(result, losses)]),
+            "content": _content([Text(text) for text in result_text(result, losses)], losses),
         }
         for result in results
     ]
     others = [part for part in turn.parts if not isinstance(part, Result)]
     if others or not results:
-        messages.append({"role": turn.role, "content": _content(others)})
+        messages.append({"role": turn.role, "content": _content(others, losses)})
     return messages
 
 
-def _content(parts: Sequence[Part]) -> str | list[dict[str, Any]]:
+def _content(parts: Sequence[Part], losses: Losses) -> str | list[dict[str, Any]]:
     if not parts:
         return ""
     if len(parts) == 1 and isinstance(parts[0], Text):
         return parts[0].text
-    return [_part(part) for part in parts if isinstance(part, Text | Attachment)]
+    said: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, Attachment) and part.kind == "document" and part.url:
+            losses.add("document url")
+        elif isinstance(part, Text | Attachment):
+            said.append(_part(part))
+    return said
 
 
 def _part(part: Text | Attachment) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from proxy_core.wire.translate.attachments import text_in
 from proxy_core.wire.translate.form import Attachment, Call, Losses, Part, Request, Result, Text, Thought, Turn
 
 DEFAULT_MAX_TOKENS = 4096
@@ -202,8 +203,11 @@ def _block(part: Part, role: str, losses: Losses) -> dict[str, Any] | None:
 
 
 def _attachment(part: Attachment) -> dict[str, Any]:
+    text = text_in(part) if part.kind == "document" and part.media_type.startswith("text/") else None
     if part.url:
         source = {"type": "url", "url": part.url}
+    elif text is not None:
+        source = {"type": "text", "media_type": "text/plain", "data": text}
     else:
         source = {"type": "base64", "media_type": part.media_type, "data": part.data}
     block: dict[str, Any] = {"type": part.kind, "source": source}

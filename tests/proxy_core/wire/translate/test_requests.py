@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -356,6 +357,26 @@ PARTS = [
 def test_parts_that_ollama_cannot_say(part: dict[str, Any], lost: tuple[str, ...]) -> None:
     fields = {"model": "m", "messages": [{"role": "user", "content": [part, {"type": "text", "text": "hi"}]}]}
     assert translated(CHAT, OLLAMA, fields)[1] == lost
+
+
+def test_documents_of_text_are_text() -> None:
+    data = b64encode("Grüße".encode()).decode()
+    part = {"type": "file", "file": {"filename": "a.txt", "file_data": f"data:text/plain;base64,{data}"}}
+    got, lost = translated(CHAT, MESSAGES, {"model": "m", "messages": [{"role": "user", "content": [part]}]})
+    source = {"type": "text", "media_type": "text/plain", "data": "Grüße"}
+    assert (got["messages"][0]["content"], lost) == ([{"type": "document", "source": source, "title": "a.txt"}], ())
+    assert translated(MESSAGES, CHAT, got)[1] == ("document title",)
+    del got["messages"][0]["content"][0]["title"]
+    back, lost = translated(MESSAGES, CHAT, got)
+    assert (back["messages"], lost) == ([{"role": "user", "content": "Grüße"}], ())
+
+
+def test_a_document_by_reference_is_lost_where_only_data_is_taken() -> None:
+    block = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
+    request = user(max_tokens=9)
+    request["messages"] = [{"role": "user", "content": [{"type": "text", "text": "Sum up."}, block]}]
+    got, lost = translated(MESSAGES, CHAT, request)
+    assert (got["messages"][0]["content"], lost) == ([{"type": "text", "text": "Sum up."}], ("document url",))
 
 
 def test_references_and_documents_go_where_they_are_understood() -> None:
