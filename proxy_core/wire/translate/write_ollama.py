@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy_core.wire.translate.form import Attachment, Call, Losses, Request, Result, Text, Thought, Turn
+from proxy_core.wire.translate.attachments import text_in
+from proxy_core.wire.translate.form import Attachment, Call, Losses, Part, Request, Result, Text, Thought, Turn
 from proxy_core.wire.translate.write_chat import effort_of, function_fields, result_text
 
 _LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
@@ -67,7 +68,7 @@ def _messages(turn: Turn, losses: Losses) -> list[dict[str, Any]]:
     others = [part for part in turn.parts if not isinstance(part, Result)]
     if results and not others:
         return messages
-    texts = [part.text for part in others if isinstance(part, Text)]
+    texts = [text for part in others if (text := _text_of(part)) is not None]
     message: dict[str, Any] = {"role": turn.role, "content": ("" if turn.role == "assistant" else "\n\n").join(texts)}
     thoughts = [part for part in others if isinstance(part, Thought)]
     if any(thought.text for thought in thoughts):
@@ -79,7 +80,7 @@ def _messages(turn: Turn, losses: Losses) -> list[dict[str, Any]]:
         if isinstance(part, Attachment):
             if part.kind == "image" and part.data:
                 images.append(part.data)
-            else:
+            elif _text_of(part) is None:
                 losses.add(part.kind if part.kind != "image" else "image url")
     if images:
         message["images"] = images
@@ -89,6 +90,13 @@ def _messages(turn: Turn, losses: Losses) -> list[dict[str, Any]]:
             {"id": call.call_id, "function": {"name": call.name, "arguments": call.arguments}} for call in calls
         ]
     return [*messages, message]
+
+
+def _text_of(part: Part) -> str | None:
+    """What it says in words; None for everything else."""
+    if isinstance(part, Attachment) and part.kind == "document" and part.media_type.startswith("text/"):
+        return text_in(part)
+    return part.text if isinstance(part, Text) else None
 
 
 def _result(result: Result, losses: Losses) -> dict[str, Any]:

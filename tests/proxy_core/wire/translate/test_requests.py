@@ -365,6 +365,8 @@ def test_documents_of_text_are_text() -> None:
     got, lost = translated(CHAT, MESSAGES, {"model": "m", "messages": [{"role": "user", "content": [part]}]})
     source = {"type": "text", "media_type": "text/plain", "data": "Grüße"}
     assert (got["messages"][0]["content"], lost) == ([{"type": "document", "source": source, "title": "a.txt"}], ())
+    local = translated(CHAT, OLLAMA, {"model": "m", "messages": [{"role": "user", "content": [part]}]})
+    assert (local[0]["messages"][0]["content"], local[1]) == ("Grüße", ())
     assert translated(MESSAGES, CHAT, got)[1] == ("document title",)
     del got["messages"][0]["content"][0]["title"]
     back, lost = translated(MESSAGES, CHAT, got)
