@@ -131,7 +131,9 @@ class Router:
         """What the rules are asked about a request; `read_text` reads what is said though the rules in force need not know."""
         said = Spoken(())
         if self.rules.read_text if read_text is None else read_text:
-            said = spoken(endpoint.operation, body, value_of(headers, b"content-encoding"))
+            encoding = value_of(headers, b"content-encoding")
+            for_length = not (self.rules.keywords or read_text)
+            said = spoken(endpoint.operation, body, encoding, last_user_only=for_length)
         name, by = asked or (endpoint.upstream or "", Reason.EXPLICIT_UPSTREAM)
         usual = self._upstreams.usual(endpoint.api)
         return Question(

@@ -44,8 +44,8 @@ class Spoken(msgspec.Struct, frozen=True):
     """What the user wrote last, its parts one paragraph each."""
 
 
-def spoken(operation: Operation, body: bytes, encoding: str = "") -> Spoken:
-    """The texts of a request; `encoding` is its content encoding."""
+def spoken(operation: Operation, body: bytes, encoding: str = "", *, last_user_only: bool = False) -> Spoken:
+    """The texts of a request; `encoding` is its content encoding. With `last_user_only` nobody looks at the texts."""
     if encoding.strip().lower() not in ("", "identity"):
         try:
             body = decoded(body, encoding)
@@ -58,6 +58,8 @@ def spoken(operation: Operation, body: bytes, encoding: str = "") -> Spoken:
         return Spoken(tuple(_strings_of(body)))
     conversation = codec.read_request(body)
     last_user = _last_user(conversation)
+    if last_user_only:
+        return Spoken((), last_user)
     aside = _Aside()
     fields = aside.read(body)
     if fields is None or conversation.problem is not None:
