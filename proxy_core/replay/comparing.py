@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy_core.interceptors.recording_format import Facts, RecordedVerdict
-from proxy_core.replay.exchanges import Answered, Exchange
+from proxy_core.replay.exchanges import MADE_UP, Answered, Exchange
 from proxy_core.routing.reasons import Reason
 from proxy_core.transaction_row import TransactionRow
 from proxy_core.verdicts import Verdict
@@ -96,7 +96,8 @@ def _facts(found: list[Difference], before: Facts, after: Facts, *, live: bool, 
         _note(found, "verdict", before.verdict, after.verdict)
         if not live:
             _note(found, "ending", before.outcome, after.outcome)
-            _note(found, "route", before.upstream, after.upstream)
+            if not before.upstream.startswith(MADE_UP):
+                _note(found, "route", before.upstream, after.upstream)
         _note(found, "tokens", _counts(before), _counts(after))
         if not _same_cost(before.cost_usd, after.cost_usd):
             _note(found, "cost", _usd(before.cost_usd), _usd(after.cost_usd))

@@ -20,6 +20,9 @@ _METHOD = re.compile(r"[A-Za-z]{1,20}")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_TARGETS = re.compile(rb"[\x00-\x20\x7f]")
+MADE_UP = "replay-to-"
+"""Begins the names of upstreams that only a live replay has: those of an address."""
+_TO_MADE_UP = re.compile(rb"(/agent-workflow/[^/]+)?/" + MADE_UP.encode() + rb"[a-z]+(?=/)")
 MAX_PROBLEMS = 1_000
 """Problems that are kept with their words; more are counted."""
 MAX_PIECES = 20_000
@@ -120,6 +123,12 @@ def is_clean(header: tuple[bytes, bytes]) -> bool:
     """Whether a recorded header can stand in a message without changing what follows."""
     name, value = header
     return _NAME.fullmatch(name) is not None and _NOT_IN_VALUES.search(value) is None
+
+
+def usual_target(target: bytes) -> bytes:
+    """The target of a request without the name of an upstream that only a live replay had."""
+    found = _TO_MADE_UP.match(target)
+    return target if found is None else (found[1] or b"") + target[found.end() :]
 
 
 def check(exchange: Exchange) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from proxy_core.control.filters import Filter
 from proxy_core.journal.store import JournalStore, Stored
 from proxy_core.replay.comparing import facts_of, recorded
-from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording
+from proxy_core.replay.exchanges import Answered, Exchange, RawHeaders, Recording, usual_target
 from proxy_core.replay.kept import Exchanges, Packed, Spool, pack
 from proxy_core.replay.reading import explain_without_upstream, readable
 
@@ -48,7 +48,7 @@ def _exchange(stored: Stored) -> Exchange:
         kind="journal",
         transaction_id=row.transaction_id,
         method=row.method,
-        target=row.path.encode("latin-1", "replace") + (b"?" + stored.query if stored.query else b""),
+        target=usual_target(row.path.encode("latin-1", "replace")) + (b"?" + stored.query if stored.query else b""),
         headers=_raw(stored.request_headers),
         body=stored.request_body,
         started_at=row.started_at,

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from proxy_core.errors import ConfigurationError
 from proxy_core.replay.comparing import read_answer
-from proxy_core.replay.exchanges import Exchange
+from proxy_core.replay.exchanges import MADE_UP, Exchange
 from proxy_core.replay.preparing import endpoint_of, offline_settings, path_to, why_not
 from proxy_core.routing.upstreams import Upstreams
 from proxy_core.sessions.prices import PriceBook
@@ -48,7 +48,7 @@ def live(settings: Settings, to: str, *, keep: bool = False) -> Live:
     """The way to a configured upstream, or to an address. Raises ConfigurationError."""
     upstreams = dict(settings.upstreams)
     if "://" in to:
-        names = {api.value: f"replay-to-{api.value}" for api in Dialect}
+        names = {api.value: f"{MADE_UP}{api.value}" for api in Dialect}
         try:
             upstreams |= {name: UpstreamSettings.model_validate({"api": api, "base_url": to}) for api, name in names.items()}
         except ValueError as error:

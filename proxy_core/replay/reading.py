@@ -33,7 +33,16 @@ from proxy_core.interceptors.recording_format import (
     pairs_of,
     read_record,
 )
-from proxy_core.replay.exchanges import Answered, AskedByPolicy, Exchange, RawHeaders, Recording, carried_over, check
+from proxy_core.replay.exchanges import (
+    Answered,
+    AskedByPolicy,
+    Exchange,
+    RawHeaders,
+    Recording,
+    carried_over,
+    check,
+    usual_target,
+)
 from proxy_core.replay.har import exchanges_of_har
 from proxy_core.replay.kept import Exchanges, FileSource, Kept, Spool, pack
 from proxy_core.replay.pairing import Line, Pairing
@@ -192,7 +201,7 @@ def _exchange(asked: Request, where: str) -> Exchange:
         kind="luthien" if asked.format else "cylestio",
         transaction_id=asked.transaction_id,
         method=asked.method if asked.format else asked.method.upper(),
-        target=target,
+        target=usual_target(target),
         headers=pairs_of(asked.headers, asked.header_list),
         body=body,
         started_at=asked.start_time,

@@ -171,6 +171,18 @@ async def test_live_it_sends_after_a_yes(folder: Path) -> None:
     assert "1 of 1 transactions replayed: 0 the same, 1 different (text 1" in done.stdout
 
 
+async def test_what_was_sent_live_to_an_address_and_kept_replays_offline(folder: Path) -> None:
+    async with FaultUpstream() as upstream:
+        to = ["--to", upstream.url, "--yes", "--record"]
+        kept = await asyncio.to_thread(luthien, folder, "replay", "recordings", *to)
+    assert kept.returncode == 0, kept.stderr
+
+    done = await asyncio.to_thread(luthien, folder, "replay", "--journal", "--check")
+
+    assert done.returncode == 0, done.stdout
+    assert "2 of 2 transactions replayed: 2 the same, 0 different" in done.stdout
+
+
 async def test_what_is_kept_can_be_replayed_from_the_journal(folder: Path) -> None:
     kept = await asyncio.to_thread(luthien, folder, "replay", "recordings", "--record")
     assert kept.returncode == 0, kept.stderr
