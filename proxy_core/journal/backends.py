@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiosqlite
-from sqlalchemy import Table
+from sqlalchemy import Table, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +25,7 @@ from proxy_core.journal import schema
 from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.records import Record
 from proxy_core.journal.rows import RowBuilder
+from proxy_core.journal.wal import SMALL_BYTES, WalKeeper
 
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 _TABLES: dict[str, Table] = {name: table for name, table in schema.metadata.tables.items() if name != "meta"}
@@ -62,7 +63,9 @@ class SqliteBackend:
         self._sync = sync
         self._writer: aiosqlite.Connection | None = None
         self._lock = -1
+        self._log = WalKeeper(path, self._in_writer_thread)
         self.engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
+        event.listen(self.engine.sync_engine, "connect", _leave_the_log_alone)
 
     def lock(self) -> None:
         """Make sure that no other process writes this file. Raises StoreError naming the other one."""
@@ -89,7 +92,8 @@ class SqliteBackend:
                 f"synchronous={'FULL' if self._sync == 'power' else 'NORMAL'}",
                 "busy_timeout=5000",
                 "trusted_schema=OFF",
-                "wal_autocheckpoint=2000",
+                "wal_autocheckpoint=0",
+                f"journal_size_limit={SMALL_BYTES}",
             ):
                 await self._writer.execute(f"PRAGMA {pragma}")
         except (sqlite3.Error, OSError) as error:
@@ -113,8 +117,10 @@ class SqliteBackend:
             await writer._execute(lambda: work(writer._conn))  # type: ignore[no-untyped-call]
         except (sqlite3.Error, OSError, ValueError) as error:
             raise StoreError(f"{self._path} cannot be written: {error}") from error
+        self._log.wrote()
 
     async def close(self) -> None:
+        await self._log.close()
         if self._writer is not None:
             await self._writer.close()
             self._writer = None
@@ -122,6 +128,12 @@ class SqliteBackend:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _leave_the_log_alone(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA wal_autocheckpoint=0")
+    cursor.close()
 
 
 def _insert_sqlite(connection: sqlite3.Connection, rows: Rows) -> None:
