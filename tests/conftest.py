@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.fault_upstream import FaultUpstream
 from tests.gateway_fixtures import Postgres, RunningGateway, running_gateway, settings_for
+
+# The same examples on every run: what passes here passes elsewhere. HYPOTHESIS_PROFILE=default looks for new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, database=None)
+if "HYPOTHESIS_PROFILE" not in os.environ:
+    hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
