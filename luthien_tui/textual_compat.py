@@ -2,7 +2,8 @@
 
 Textual is pinned; a test fails when one of these moves. Here: a driver that a slow or dead terminal cannot block, the last
 gate that no control character passes on its way to the terminal, crash reports without local variables, growth of
-a scrolled widget without a layout, a toast in the place of another, the terminal's title, and what an input draws.
+a scrolled widget without a layout, a toast in the place of another, the terminal's title, what an input draws, and going on
+after a stop.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def driver_class() -> type[Driver]:
             super().start_application_mode()  # type: ignore[no-untyped-call]
             if self._writer_thread is not None:
                 self._writer_thread._queue.maxsize = 0
+
+        def _sigcont_application(self, *_: object) -> None:
+            """Take the terminal back only where it was given up: one that hangs up sends this signal too, and a second thread
+            for its input would never end."""
+            if self._must_signal_resume:
+                super()._sigcont_application()
 
         def close(self) -> None:
             """End the writer; a terminal that takes nothing any more is given up after two seconds."""

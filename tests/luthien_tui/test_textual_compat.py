@@ -26,6 +26,7 @@ def test_the_hooks_have_not_moved() -> None:
     assert "_queue.put" in inspect.getsource(WriterThread.write)
     assert "_writer_thread" in inspect.getsource(LinuxDriver.start_application_mode)
     assert "_writer_thread.stop" in inspect.getsource(LinuxDriver.close)
+    assert "_must_signal_resume = True" in inspect.getsource(LinuxDriver._sigtstp_application)
     assert "self._fatal_error()" in inspect.getsource(App._handle_exception)
     assert "show_locals=True" in inspect.getsource(App._fatal_error)
     assert "get_line_filters" in inspect.getsource(Widget.get_line_filters)

@@ -98,6 +98,17 @@ async def test_a_closed_terminal_drains_and_stops(start: Start, client: aiohttp.
         assert await terminal.ended() == 0
 
 
+async def test_being_told_to_go_on_without_a_stop_changes_nothing(start: Start) -> None:
+    async with start() as terminal:
+        await terminal.port()
+        for _ in range(5):
+            terminal.signal(signal.SIGCONT)
+            await asyncio.sleep(0.03)
+        terminal.send("q")
+        assert await terminal.ended() == 0
+        assert terminal.screen_left
+
+
 async def test_a_closed_terminal_goes_on_headless_as_configured(start: Start, client: aiohttp.ClientSession) -> None:
     async with start(LUTHIEN_UI__ON_CLOSE="headless") as terminal:
         port = await terminal.port()
