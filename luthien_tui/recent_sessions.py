@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 ACTIVE_S = 300.0
 """Seconds after its latest request that a session counts as active."""
-KEPT = 10_000
+KEPT = 4_000
 
 
 class _Seen(NamedTuple):

@@ -32,7 +32,7 @@ _new: Callable[[type[FeedRecord], tuple[int, FeedKind, TransactionRow | None, st
 class Feed:
     """A bounded ring of the latest records, numbered from 1 without gaps."""
 
-    def __init__(self, capacity: int = 20_000) -> None:
+    def __init__(self, capacity: int = 10_000) -> None:
         self._ring: deque[FeedRecord] = deque(maxlen=capacity)
         self.last_sequence = 0
 

@@ -30,6 +30,8 @@ from proxy_core.journal.wal import SMALL_BYTES, WalKeeper
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 _TABLES: dict[str, Table] = {name: table for name, table in schema.metadata.tables.items() if name != "meta"}
 _ROWS_PER_STATEMENT = 32
+READER_CACHE_KIB = 512
+"""Pages that a reading connection keeps for itself, each of several; the system keeps them too."""
 
 
 class Backend(Protocol):
@@ -65,7 +67,7 @@ class SqliteBackend:
         self._lock = -1
         self._log = WalKeeper(path, self._in_writer_thread)
         self.engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
-        event.listen(self.engine.sync_engine, "connect", _leave_the_log_alone)
+        event.listen(self.engine.sync_engine, "connect", _prepare_reader)
 
     def lock(self) -> None:
         """Make sure that no other process writes this file. Raises StoreError naming the other one."""
@@ -130,9 +132,10 @@ class SqliteBackend:
             self._lock = -1
 
 
-def _leave_the_log_alone(connection: Any, _: Any) -> None:
+def _prepare_reader(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA wal_autocheckpoint=0")
+    cursor.execute(f"PRAGMA cache_size=-{READER_CACHE_KIB}")
     cursor.close()
 
 

@@ -28,7 +28,7 @@ Row = tuple[Any, ...]
 COMPRESS_FROM_BYTES = 1_024
 PIECE_FROM_BYTES = 64
 """Smaller parts of a body stay in it: a row of their own would be larger than they are."""
-KNOWN_HASHES = 50_000
+KNOWN_HASHES = 16_000
 HASH_BYTES = 16
 MAX_TOOLS = 50
 """Tools that are counted of one answer."""
