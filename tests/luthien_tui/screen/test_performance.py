@@ -61,10 +61,10 @@ async def test_a_new_filter_over_all_rows_never_holds_a_frame_up() -> None:
 async def test_a_burst_larger_than_a_frame_is_carried_over() -> None:
     plane = FakePlane()
     async with console(plane) as shown:
-        for number in range(15_000):
+        for number in range(9_000):
             plane.feed.publish("started", make_row(number))
         frames = 0
-        while shown.app.rows.total < 15_000:
+        while shown.app.rows.total < 9_000:
             before = shown.app.rows.total
             await shown.frame()
             frames += 1
