@@ -1,13 +1,12 @@
 """The sessions and agents that the screen knows, kept up to date without hurting the traffic.
 
 The gateway is asked off the loop, one question at a time, no sooner than a second after the answer before and ten times as long
-as that took, and only where the feed says that something happened. A refresh asks for the newest page; what was loaded
-beyond it stays as it was. At most KEPT sessions.
+as that took (three seconds at most), and only where the feed says that something happened. A refresh asks for the newest page;
+what was loaded beyond it stays as it was. At most KEPT sessions.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 from luthien_tui.recent_sessions import RecentSessions
@@ -26,6 +25,8 @@ QUIET_S = 10.0
 """After so long it is asked even where nothing happened: sessions end by waiting."""
 REST = 10.0
 """How many times as long as an answer took there is no other question."""
+LONGEST_REST_S = 3.0
+"""And no longer than so: one slow answer, such as the first of all, must not leave an old list standing."""
 
 
 class SessionList:
@@ -93,7 +94,7 @@ class SessionList:
         spawn(self._try(read), name="sessions")
 
     async def _try(self, read: Callable[[], Awaitable[None]]) -> None:
-        started, asked, trouble = time.perf_counter(), self._questions, ""
+        started, asked, trouble = self.clock(), self._questions, ""
         try:
             await read()
         except (FilterError, ControlInvalid, LuthienError) as error:
@@ -101,7 +102,7 @@ class SessionList:
         finally:
             self._is_asking = False
             if asked == self._questions:
-                self._rests_until = self.clock() + max(EVERY_S, REST * (time.perf_counter() - started))
+                self._rests_until = self.clock() + max(EVERY_S, min(REST * (self.clock() - started), LONGEST_REST_S))
         if trouble != self.trouble:
             self.trouble = trouble
             self.version += 1

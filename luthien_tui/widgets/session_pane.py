@@ -8,7 +8,6 @@ they were are asked for and built; large ones are built in a thread.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection
 
 from textual.app import ComposeResult
@@ -35,6 +34,8 @@ EVERY_S = 0.5
 """The least time between two questions about an open session."""
 REST = 5.0
 """How many times as long as an answer took there is no other question."""
+LONGEST_REST_S = 3.0
+"""And no longer than so."""
 INLINE = 20_000
 """Characters of turns above which they are built in a thread."""
 
@@ -208,7 +209,7 @@ class SessionPane(Vertical):
         spawn(self._try(read, self._asked), name="session")
 
     async def _try(self, read: Callable[[], Awaitable[None]], asked: int) -> None:
-        started = time.perf_counter()
+        started = self.clock()
         try:
             await read()
         except LuthienError as error:
@@ -217,7 +218,7 @@ class SessionPane(Vertical):
         finally:
             if asked == self._asked:
                 self._is_asking = False
-                self._rests_until = self.clock() + max(EVERY_S, REST * (time.perf_counter() - started))
+                self._rests_until = self.clock() + max(EVERY_S, min(REST * (self.clock() - started), LONGEST_REST_S))
 
     def _is_on_top(self, shown: ShownSession) -> bool:
         return self.is_attached and bool(self._stack) and self._stack[-1] is shown

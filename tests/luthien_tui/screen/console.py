@@ -73,7 +73,7 @@ class Console:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Draw frames until something holds."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             if condition():
                 await self.frame()

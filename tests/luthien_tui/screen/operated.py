@@ -27,7 +27,7 @@ class Operated:
         return "\n".join(screen_lines(self.app))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError("it never came to hold:\n" + self.text)

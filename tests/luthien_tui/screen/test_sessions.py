@@ -415,3 +415,21 @@ async def test_a_store_that_does_not_answer_is_said_so_and_the_list_stays(monkey
         await shown.press("escape")
         plane.clock.now += 30
         await shown.see("1 session")
+
+
+async def test_a_slow_first_answer_leaves_no_empty_list_standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = FakePlane()
+    sessions = plane.sessions
+
+    async def slowly(**given: object) -> object:
+        plane.clock.now += 5
+        return await sessions(**given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plane, "sessions", slowly)
+    async with console(plane) as shown:
+        await shown.press("3")
+        await shown.see("Waiting for the first request")
+        plane.session_infos.append(make_session("s-new"))
+        plane.add(make_row(1, session_id="s-new"))
+        plane.clock.now += 4
+        await shown.see("s-new")
