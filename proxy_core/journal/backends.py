@@ -25,7 +25,7 @@ from proxy_core.journal import schema
 from proxy_core.journal.async_engine import AsyncEngine, create_async_engine
 from proxy_core.journal.records import Record
 from proxy_core.journal.rows import RowBuilder
-from proxy_core.journal.wal import SMALL_BYTES, WalKeeper
+from proxy_core.journal.wal import KEPT_BYTES, WalKeeper
 
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 _TABLES: dict[str, Table] = {name: table for name, table in schema.metadata.tables.items() if name != "meta"}
@@ -95,7 +95,7 @@ class SqliteBackend:
                 "busy_timeout=5000",
                 "trusted_schema=OFF",
                 "wal_autocheckpoint=0",
-                f"journal_size_limit={SMALL_BYTES}",
+                f"journal_size_limit={KEPT_BYTES}",
             ):
                 await self._writer.execute(f"PRAGMA {pragma}")
         except (sqlite3.Error, OSError) as error:

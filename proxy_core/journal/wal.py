@@ -25,9 +25,12 @@ LOOK_S = 0.5
 """Time between two looks while there is something to move."""
 SMALL_BYTES = 4 * 1024 * 1024
 """A log that is left as it is."""
-GROWN_BYTES = 8 * 1024 * 1024
-LARGE_BYTES = 64 * 1024 * 1024
+GROWN_BYTES = 32 * 1024 * 1024
+"""While the disk takes what is moved a commit may wait for milliseconds, so it must happen seldom."""
+LARGE_BYTES = 96 * 1024 * 1024
 """A log that the writer finishes, whatever waits."""
+KEPT_BYTES = 128 * 1024 * 1024
+"""A finished log is written anew in the same file; only a larger one is cut, which takes the disk tens of milliseconds."""
 CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 """Neither waits for others nor makes them wait."""
 

@@ -24,7 +24,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wal, "SMALL_BYTES", 64 * 1024)
     monkeypatch.setattr(wal, "GROWN_BYTES", 128 * 1024)
     monkeypatch.setattr(wal, "LARGE_BYTES", 512 * 1024)
-    monkeypatch.setattr("proxy_core.journal.backends.SMALL_BYTES", 64 * 1024)
+    monkeypatch.setattr("proxy_core.journal.backends.KEPT_BYTES", 256 * 1024)
 
 
 @pytest.fixture
