@@ -1,16 +1,22 @@
 """The live view without a screen: every known transaction in order of arrival, and those that a filter shows.
 
 Readers look at `shown`; nothing here draws. Each changed row is tested once against the filter. A new filter is
-applied in slices of the caller's budget while the old one stays in force, and a newer one cancels it.
+applied in slices of the caller's budget while the old one stays in force, and a newer one cancels it. Older rows of ended
+transactions rest as bytes: whoever reads one gets an equal row, not the one that was folded in.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import overload
 
 from proxy_core.control.filters import EVERYTHING, Filter
+from proxy_core.control.resting_rows import at_rest, awake
 from proxy_core.control.rows import TransactionRow
+
+AWAKE = 2_000
+"""The newest rows are kept as they are; the feed holds about as many."""
 
 
 class TransactionList:
@@ -22,20 +28,20 @@ class TransactionList:
         """The filter in force."""
         self.dropped = 0
         """Rows that were dropped to stay below the capacity."""
-        self._rows: list[TransactionRow] = []
+        self._rows: list[TransactionRow | bytes] = []
         self._first = 0
         self._next = 0
         self._ordinals: dict[str, int] = {}
-        self._shown: list[TransactionRow] = self._rows
-        self._shown_ordinals: list[int] | None = None
+        self._shown: list[int] | None = None
+        """Ordinals of the rows that the filter shows; None shows all."""
         self._pass: _FilterPass | None = None
         self.generation = 0
         """Grows whenever `shown` was replaced or rows left it, so that cached positions are stale."""
 
     @property
-    def shown(self) -> list[TransactionRow]:
-        """The rows that the filter shows, oldest first. Never change it."""
-        return self._shown
+    def shown(self) -> Sequence[TransactionRow]:
+        """The rows that the filter shows, oldest first, now and later."""
+        return _Shown(self)
 
     @property
     def total(self) -> int:
@@ -55,26 +61,25 @@ class TransactionList:
 
     def row(self, transaction_id: str) -> TransactionRow | None:
         ordinal = self._ordinals.get(transaction_id)
-        return None if ordinal is None else self._rows[ordinal - self._first]
+        return None if ordinal is None else self._row_at(ordinal)
 
     def index(self, transaction_id: str) -> int | None:
         """Position in `shown`, None where it is not shown."""
         ordinal = self._ordinals.get(transaction_id)
         if ordinal is None:
             return None
-        if self._shown_ordinals is None:
+        if self._shown is None:
             return ordinal - self._first
-        place = bisect_left(self._shown_ordinals, ordinal)
-        found = place < len(self._shown_ordinals) and self._shown_ordinals[place] == ordinal
+        place = bisect_left(self._shown, ordinal)
+        found = place < len(self._shown) and self._shown[place] == ordinal
         return place if found else None
 
     def nearest(self, transaction_id: str) -> int:
         """Position in `shown` of the transaction or of the one that stands where it would; 0 for an unknown one."""
         ordinal = self._ordinals.get(transaction_id, self._first)
-        last = max(0, len(self._shown) - 1)
-        if self._shown_ordinals is None:
-            return min(ordinal - self._first, last)
-        return min(bisect_left(self._shown_ordinals, ordinal), last)
+        if self._shown is None:
+            return min(ordinal - self._first, max(0, len(self._rows) - 1))
+        return min(bisect_left(self._shown, ordinal), max(0, len(self._shown) - 1))
 
     def prepend(self, rows: Iterable[TransactionRow]) -> None:
         """Put finished rows of the past (oldest first) before everything known; those already known are skipped."""
@@ -86,10 +91,8 @@ class TransactionList:
         self._rows[0:0] = old
         for place, row in enumerate(old):
             self._ordinals[row.transaction_id] = self._first + place
-        if self._shown_ordinals is not None:
-            keep = [(self._first + i, row) for i, row in enumerate(old) if self.filter.matches(row)]
-            self._shown[0:0] = [row for _, row in keep]
-            self._shown_ordinals[0:0] = [ordinal for ordinal, _ in keep]
+        if self._shown is not None:
+            self._shown[0:0] = [self._first + place for place, row in enumerate(old) if self.filter.matches(row)]
         if self._pass is not None:
             self._pass = _FilterPass(self._pass.filter, self._first)
         self.generation += 1
@@ -102,16 +105,16 @@ class TransactionList:
             self._next += 1
             self._ordinals[row.transaction_id] = ordinal
             self._rows.append(row)
-            if self._shown_ordinals is not None and self.filter.matches(row):
-                self._shown.append(row)
-                self._shown_ordinals.append(ordinal)
+            if self._shown is not None and self.filter.matches(row):
+                self._shown.append(ordinal)
+            self._let_rest(ordinal - AWAKE)
             if len(self._rows) > self.capacity + self.capacity // 50:
                 self._drop_oldest()
             return True
-        place = ordinal - self._first
-        if self._rows[place] is not row:
-            self._replace(place, ordinal, row)
-        if self._shown_ordinals is not None:
+        self._rows[ordinal - self._first] = row
+        if ordinal < self._next - AWAKE:
+            self._let_rest(ordinal)
+        if self._shown is not None:
             self._retest(ordinal, row)
         if self._pass is not None and ordinal < self._pass.position:
             self._pass.changed.add(ordinal)
@@ -122,7 +125,7 @@ class TransactionList:
         self._pass = None
         if not new:
             self.filter = new
-            self._shown, self._shown_ordinals = self._rows, None
+            self._shown = None
             self.generation += 1
         else:
             self._pass = _FilterPass(new, self._first)
@@ -138,9 +141,7 @@ class TransactionList:
         while running.position < self._next:
             stop = min(running.position + 256, self._next)
             for ordinal in range(running.position, stop):
-                row = rows[ordinal - self._first]
-                if matches(row):
-                    running.rows.append(row)
+                if matches(awake(rows[ordinal - self._first])):
                     running.ordinals.append(ordinal)
             running.position = stop
             if clock() >= deadline:
@@ -151,54 +152,79 @@ class TransactionList:
     def _take_over(self, done: _FilterPass) -> None:
         cut = bisect_left(done.ordinals, self._first)
         self.filter = done.filter
-        self._shown, self._shown_ordinals = done.rows[cut:], done.ordinals[cut:]
+        self._shown = done.ordinals[cut:]
         self._pass = None
         for ordinal in done.changed:
             if ordinal >= self._first:
-                self._retest(ordinal, self._rows[ordinal - self._first])
+                self._retest(ordinal, self._row_at(ordinal))
         self.generation += 1
 
-    def _replace(self, place: int, ordinal: int, row: TransactionRow) -> None:
-        self._rows[place] = row
-        if self._shown_ordinals is not None:
-            shown_at = bisect_left(self._shown_ordinals, ordinal)
-            if shown_at < len(self._shown_ordinals) and self._shown_ordinals[shown_at] == ordinal:
-                self._shown[shown_at] = row
+    def _row_at(self, ordinal: int) -> TransactionRow:
+        return awake(self._rows[ordinal - self._first])
+
+    def _let_rest(self, ordinal: int) -> None:
+        place = ordinal - self._first
+        if place >= 0 and isinstance(row := self._rows[place], TransactionRow):
+            self._rows[place] = at_rest(row)
 
     def _retest(self, ordinal: int, row: TransactionRow) -> None:
-        assert self._shown_ordinals is not None  # noqa: S101 - callers hold a filter
-        place = bisect_left(self._shown_ordinals, ordinal)
-        is_shown = place < len(self._shown_ordinals) and self._shown_ordinals[place] == ordinal
+        assert self._shown is not None  # noqa: S101 - callers hold a filter
+        place = bisect_left(self._shown, ordinal)
+        is_shown = place < len(self._shown) and self._shown[place] == ordinal
         if is_shown == self.filter.matches(row):
             return
         if is_shown:
-            del self._shown[place], self._shown_ordinals[place]
+            del self._shown[place]
         else:
-            self._shown.insert(place, row)
-            self._shown_ordinals.insert(place, ordinal)
+            self._shown.insert(place, ordinal)
         self.generation += 1
 
     def _drop_oldest(self) -> None:
         count = len(self._rows) - self.capacity
         for row in self._rows[:count]:
-            del self._ordinals[row.transaction_id]
+            del self._ordinals[awake(row).transaction_id]
         del self._rows[:count]
         self._first += count
         self.dropped += count
-        if self._shown_ordinals is not None:
-            cut = bisect_right(self._shown_ordinals, self._first - 1)
-            del self._shown[:cut], self._shown_ordinals[:cut]
+        if self._shown is not None:
+            del self._shown[: bisect_right(self._shown, self._first - 1)]
         self.generation += 1
+
+
+class _Shown(Sequence[TransactionRow]):
+    """What a list shows, read through it."""
+
+    __slots__ = ("_list",)
+
+    def __init__(self, rows: TransactionList) -> None:
+        self._list = rows
+
+    def __len__(self) -> int:
+        shown = self._list._shown
+        return len(self._list._rows if shown is None else shown)
+
+    @overload
+    def __getitem__(self, index: int) -> TransactionRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TransactionRow]: ...
+    def __getitem__(self, index: int | slice) -> TransactionRow | list[TransactionRow]:
+        rows, shown = self._list, self._list._shown
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return awake(rows._rows[index]) if shown is None else rows._row_at(shown[index])
+
+    def __iter__(self) -> Iterator[TransactionRow]:
+        rows, shown = self._list, self._list._shown
+        return map(awake, rows._rows) if shown is None else map(rows._row_at, shown)
 
 
 class _FilterPass:
     """One run of a new filter over all rows."""
 
-    __slots__ = ("changed", "filter", "ordinals", "position", "rows")
+    __slots__ = ("changed", "filter", "ordinals", "position")
 
     def __init__(self, new: Filter, first: int) -> None:
         self.filter = new
         self.position = first
-        self.rows: list[TransactionRow] = []
         self.ordinals: list[int] = []
         self.changed: set[int] = set()

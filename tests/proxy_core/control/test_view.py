@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy_core.control.filters import EVERYTHING, parse
 from proxy_core.control.rows import TransactionRow
-from proxy_core.control.view import TransactionList
+from proxy_core.control.view import AWAKE, TransactionList
 
 
 def row(number: int, **values: Any) -> TransactionRow:
@@ -120,6 +120,36 @@ def test_history_never_pushes_out_what_is_newer() -> None:
     assert ids(rows) == ["t00003", "t00004", "t00009"]
 
 
+def test_rows_that_rest_are_read_filtered_and_changed_like_all_others() -> None:
+    rows = TransactionList(2 * AWAKE)
+    folded = [row(number, state="done", status=500 if number % 2 else 200) for number in range(AWAKE + 500)]
+    folded[7].state = "streaming"
+    for each in folded:
+        rows.fold(each)
+    assert rows.row("t00007") is folded[7]
+    assert rows.row("t00008") is not folded[8]
+    assert list(rows.shown) == folded
+    assert [rows.shown[place] for place in range(len(folded))] == folded
+    assert rows.shown[5:9] == folded[5:9]
+    assert rows.shown[-1] == folded[-1]
+    filtered(rows, "status:500")
+    assert list(rows.shown) == folded[1::2]
+    assert rows.shown[4:6] == [folded[9], folded[11]]
+    folded[7].state, folded[7].status = "done", 204
+    changed = rows.row("t00008")
+    assert changed is not None
+    changed.status = 500
+    for each in (folded[7], changed):
+        assert not rows.fold(each)
+    assert ids(rows)[:5] == ["t00001", "t00003", "t00005", "t00008", "t00009"]
+    assert rows.row("t00007") == folded[7]
+    rows.set_filter(EVERYTHING)
+    for number in range(len(folded), len(folded) + 2 * AWAKE):
+        rows.fold(row(number, state="done"))
+    assert rows.total <= 2 * AWAKE + AWAKE // 25
+    assert ids(rows) == [f"t{number:05d}" for number in range(rows.dropped, len(folded) + 2 * AWAKE)]
+
+
 def test_always_equals_a_plain_filtering_of_all_rows() -> None:
     dice = random.Random(7)
     rows = TransactionList(200)
@@ -139,6 +169,6 @@ def test_always_equals_a_plain_filtering_of_all_rows() -> None:
             while rows.filtering:
                 rows.advance(1.0, time.perf_counter)
             kept = [*known.values()][-rows.total :]
-            assert rows.shown == [each for each in kept if rows.filter.matches(each)]
+            assert list(rows.shown) == [each for each in kept if rows.filter.matches(each)]
             for place, each in enumerate(rows.shown):
                 assert rows.index(each.transaction_id) == place
