@@ -59,7 +59,7 @@ from proxy_core.wire.dialects import NAMES, READ_OPERATIONS, TURNS, Dialect, Uns
 from proxy_core.wire.glance import glance, preview
 
 if TYPE_CHECKING:
-    from proxy_core.interceptors.dispatch import Interceptors
+    from proxy_core.interceptors.process import InterceptorProcess
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Gateway:
         keys: KeyCheck | None = None,
         limiter: Limiter | None = None,
         new_id: Callable[[int], str] = new_ulid,
-        interceptors: Interceptors | None = None,
+        interceptors: InterceptorProcess | None = None,
     ) -> None:
         """Without `keys` every client passes with its own credential; without `limiter` nothing is limited.
 

@@ -30,7 +30,7 @@ from proxy_core.wire.dialects import READ_OPERATIONS, Operation
 from proxy_core.wire.glance import glance
 
 if TYPE_CHECKING:
-    from proxy_core.interceptors.dispatch import Interceptors
+    from proxy_core.interceptors.process import InterceptorProcess
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Recorder:
         prices: PriceBook,
         estimates: UsageEstimates,
         loop: asyncio.AbstractEventLoop,
-        interceptors: Interceptors | None = None,
+        interceptors: InterceptorProcess | None = None,
     ) -> None:
         self._journal = journal
         self._interceptors = interceptors

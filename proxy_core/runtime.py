@@ -56,7 +56,7 @@ from proxy_core.settings_sources import LoadedSettings
 from proxy_core.tasks import spawn
 
 if TYPE_CHECKING:
-    from proxy_core.interceptors.dispatch import Interceptors
+    from proxy_core.interceptors.process import InterceptorProcess
 
 log = logging.getLogger(__name__)
 
@@ -422,7 +422,7 @@ class GatewayRuntime:
         )
 
 
-def _interceptors(settings: Settings, data_dir: Path) -> Interceptors | None:
+def _interceptors(settings: Settings, data_dir: Path) -> InterceptorProcess | None:
     """None, and nothing imported, where none is configured."""
     if not settings.interceptors:
         return None

@@ -1,6 +1,6 @@
 """What an interceptor is, and what it is told: records of transactions that have begun and ended.
 
-An interceptor is a passive observer. It runs in a thread of its own, after the fact, and nothing that it does, raises or waits
+An interceptor is a passive observer. It runs in a process of its own, after the fact, and nothing that it does, raises or waits
 for reaches the traffic. Records never change; they hold the traffic as it was, secrets included, so whatever is written
 anywhere goes through `redacted`, `redacted_text` or `shown_headers` first.
 """
@@ -257,7 +257,7 @@ class Interceptor(Generic[C]):
 
     def flush(self, now: float) -> bool | None:
         """After each batch, and a few times a second while nothing happens: write what was gathered. `now` is a monotonic clock
-        in seconds. True asks to be called again when the gateway has had its turn: write much in several goes."""
+        in seconds. True asks to be called again after a short rest: write much in several goes."""
 
     def close(self) -> None:
         """The gateway stops: write the rest at once. Called once, last."""

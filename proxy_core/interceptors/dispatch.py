@@ -1,33 +1,25 @@
-"""The way of records from the gateway's loop to the interceptors: one bounded queue, one thread.
+"""Interceptors at work, in a process of their own: one bounded queue, one thread.
 
-The loop puts references on a deque and goes on; copying and reading happen in the thread, a little at a time, because both
-share one interpreter. What does not fit is dropped and counted. An interceptor that raises is counted and logged once a
-minute; one that hangs fills the queue; neither touches the traffic. At shutdown what waits is worked off within a bound.
+Records are put on a deque and told one after the other, a little at a time, because the gateway may share a CPU with this
+process. What does not fit is dropped and counted. An interceptor that raises is counted and logged once a minute; one that hangs
+fills the queue. At shutdown what waits is worked off within a bound.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from proxy_core.interceptors.base import Begun, Finished, Interceptor
 from proxy_core.interceptors.events import Event, EventMaker
+from proxy_core.interceptors.inbox import Inbox
 from proxy_core.interceptors.records import Began, Ended, begun_of, finished_of
-
-if TYPE_CHECKING:
-    from proxy_core.journal.records import Intent, Outcome
-    from proxy_core.running import Running
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 10_000
-MAX_WAITING_BYTES = 64 * 1024 * 1024
-"""Of bodies that wait."""
 MAX_BATCH = 64
 MAX_GOES = 1_000
 """So often one that asks for another go at writing gets it before records come again."""
@@ -36,16 +28,24 @@ NAP_S = 0.02
 REST_S = 0.25
 """Longest wait while there is none: sessions end and collectors are tried again meanwhile."""
 STRETCH_S = 0.0001
-"""After so much work the loop has the interpreter for some times as long: waiting for it would cost it milliseconds."""
+"""After so much work it rests for some times as long: a gateway on the same CPU does not wait for it longer than that."""
 EASY_PAUSE, BUSY_PAUSE = 3.0, 0.25
 """How many times as long, while nothing waits and while `MANY` records do."""
 MANY = 1_000
 TELL_EVERY_S = 60.0
-CLOSE_S = 5.0
-CHUNKS_TIMED = 20_000
-"""Arrival times are kept for so many chunks of a stream where an interceptor records them."""
 
 T = TypeVar("T")
+
+
+class Counts(NamedTuple):
+    """Of one interceptor."""
+
+    taken: int
+    """Records that it was given."""
+    dropped: int
+    """Records that were left out."""
+    failed: int
+    """Faults of it."""
 
 
 class Watcher:
@@ -85,32 +85,26 @@ class Watcher:
 
 
 class Interceptors:
-    """All interceptors of one gateway. `begun` and `finished` are called on its loop, everything else happens in the thread."""
+    """All interceptors of one gateway, told what comes into `inbox`."""
 
     def __init__(
         self,
         watchers: Sequence[Watcher],
         events: EventMaker,
         *,
-        max_waiting: int = MAX_WAITING,
-        max_waiting_bytes: int = MAX_WAITING_BYTES,
+        after_batch: Callable[[Interceptors], None] = lambda _: None,
+        inbox: Inbox | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`after_batch` is called in the thread, a few times a second also where nothing happens."""
         self.watchers = tuple(watchers)
-        self._times_chunks = any(one.interceptor.times_chunks for one in watchers)
         self._makes_events = any(one.hears_events for one in watchers)
         self._events = events
-        self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
+        self._after_batch = after_batch
+        self.inbox = Inbox() if inbox is None else inbox
         self._clock = clock
-        self._queue: deque[Began | Ended] = deque()
-        self._missed = 0
-        """Records that never came into the queue."""
-        # Each is written by one thread alone, so that neither needs a lock.
-        self._bytes_put = 0
-        self._bytes_taken = 0
-        self._asleep = False
-        self._wake = threading.Event()
+        self.done = 0
+        """Records that all have been told of."""
         self._closing = False
         self._stretch_began = 0.0
         self._thread = threading.Thread(target=self._run, name="interceptors", daemon=True)
@@ -118,66 +112,19 @@ class Interceptors:
     def start(self) -> None:
         self._thread.start()
 
-    # --- on the loop ---
-
-    def begun(self, running: Running, intent: Intent, hashes: tuple[bytes, ...]) -> None:
-        """A request is on record."""
-        running.began = began = Began(intent, running.glance, hashes)
-        if self._times_chunks:
-            running.chunks_timed = CHUNKS_TIMED
-        self._put(began, len(intent.body))
-
-    def finished(self, running: Running, outcome: Outcome) -> None:
-        """Its outcome is; of a transaction that comes here twice the first time counts."""
-        began, running.began = running.began, None
-        if began is not None:
-            self._put(Ended(began, outcome, running), len(outcome.body))
-
-    def _put(self, item: Began | Ended, size: int) -> None:
-        if len(self._queue) >= self._max_waiting or self._bytes_put - self._bytes_taken > self._max_waiting_bytes:
-            self._missed += 1
-            return
-        item.size = size
-        self._bytes_put += size
-        self._queue.append(item)
-        if self._asleep:
-            self._asleep = False
-            self._wake.set()
-
-    # --- what is counted ---
-
-    def events_taken(self) -> dict[str, int]:
-        """Records that interceptors were given, by type."""
-        return self._summed(lambda one: one.taken)
-
-    def dropped(self) -> dict[str, int]:
-        """Records that were left out, by type."""
-        return self._summed(lambda one: self._missed + one.interceptor.dropped)
-
-    def errors(self) -> dict[str, int]:
-        """Faults of interceptors, by type."""
-        return self._summed(lambda one: one.failed)
-
-    def _summed(self, count: Callable[[Watcher], int]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for one in self.watchers:
-            found[one.kind] = found.get(one.kind, 0) + count(one)
-        return found
+    def counts(self) -> list[Counts]:
+        """What is counted, interceptor by interceptor."""
+        return [Counts(one.taken, self.inbox.missed + one.interceptor.dropped, one.failed) for one in self.watchers]
 
     # --- the end ---
 
-    async def close(self, timeout_s: float = CLOSE_S) -> None:
+    def close(self, timeout_s: float) -> None:
         """Work off what waits and close every interceptor, within `timeout_s`; what is left then is dropped."""
         self._closing = True
-        self._wake.set()
-        deadline = self._clock() + timeout_s
-        while self._thread.is_alive() and self._clock() < deadline:  # noqa: ASYNC110 - a thread sets no asyncio event
-            await asyncio.sleep(0.005)
+        self.inbox.wake()
+        self._thread.join(timeout_s)
         if self._thread.is_alive():
-            left = len(self._queue)
-            self._queue.clear()
-            self._missed += left
-            log.warning("interceptors did not end within %g s; %d records are dropped", timeout_s, left)
+            log.warning("interceptors did not end within %g s; %d records are dropped", timeout_s, self.inbox.drop_all())
 
     # --- in the thread ---
 
@@ -193,30 +140,32 @@ class Interceptors:
                     goes += 1
                     self._give_way()
                 self._give_way()
-            if self._closing and not self._queue:
+            self._after_batch(self)
+            if self._closing and not self.inbox:
                 break
-            if not worked:
-                self._rest()
-            elif not self._queue:
+            if not worked and not self._closing:
+                self.inbox.rest(REST_S)
+            elif not self.inbox:
                 self._pause(NAP_S)
         if self._makes_events:
             self._tell_events(self._guarded(self._events.close))
         for one in self.watchers:
             one.call(_closed, one.interceptor)
+        self._after_batch(self)
 
     def _work_off(self) -> int:
         """Take a batch from the queue; returns how many records it had."""
         count = 0
         self._stretch_began = time.perf_counter()
-        while count < MAX_BATCH and self._queue:
-            item = self._queue.popleft()
+        while count < MAX_BATCH and (item := self.inbox.take()) is not None:
             count += 1
             try:
                 self._take(item)
             except Exception as fault:  # a record that we cannot make out: it is missing, and the log says why
                 for one in self.watchers:
                     one.fault(fault)
-            self._bytes_taken += item.size
+            self.inbox.done(item)
+            self.done += 1
         return count
 
     def _take(self, item: Began | Ended) -> None:
@@ -255,25 +204,17 @@ class Interceptors:
         self._give_way()
 
     def _give_way(self) -> None:
-        """Let the loop have the interpreter, where the worker has had it for a while."""
+        """Rest, where there was work for a while."""
         now = time.perf_counter()
         spent_s = now - self._stretch_began
         if spent_s >= STRETCH_S and not self._closing:
-            time.sleep(spent_s * max(BUSY_PAUSE, EASY_PAUSE * (1 - len(self._queue) / MANY)))
+            time.sleep(spent_s * max(BUSY_PAUSE, EASY_PAUSE * (1 - len(self.inbox) / MANY)))
             now = time.perf_counter()
             self._stretch_began = now
 
     def _pause(self, seconds: float) -> None:
         if not self._closing:
             time.sleep(seconds)
-
-    def _rest(self) -> None:
-        """Wait for work."""
-        self._asleep = True
-        if not self._queue and not self._closing:
-            self._wake.wait(REST_S)
-        self._asleep = False
-        self._wake.clear()
 
 
 def _overrides(interceptor: Interceptor[Any], method: str) -> bool:

@@ -1,26 +1,17 @@
 """`printer`: a line for each request, answer, session and tool call.
 
-Headless the lines go to stderr; while a screen is open that is the screen's, and they go to its log. Control characters are
-written out and secrets redacted. A terminal or pipe that does not take a line at once does not get it: it is counted.
+Secrets are redacted. Where lines go, and what becomes of those that are not taken: `shown_lines`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import select
-import sys
-import time
 from collections.abc import Sequence
 
-from proxy_core import logs
 from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor
 from proxy_core.interceptors.events import SPEAKING, Event, fault_of_finished
 from proxy_core.interceptors.surroundings import Surroundings
 
 MAX_BODY_CHARS = 2_000
-PIECE_BYTES = 4_096
-"""A pipe that is ready takes so much without waiting."""
 MAX_LINES = 1_000
 """Of one batch."""
 
@@ -48,7 +39,6 @@ class Printer(Interceptor[PrinterConfig]):
     def __init__(self, config: PrinterConfig, surroundings: Surroundings) -> None:
         super().__init__(config, surroundings)
         self._lines: list[str] = []
-        self._log = logging.getLogger("luthien.printer")
 
     def begun(self, begun: Begun) -> None:
         if not self.config.log_requests:
@@ -102,14 +92,8 @@ class Printer(Interceptor[PrinterConfig]):
 
     def flush(self, now: float) -> None:
         lines, self._lines = self._lines, []
-        if not lines:
-            return
-        if logs.stderr_is_ours():
-            self._print(lines)
-            return
-        self._log.setLevel(logging.INFO)
-        for line in lines:
-            self._log.info("%s", line)
+        if lines:
+            self.dropped += self.surroundings.show(lines)
 
     def close(self) -> None:
         self.flush(0.0)
@@ -126,36 +110,6 @@ class Printer(Interceptor[PrinterConfig]):
             self._lines.append(text)
         else:
             self.dropped += 1
-
-    def _print(self, lines: list[str]) -> None:
-        clock = time.strftime("%H:%M:%S")
-        try:
-            descriptor = sys.stderr.fileno()
-        except (OSError, ValueError, AttributeError):
-            self.dropped += len(lines)
-            return
-        ready = select.poll()
-        ready.register(descriptor, select.POLLOUT)
-        piece = b""
-        waiting = 0
-        for line in lines:
-            shown = line if line.isascii() and line.isprintable() else logs.escaped(line)
-            text = f"{clock} {shown}\n".encode("utf-8", "backslashreplace")
-            if len(text) > PIECE_BYTES:
-                text = text[: PIECE_BYTES - 1].decode("utf-8", "ignore").encode("utf-8") + b"\n"
-            if len(piece) + len(text) > PIECE_BYTES:
-                self._write(ready, descriptor, piece, waiting)
-                piece, waiting = b"", 0
-            piece += text
-            waiting += 1
-        self._write(ready, descriptor, piece, waiting)
-
-    def _write(self, ready: select.poll, descriptor: int, piece: bytes, lines: int) -> None:
-        """Write what a pipe or terminal takes at once, or nothing."""
-        if any(state & select.POLLOUT for _, state in ready.poll(0)):
-            os.write(descriptor, piece)
-        else:
-            self.dropped += lines
 
 
 def _short(session_id: str) -> str:

@@ -1,57 +1,92 @@
 """From what the gateway hands over to what interceptors are told.
 
-On the loop a transaction leaves two small items that hold references; here, in the interceptors' thread, they become `Begun`
-and `Finished`.
+On the loop a transaction leaves two small items that hold references; in the interceptors' process they become `Begun` and
+`Finished`.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.interceptors.base import Begun, Finished
-from proxy_core.journal.records import Intent, Outcome
-from proxy_core.running import Running
-from proxy_core.wire.glance import Glance
+
+if TYPE_CHECKING:
+    from proxy_core.journal.records import Intent, Outcome
+    from proxy_core.policy_services import Call
+    from proxy_core.running import Running
+    from proxy_core.wire.glance import Glance
 
 
 class Began:
     """A request, as the loop leaves it."""
 
-    __slots__ = ("begun", "glance", "hashes", "intent", "size")
+    __slots__ = ("begun", "glance", "hashes", "intent", "sent_to", "size")
 
     def __init__(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> None:
         self.intent = intent
         self.glance = glance
         self.hashes = hashes
         self.size = 0
+        self.sent_to = 0
+        """The number of the process that has it; 0 for none."""
         self.begun: Begun | None = None
-        """Made in the thread, once."""
+        """Made in that process, once."""
 
 
 class Ended:
-    """A transaction that is over, as the loop leaves it. It takes from `running` what no longer changes."""
+    """A transaction that is over, as the loop leaves it."""
 
     __slots__ = (
         "arrivals", "began", "calls", "content_encoding", "content_type", "outcome", "size", "started", "translated", "upstream",
         "upstream_api",
     )  # fmt: skip
 
-    def __init__(self, began: Began, outcome: Outcome, running: Running) -> None:
+    def __init__(
+        self,
+        began: Began,
+        outcome: Outcome,
+        *,
+        arrivals: list[tuple[int, float]],
+        started: float,
+        content_type: str,
+        content_encoding: str,
+        upstream: str,
+        upstream_api: str,
+        translated: bool,
+        calls: tuple[Call, ...],
+    ) -> None:
         self.began = began
         self.outcome = outcome
-        self.arrivals = running.arrivals
-        self.started = running.started
-        self.content_type = running.content_type
-        self.content_encoding = running.content_encoding
-        self.upstream = running.row.upstream
-        self.upstream_api = running.upstream.api.value if running.upstream is not None else ""
-        self.translated = running.translated is not None
-        control = running.control
-        self.calls = tuple(control.services.calls) if control is not None else ()
+        self.arrivals = arrivals
+        self.started = started
+        self.content_type = content_type
+        self.content_encoding = content_encoding
+        self.upstream = upstream
+        self.upstream_api = upstream_api
+        self.translated = translated
+        self.calls = calls
         self.size = 0
+
+
+def ended(began: Began, outcome: Outcome, running: Running) -> Ended:
+    """The end of a transaction; takes from `running` what no longer changes."""
+    control = running.control
+    return Ended(
+        began,
+        outcome,
+        arrivals=running.arrivals,
+        started=running.started,
+        content_type=running.content_type,
+        content_encoding=running.content_encoding,
+        upstream=running.row.upstream,
+        upstream_api=running.upstream.api.value if running.upstream is not None else "",
+        translated=running.translated is not None,
+        calls=tuple(control.services.calls) if control is not None else (),
+    )
 
 
 @lru_cache(maxsize=10_000)

@@ -1,8 +1,8 @@
-"""Bytes and JSON without secrets, from the interceptors' thread.
+"""Bytes and JSON without secrets, for what interceptors write.
 
 JSON stays JSON: what is taken out is found in the encoded bytes, which is quick; where that would break the JSON (a secret that
 a quote or a backslash belongs to, or a private key that spans values) it is taken out text by text. A large body is looked
-through in pieces with pauses, because a search holds the interpreter that the gateway's loop needs.
+through in pieces with pauses, because the gateway may share a CPU with this.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ from proxy_core.settings import InterceptorSettings, Settings
 
 if TYPE_CHECKING:
     from proxy_core.interceptors.base import Interceptor
-    from proxy_core.interceptors.dispatch import Interceptors
+    from proxy_core.interceptors.dispatch import Watcher
     from proxy_core.interceptors.live_trace import LiveTraceConfig
+    from proxy_core.interceptors.process import InterceptorProcess
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,12 @@ def known_types() -> list[str]:
     return [*BUILT_IN, LIVE_TRACE, *(name for name in _entry_points() if name not in BUILT_IN)]
 
 
-def build_interceptors(settings: Settings, data_dir: Path, *, quiet: bool = False) -> Interceptors | None:
+def build_interceptors(settings: Settings, data_dir: Path, *, quiet: bool = False) -> InterceptorProcess | None:
     """The interceptors of a gateway, not yet started; None where none is on. Says in the log what becomes of settings that
     belong elsewhere here, unless it is `quiet`. Raises ConfigurationError."""
     if not settings.interceptors:
         return None  # and nothing is imported for it
-    from proxy_core.interceptors import live_trace
-    from proxy_core.interceptors.dispatch import Interceptors, Watcher
-    from proxy_core.interceptors.events import EventMaker
+    from proxy_core.interceptors.process import InterceptorProcess
 
     surroundings = Surroundings(
         data_dir=data_dir,
@@ -66,9 +65,18 @@ def build_interceptors(settings: Settings, data_dir: Path, *, quiet: bool = Fals
         session_idle_s=_idle_s(settings),
         max_sessions=settings.sessions.max_sessions,
     )
+    watchers = build_watchers(settings.interceptors, surroundings, quiet=quiet)
+    return InterceptorProcess(watchers, settings.interceptors, surroundings) if watchers else None
+
+
+def build_watchers(wanted: Sequence[InterceptorSettings], surroundings: Surroundings, *, quiet: bool = False) -> list[Watcher]:
+    """Those that are on. Raises ConfigurationError with a line for each fault."""
+    from proxy_core.interceptors import live_trace
+    from proxy_core.interceptors.dispatch import Watcher
+
     faults: list[str] = []
     watchers: list[Watcher] = []
-    for at, one in enumerate(settings.interceptors):
+    for at, one in enumerate(wanted):
         try:
             built = _built(one, surroundings, f"interceptors[{at}]")
         except ConfigurationError as fault:
@@ -82,10 +90,7 @@ def build_interceptors(settings: Settings, data_dir: Path, *, quiet: bool = Fals
             watchers.append(Watcher(ALIASES.get(one.type, one.type), built))
     if faults:
         raise ConfigurationError("\n".join(faults))
-    if not watchers:
-        return None
-    events = EventMaker(max_sessions=surroundings.max_sessions, idle_s=surroundings.session_idle_s)
-    return Interceptors(watchers, events)
+    return watchers
 
 
 def check_interceptors(settings: Settings) -> None:
@@ -190,6 +195,7 @@ def _own_addresses(settings: Settings) -> tuple[tuple[str, int], ...]:
 
 __all__: Sequence[str] = (
     "build_interceptors",
+    "build_watchers",
     "check_interceptors",
     "config_model",
     "interceptor_class",

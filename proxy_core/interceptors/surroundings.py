@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+
+from proxy_core.interceptors import shown_lines
 
 
 class Surroundings(Struct, frozen=True):
@@ -17,3 +20,5 @@ class Surroundings(Struct, frozen=True):
     session_idle_s: float = 3_600.0
     """Inactivity after which a session counts as ended."""
     max_sessions: int = 10_000
+    show: Callable[[Sequence[str]], int] = shown_lines.show
+    """Shows lines to people; returns how many it could not show."""

@@ -10,7 +10,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,20 @@ import pytest
 
 from proxy_core import logs
 from proxy_core.errors import ConfigurationError
+from proxy_core.interceptors import frames
 from proxy_core.interceptors import recording_format as recording
-from proxy_core.interceptors import registry
-from proxy_core.interceptors.base import Begun, Config, Interceptor
+from proxy_core.interceptors.process import Worker
+from proxy_core.interceptors.records import Began
+from proxy_core.interceptors.surroundings import Surroundings
+from proxy_core.settings import InterceptorSettings
 from tests.conftest import StartGateway
 from tests.fault_upstream import Fault, FaultUpstream
 from tests.gateway.asking import CHAT, EVERY, MESSAGES, Asking, name_of
 from tests.gateway.test_secrets_stay_out import assert_absent, use
 from tests.gateway_fixtures import RunningGateway
 from tests.proxy_core.interceptors.collector import Collector
+from tests.proxy_core.interceptors.installed import install
+from tests.proxy_core.interceptors.traffic import running_for
 
 
 def everything(folder: Path, url: str = "http://127.0.0.1:9/none") -> list[dict[str, Any]]:
@@ -53,7 +57,7 @@ def events(folder: Path) -> list[Any]:
 
 
 async def until(holds: Callable[[], bool], what: str = "waited in vain") -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.005)
     assert holds(), what
@@ -278,29 +282,87 @@ async def test_a_dead_collector_never_touches_traffic(
     assert spooled.count(b'"llm.call.finish"') == 20
 
 
-class Nuisance(Interceptor[Config]):
-    """Does everything wrong."""
+NUISANCE = """
+def begun(self, begun: Begun) -> None:
+    begun.headers.clear()
+    raise RuntimeError("broken")
 
-    def begun(self, begun: Begun) -> None:
-        begun.headers.clear()
-        raise RuntimeError("broken")
-
-    def flush(self, now: float) -> None:
-        raise SystemExit("broken too")
+def flush(self, now: float) -> None:
+    raise SystemExit("broken too")
+"""
 
 
 async def test_one_that_misbehaves_is_counted_and_nobody_else_notices(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = EntryPoint("nuisance", f"{__name__}:Nuisance", registry.GROUP)
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [entry] if group == registry.GROUP else [])
+    install(monkeypatch, tmp_path, "nuisance", NUISANCE)
     recorder = {"type": "http_recorder", "config": {"output_dir": str(tmp_path / "recordings")}}
     gateway = await start_gateway(interceptors=[{"type": "nuisance"}, recorder])
     assert await rates(gateway, 10) < 1.0
     await until(lambda: (tmp_path / "recordings").exists() and len(records(tmp_path)) == 20)
+    async with asyncio.timeout(10):
+        while await metric(gateway, "events", "http_recorder") < 20:
+            await asyncio.sleep(0.02)
     assert await metric(gateway, "errors", "nuisance") >= 10
     assert await metric(gateway, "dropped", "http_recorder") == 0
-    assert await metric(gateway, "events", "http_recorder") == 20
+
+
+async def test_one_that_takes_its_process_down_costs_records_only(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is started again, and what began before is told of whole."""
+    body = """
+    def begun(self, begun: Begun) -> None:
+        if begun.model == "fatal":
+            os._exit(7)
+    """
+    install(monkeypatch, tmp_path, "fatal", body)
+    recorder = {"type": "http_recorder", "config": {"output_dir": str(tmp_path / "recordings")}}
+    gateway = await start_gateway(interceptors=[{"type": "fatal"}, recorder])
+    assert await rates(gateway, 4) < 1.0
+    await until(lambda: (tmp_path / "recordings").exists() and len(records(tmp_path)) == 8)
+    assert (await gateway.ask("POST", CHAT.path, CHAT.bytes(model="fatal"))).status == 200
+
+    async def is_back() -> bool:
+        assert (await gateway.ask("POST", CHAT.path, CHAT.bytes())).status == 200
+        return len(records(tmp_path)) > 8
+
+    async with asyncio.timeout(20):
+        while not await is_back():
+            await asyncio.sleep(0.05)
+    assert await metric(gateway, "dropped", "fatal") >= 1
+    await gateway.stop()
+    seen = records(tmp_path)
+    whole = {one.transaction_id for one in seen if isinstance(one, recording.Response)}
+    assert whole == {one.transaction_id for one in seen if isinstance(one, recording.Request)}
+
+
+async def test_what_it_prints_is_in_the_log(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = """
+    def begun(self, begun: Begun) -> None:
+        print("hello from", begun.model, flush=True)
+    """
+    install(monkeypatch, tmp_path, "talker", body)
+    gateway = await start_gateway(interceptors=[{"type": "talker"}])
+    await gateway.ask("POST", CHAT.path, CHAT.bytes())
+    await until(lambda: "an interceptor printed: hello from gpt-4o-mini" in caplog.text)
+
+
+async def test_its_process_ends_with_a_killed_gateway_and_keeps_what_it_was_given(tmp_path: Path) -> None:
+    """Nobody closes anything here: the pipe breaks as it does when the gateway is killed."""
+    surroundings = Surroundings(data_dir=tmp_path)
+    wanted = [InterceptorSettings(type="http_recorder", config={"output_dir": str(tmp_path / "recordings")})]
+    worker = Worker(1, frames.pack(frames.TASK, (wanted, surroundings, logging.INFO)), kinds=1)
+    for number in range(3):
+        running, intent, hashes = running_for("chat", {"model": "m", "messages": []}, number=number)
+        worker.write(frames.pack_began(Began(intent, running.glance, hashes)))
+    worker.write([frames.pack_began(Began(intent, running.glance, hashes))[0][:20]])
+    assert await asyncio.to_thread(worker.finish, 10.0)
+    assert worker.status == 0
+    assert len(records(tmp_path)) == 3
+    assert worker.done == 4, "the half one is counted too"
 
 
 async def test_a_wrong_configuration_does_not_start(start_gateway: StartGateway) -> None:
