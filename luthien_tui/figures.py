@@ -43,6 +43,13 @@ def usd(value: float | None) -> str:
     return f"${value:.2f}" if value < 1_000 else f"${value:,.0f}"
 
 
+def exact_usd(value: float | None) -> str:
+    """For columns of text: `$0.0131`, `$1,204.5000`, `-`; smaller than a hundredth of a cent is `<$0.0001`, never nothing."""
+    if value is None:
+        return "-"
+    return "<$0.0001" if 0 < value < 0.0001 else f"${value:,.4f}"
+
+
 def duration(milliseconds: float | None) -> str:
     """`2ms`, `280ms`, `3.1s`, `4:07`, `1:02:33`."""
     if milliseconds is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from luthien_tui.commands.given import Given
+from luthien_tui.figures import exact_usd
 from proxy_core.control.filters import Filter, FilterError, parse
 from proxy_core.control.rows import TransactionRow
 from proxy_core.errors import ConfigurationError, ExitCode
@@ -127,7 +128,8 @@ def text_line() -> Write:
         line = (
             f"{when:<19}  {column(row.session_id, 14):<14}  {column(row.model, 22):<22}  {column(row.upstream, 10):<10}  "
             f"{row.status or '-':>3}  {row.outcome or 'running':<9}  {_count(row.input_tokens):>7}  "
-            f"{_count(row.output_tokens):>6}  {_cost(row.cost_usd):>9}  {_seconds(row.total_ms):>8}  {cell(row.transaction_id)}"
+            f"{_count(row.output_tokens):>6}  {exact_usd(row.cost_usd):>9}  {_seconds(row.total_ms):>8}  "
+            f"{cell(row.transaction_id)}"
         )
         if row.error:
             line += f"  {cell(row.error)}"
@@ -147,10 +149,6 @@ def _part(mark: str, text: str) -> list[str]:
 
 def _count(tokens: int | None) -> str:
     return "-" if tokens is None else str(tokens)
-
-
-def _cost(usd: float | None) -> str:
-    return "-" if usd is None else f"${usd:.4f}"
 
 
 def _seconds(milliseconds: float | None) -> str:

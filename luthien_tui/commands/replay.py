@@ -20,6 +20,7 @@ import msgspec
 
 from luthien_tui.commands.given import Given
 from luthien_tui.commands.log import store_url
+from luthien_tui.figures import exact_usd
 from luthien_tui.loop import new_loop
 from proxy_core import logs
 from proxy_core.control.diff import common_start
@@ -139,7 +140,7 @@ async def _confirm(recording: Recording, way: Live) -> None:
 
     expected = await estimate(recording.exchanges, way)
     unknown = f"; {expected.unknown:,} more have no known price" if expected.unknown else ""
-    what = f"{expected.requests:,} requests go to {way.name}, for about ${expected.usd:.4f}{unknown}"
+    what = f"{expected.requests:,} requests go to {way.name}, for about {exact_usd(expected.usd)}{unknown}"
     if not sys.stdin.isatty():
         raise ConfigurationError(f"{what}. Give --yes to send them")
     _say(f"luthien: {what}. Send them? [y/N] ", end="")
@@ -313,5 +314,5 @@ def _tokens(total: Summary) -> str:
 
 def _costs(total: Summary) -> str:
     unknown = f" ({total.unknown_cost:,} unknown)" if total.unknown_cost else ""
-    before = f"${total.cost_usd_before:.4f} → " if total.verdicts_before else ""
-    return f"{before}${total.cost_usd:.4f}{unknown}"
+    before = f"{exact_usd(total.cost_usd_before)} → " if total.verdicts_before else ""
+    return f"{before}{exact_usd(total.cost_usd)}{unknown}"

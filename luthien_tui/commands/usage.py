@@ -17,6 +17,7 @@ import msgspec
 
 from luthien_tui.commands.given import Given
 from luthien_tui.commands.log import store_url
+from luthien_tui.figures import exact_usd
 from proxy_core.errors import ConfigurationError, ExitCode
 
 if TYPE_CHECKING:
@@ -116,14 +117,13 @@ def _table(names: Sequence[str], sums: Sequence[UsageSum], total: Sequence[Usage
 
 
 def _figures(one: UsageSum) -> list[str]:
-    cost = "-" if one.cost_usd is None else f"${one.cost_usd:,.4f}"
     return [
         f"{one.requests:,}",
         f"{one.errors:,}",
         _count(one.input_tokens),
         _count(one.cached_tokens),
         _count(one.output_tokens),
-        cost,
+        exact_usd(one.cost_usd),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthien_tui.figures import age, count, duration, rate, share, size, sparkline, usd
+from luthien_tui.figures import age, count, duration, exact_usd, rate, share, size, sparkline, usd
 from luthien_tui.widgets.transaction_table import EXPENDABLE, layout
 
 
@@ -46,6 +46,10 @@ def test_the_least_useful_goes_first() -> None:
         (usd(0.0131), "$0.013"),
         (usd(2.414), "$2.41"),
         (usd(1e6), "$1,000,000"),
+        (exact_usd(None), "-"),
+        (exact_usd(0), "$0.0000"),
+        (exact_usd(0.00002), "<$0.0001"),
+        (exact_usd(1204.5), "$1,204.5000"),
         (duration(None), "–"),
         (duration(0.3), "0.3ms"),
         (duration(2), "2ms"),
