@@ -8,9 +8,12 @@ later stands last and has a default, which spooled rows of older versions get.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Float,
     Index,
     Integer,
@@ -20,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     literal_column,
 )
 
@@ -75,13 +79,14 @@ Index("transactions_by_id", transactions.c.transaction_id, unique=True)
 Index("transactions_by_session", transactions.c.session_id, transactions.c.seq)
 Index("transactions_by_agent", transactions.c.agent, transactions.c.seq)
 _has_parent = transactions.c.parent_session != literal_column("''")
-Index(
-    "transactions_by_parent",
-    transactions.c.parent_session,
-    transactions.c.session_id,
-    sqlite_where=_has_parent,
-    postgresql_where=_has_parent,
-)
+_by_parent = Index("transactions_by_parent", transactions.c.parent_session, transactions.c.session_id, sqlite_where=_has_parent)
+
+
+@event.listens_for(metadata, "before_create")
+def _prepare_for_postgres(_: MetaData, connection: Connection, **options: Any) -> None:
+    if connection.dialect.name == "postgresql":  # said above, it would load that dialect for every store
+        _by_parent.dialect_kwargs["postgresql_where"] = _has_parent
+
 
 outcomes = Table(
     "outcomes",

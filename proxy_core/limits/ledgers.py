@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from proxy_core.errors import BudgetUnavailable
@@ -21,6 +21,9 @@ from proxy_core.journal.schema import budget_reservations, budgets
 from proxy_core.limits.accounts import Accounts, Line, Refusal, periods_at
 from proxy_core.routing.reasons import Reason
 from proxy_core.tasks import spawn
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.postgresql import Insert
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +167,7 @@ class SharedLedger:
             self._unsettled[name] = spent
 
     async def charge(self, lines: Sequence[Line], spent: int) -> None:
-        insert = postgresql.insert(budgets)
+        insert = _postgres_insert()
         changed = insert.on_conflict_do_update(
             index_elements=["scope", "period"], set_={"spent": budgets.c.spent + insert.excluded.spent}
         )
@@ -188,7 +191,7 @@ class SharedLedger:
 
     async def _reserve(self, connection: AsyncConnection, name: str, line: Line) -> bool:
         new = {"scope": line.scope, "period": line.period, "spent": 0, "reserved": 0}
-        await connection.execute(postgresql.insert(budgets).values(new).on_conflict_do_nothing())
+        await connection.execute(_postgres_insert().values(new).on_conflict_do_nothing())
         spent, reserved = budgets.c.spent, budgets.c.reserved
         fits = or_(spent + reserved + line.estimate <= line.limit, (reserved == 0) & (spent < line.limit))
         taken = await connection.execute(
@@ -259,6 +262,12 @@ async def _turn(connection: AsyncConnection, name: str, scope: str, period: str,
             .where(budgets.c.scope == scope, budgets.c.period == period)
             .values(spent=budgets.c.spent + spent, reserved=budgets.c.reserved - amount)
         )
+
+
+def _postgres_insert() -> Insert:
+    from sqlalchemy.dialects import postgresql  # only where it is used: it is large
+
+    return postgresql.insert(budgets)
 
 
 async def _refusal(connection: AsyncConnection, line: Line) -> Refusal:

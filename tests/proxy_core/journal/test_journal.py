@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -260,6 +261,17 @@ async def test_opening_twice_changes_nothing(database_url: str | None, tmp_path:
     engine = create_async_engine(url)
     await bring_up_to_date(engine, url)
     await bring_up_to_date(engine, url)
+    await engine.dispose()
+
+
+async def test_sessions_without_a_parent_are_in_no_index_of_parents(database_url: str | None, tmp_path: Path) -> None:
+    url = database_url or f"sqlite+aiosqlite:///{tmp_path / 'partial.db'}"
+    engine = create_async_engine(url)
+    await bring_up_to_date(engine, url)
+    read = "indexdef FROM pg_indexes WHERE indexname" if database_url else "sql FROM sqlite_master WHERE name"
+    async with engine.connect() as connection:
+        definition = (await connection.execute(text(f"SELECT {read} = 'transactions_by_parent'"))).scalar_one()
+    assert re.search(r" WHERE .*parent_session.*(<>|!=) *''", definition)
     await engine.dispose()
 
 
