@@ -69,6 +69,8 @@ COLUMNS: tuple[Column[TransactionRow], ...] = (
     Column("preview", "last message", 24, lambda row, now: _name(row.preview, "quiet"), share=20, from_width=150),
 )
 MARK = "▶"
+KEPT_SCREENS = 3
+"""So many screens of drawn rows are kept: a drawn row takes the room of ten that are not."""
 EXPENDABLE = ("cost", "time", "session", "total")
 """Columns that go first where the width does not hold them all."""
 
@@ -110,7 +112,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         self._generation = rows.generation
         self._filter_seen = rows.filter
         self._anchor: str | None = None
-        self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(600)
+        self._strips: LRUCache[tuple[object, ...], Strip] = LRUCache(KEPT_SCREENS)  # of no size yet
         self._painted: dict[int, tuple[object, ...]] = {}
         self._columns = layout(80)
         self._layout_width = 80
@@ -321,7 +323,7 @@ class TransactionTable(ScrollView, Painter, can_focus=True, inherit_bindings=Fal
         self._bases.clear()
 
     def on_resize(self, event: Resize) -> None:
-        self._strips.clear()
+        self._strips = LRUCache(KEPT_SCREENS * max(1, self.size.height))
         self._painted.clear()
         self._resize(len(self.rows.shown))
         if self.follow:
