@@ -6,16 +6,10 @@ A dict entry a session and nothing else, so following the traffic costs the same
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 ACTIVE_S = 300.0
 """Seconds after its latest request that a session counts as active."""
 KEPT = 4_000
-
-
-class _Seen(NamedTuple):
-    at: float
-    version: int
 
 
 class RecentSessions:
@@ -24,7 +18,8 @@ class RecentSessions:
     def __init__(self) -> None:
         self.version = 0
         """Grows with everything that happens in any session."""
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """When there was traffic last, and the version then: plain pairs, because each record makes one."""
 
     def note(self, session_id: str, at: float) -> None:
         """Something happened in this session; `at`: steady seconds."""
@@ -32,7 +27,7 @@ class RecentSessions:
             return
         self.version += 1
         before = self._seen.get(session_id)
-        self._seen[session_id] = _Seen(at if before is None else max(at, before.at), self.version)
+        self._seen[session_id] = (at if before is None or at > before[0] else before[0], self.version)
         self._seen.move_to_end(session_id)
         if len(self._seen) > KEPT:
             self._seen.popitem(last=False)
@@ -40,8 +35,8 @@ class RecentSessions:
     def version_of(self, session_id: str) -> int:
         """Changes with whatever happens in this session; 0 where nothing did lately."""
         seen = self._seen.get(session_id)
-        return 0 if seen is None else seen.version
+        return 0 if seen is None else seen[1]
 
     def active(self, now: float) -> int:
         """How many had traffic within the last ACTIVE_S seconds."""
-        return sum(now - seen.at <= ACTIVE_S for seen in self._seen.values())
+        return sum(now - at <= ACTIVE_S for at, _ in self._seen.values())
