@@ -27,9 +27,9 @@ _buffer = bytearray()
 _decode = Decoder(_RestingRow).decode
 
 
-def at_rest(row: TransactionRow) -> TransactionRow | bytes:
+def at_rest(row: TransactionRow | bytes) -> TransactionRow | bytes:
     """The row as bytes; itself while it may still change, and where it holds a text or a number that no bytes can say."""
-    if row.state != "done":
+    if isinstance(row, bytes) or row.state != "done":
         return row
     try:
         _encode(astuple(row), _buffer)  # `encode` would leave each row a larger block than it needs

@@ -107,13 +107,13 @@ class TransactionList:
             self._rows.append(row)
             if self._shown is not None and self.filter.matches(row):
                 self._shown.append(ordinal)
-            self._let_rest(ordinal - AWAKE)
+            place = ordinal - self._first - AWAKE
+            if place >= 0:
+                self._rows[place] = at_rest(self._rows[place])
             if len(self._rows) > self.capacity + self.capacity // 50:
                 self._drop_oldest()
             return True
-        self._rows[ordinal - self._first] = row
-        if ordinal < self._next - AWAKE:
-            self._let_rest(ordinal)
+        self._rows[ordinal - self._first] = row if ordinal >= self._next - AWAKE else at_rest(row)
         if self._shown is not None:
             self._retest(ordinal, row)
         if self._pass is not None and ordinal < self._pass.position:
@@ -161,11 +161,6 @@ class TransactionList:
 
     def _row_at(self, ordinal: int) -> TransactionRow:
         return awake(self._rows[ordinal - self._first])
-
-    def _let_rest(self, ordinal: int) -> None:
-        place = ordinal - self._first
-        if place >= 0 and isinstance(row := self._rows[place], TransactionRow):
-            self._rows[place] = at_rest(row)
 
     def _retest(self, ordinal: int, row: TransactionRow) -> None:
         assert self._shown is not None  # noqa: S101 - callers hold a filter
