@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -29,7 +31,7 @@ def settings_for(upstream_url: str, **sections: Any) -> Settings:
     tree: dict[str, Any] = {
         "server": {"port": 0, "drain_s": 1.0},
         "upstreams": {api: {"api": api, "base_url": upstream_url} for api in APIS},
-        "routing": {"timeouts": {"connect_s": 1.0}},
+        "routing": {"timeouts": {"connect_s": 20.0}},
         "control": {"port": 0},
     }
     for name, value in sections.items():
@@ -55,7 +57,7 @@ class RunningGateway:
     def plane(self) -> ControlPlane:
         return self.runtime.plane
 
-    def connect(self, *, timeout_s: float = 10.0) -> RawClient:
+    def connect(self, *, timeout_s: float = 30.0) -> RawClient:
         return RawClient(self.host, self.port, timeout_s=timeout_s)
 
     async def ask(
@@ -76,7 +78,7 @@ class RunningGateway:
         assert rows, "the journal has no transaction"
         return rows[0]
 
-    async def row_when(self, holds: Callable[[TransactionRow], bool], *, timeout_s: float = 3.0) -> TransactionRow:
+    async def row_when(self, holds: Callable[[TransactionRow], bool], *, timeout_s: float = 30.0) -> TransactionRow:
         """The newest transaction of the journal, as soon as it is as wanted; at the latest, as it is."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -102,7 +104,7 @@ class RunningGateway:
 
     async def stop(self) -> None:
         self.runtime.begin_shutdown()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.runtime.wait_closed()
 
 
@@ -111,6 +113,10 @@ async def running_gateway(settings: Settings, data_dir: Path) -> AsyncIterator[R
     from proxy_core.runtime import GatewayRuntime
 
     data_dir.mkdir(mode=0o700, exist_ok=True)
+    store = data_dir / "luthien.db"
+    if settings.journal.database_url is None and not store.exists():
+        store.touch(mode=0o600)
+        store.write_bytes(_empty_store())
     runtime = GatewayRuntime(settings, data_dir=data_dir)
     await runtime.start()
     gateway = RunningGateway(runtime, settings, data_dir)
@@ -118,6 +124,24 @@ async def running_gateway(settings: Settings, data_dir: Path) -> AsyncIterator[R
         yield gateway
     finally:
         await gateway.stop()
+
+
+@cache
+def _empty_store() -> bytes:
+    """A store with all tables and no row. Making the tables is half of a first start; tests of the command do that too."""
+    from sqlalchemy import create_engine
+
+    from proxy_core.journal.migrate import create_all
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "luthien.db"
+        engine = create_engine(f"sqlite:///{file}")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            create_all(connection)
+            connection.commit()
+        engine.dispose()
+        return file.read_bytes()
 
 
 class Postgres:
