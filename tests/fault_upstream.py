@@ -147,7 +147,7 @@ class FaultUpstream:
     def last(self) -> Exchange:
         return self.exchanges[-1]
 
-    async def arrived(self, count: int = 1, timeout_s: float = 5.0) -> Exchange:
+    async def arrived(self, count: int = 1, timeout_s: float = 30.0) -> Exchange:
         """Wait until `count` requests have come in all; the last of them."""
         async with asyncio.timeout(timeout_s):
             while len(self.exchanges) < count:

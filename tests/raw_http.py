@@ -39,7 +39,7 @@ class RawResponse:
 class RawClient:
     """One connection. `async with RawClient(host, port) as client`."""
 
-    def __init__(self, host: str, port: int, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, host: str, port: int, *, timeout_s: float = 30.0) -> None:
         self._host = host
         self._port = port
         self._timeout_s = timeout_s

@@ -25,7 +25,7 @@ class GatewayProcess:
         self._data_dir = data_dir
         self.said = b""
 
-    async def start(self, *, within_s: float = 15.0) -> None:
+    async def start(self, *, within_s: float = 30.0) -> None:
         """Start it and wait until it serves."""
         config = self._data_dir / "luthien.yaml"
         config.write_text(json.dumps(self._settings))
@@ -60,7 +60,7 @@ class GatewayProcess:
     async def _end(self, number: signal.Signals) -> int:
         if self._process.returncode is None:
             self._process.send_signal(number)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             code = await self._process.wait()
             await self._listening
         return code

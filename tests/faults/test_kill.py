@@ -35,7 +35,7 @@ class Load:
         """Start the clients and return after a moment of load."""
         before = len(self.whole)
         tasks = [spawn(self._ask_on(host, port), name=f"client {number}") for number in range(CLIENTS)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.whole) < before + CLIENTS:  # there is load, whatever this machine does besides
                 await asyncio.sleep(0.01)
         await asyncio.sleep(moment_s)
@@ -43,7 +43,7 @@ class Load:
 
     async def _ask_on(self, host: str, port: int) -> None:
         try:
-            async with RawClient(host, port, timeout_s=5) as client:
+            async with RawClient(host, port, timeout_s=30) as client:
                 while True:
                     await self._ask(client)
         except (OSError, EOFError):

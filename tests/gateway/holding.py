@@ -68,7 +68,7 @@ class Operator:
     def __init__(self, gateway: RunningGateway) -> None:
         self.gateway = gateway
 
-    async def sees(self, holds: Callable[[list[HoldInfo]], bool] = bool, *, timeout_s: float = 5.0) -> list[HoldInfo]:
+    async def sees(self, holds: Callable[[list[HoldInfo]], bool] = bool, *, timeout_s: float = 30.0) -> list[HoldInfo]:
         """What waits, as soon as it is as wanted."""
         async with asyncio.timeout(timeout_s):
             while not holds(waiting := self.gateway.plane.holds()):
@@ -79,7 +79,7 @@ class Operator:
         (hold,) = await self.sees()
         return hold
 
-    async def decided(self, timeout_s: float = 5.0) -> HoldInfo:
+    async def decided(self, timeout_s: float = 30.0) -> HoldInfo:
         """The latest one that no longer waits, when nothing waits."""
         async with asyncio.timeout(timeout_s):
             while True:

@@ -16,10 +16,10 @@ each_way = pytest.mark.parametrize("leave", ["close", "leave"], ids=["FIN", "RST
 
 
 async def assert_upstream_stopped(exchange: Exchange, left_ns: int) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         await exchange.peer_gone.wait()
     assert exchange.peer_gone_ns is not None
-    assert (exchange.peer_gone_ns - left_ns) / 1e9 < 1.0
+    assert (exchange.peer_gone_ns - left_ns) / 1e9 < 5.0
 
 
 async def assert_cancelled(gateway: RunningGateway, partial: bytes) -> None:
@@ -89,7 +89,7 @@ async def test_many_leave_at_once(gateway: RunningGateway, upstream: FaultUpstre
     await upstream.arrived(20)
     for client in clients:
         client.leave()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(exchange.peer_gone.wait() for exchange in upstream.exchanges))
         while gateway.plane.state().active:
             await asyncio.sleep(0.01)

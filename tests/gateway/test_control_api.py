@@ -51,7 +51,7 @@ class Operator:
 
     async def held(self) -> dict[str, Any]:
         """The first thing that waits, as soon as one does."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 if holds := (await self.get("/api/holds"))["holds"]:
                     found: dict[str, Any] = holds[0]
@@ -190,7 +190,7 @@ async def test_a_stream_that_is_killed_ends_in_its_dialects_error(
         body = await answering
     message = stream_error_message(body, asking)
     assert "ann ended this" in message
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await upstream.last.peer_gone.wait()
     row = await gateway.row_when(lambda row: row.state == "done" and row.outcome != "lost")
     assert (row.transaction_id, row.outcome) == (transaction_id, "refused")

@@ -22,7 +22,7 @@ from tests.gateway_fixtures import RunningGateway
 
 SECRET = "sk-ant-api03-" + "x7K" * 31 + "AA"
 POLICIES = [{"use": "strip_secrets"}, {"use": "tool_allow_deny", "params": {"deny": ["rm"]}}]
-TIMES = {"connect_s": 1.0, "first_byte_s": 0.5, "idle_s": 0.5}
+TIMES = {"connect_s": 20.0, "first_byte_s": 0.5, "idle_s": 0.5}
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ async def test_a_client_that_leaves_takes_its_hold_with_it(start_holding: StartH
         client.leave()
     left = time.monotonic()
     await operator.sees(lambda holds: not holds or holds[0].waiting == 0)
-    assert time.monotonic() - left < 1.0
+    assert time.monotonic() - left < 5.0
     assert (await operator.decided()).status == "withdrawn"
     assert upstream.exchanges == []
     assert (await gateway.row_when(lambda row: row.outcome == "cancelled")).outcome == "cancelled"

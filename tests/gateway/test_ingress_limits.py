@@ -142,7 +142,7 @@ async def test_idle_kept_connection_is_closed_after_its_time(start_gateway: Star
 @pytest.mark.parametrize("asking", ONE_OF_EACH_DIALECT, ids=name_of)
 async def test_body_that_stops_is_408(start_gateway: StartGateway, upstream: FaultUpstream, asking: Asking) -> None:
     gateway = await start_gateway(server={"body_timeout_s": 0.3})
-    async with gateway.connect(timeout_s=3) as client:
+    async with gateway.connect(timeout_s=30) as client:
         client.send(f"POST {asking.path} HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{{".encode())
         response = await client.response()
         assert response.status == 408

@@ -102,7 +102,7 @@ async def test_a_revoked_key_is_refused_within_a_moment(start_gateway: StartGate
     store = await store_of(gateway)
     assert await store.revoke("ci", "tester")
     await store.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (answer := await gateway.ask("POST", CHAT.path, CHAT.bytes(), bearer(CHAT, key))).status == 200:
             await asyncio.sleep(0.05)
     assert answer.status == 401

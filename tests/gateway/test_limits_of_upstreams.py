@@ -184,10 +184,10 @@ async def test_a_budget_that_is_spent_stops_what_policies_ask_too(judged: Any, s
 
 async def test_a_judge_of_the_same_upstream_needs_no_second_place(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
     """With room for one request, the answer that is read would wait for itself."""
-    one = {"api": "openai", "base_url": upstream.url, "max_concurrency": 1, "queue_timeout_s": 5}
+    one = {"api": "openai", "base_url": upstream.url, "max_concurrency": 1, "queue_timeout_s": 60}
     gateway = await start_gateway(upstreams={"judge": one}, policies=[JUDGED])
     upstream.faults.extend([Fault(), PASS])
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         assert (await ask(gateway)).status == 200
     assert len(upstream.exchanges) == 2
     assert gateway.runtime._gateway.pool.members["judge"].health.in_flight == 0
@@ -285,6 +285,6 @@ async def test_who_leaves_while_the_limits_are_asked_leaves_no_connection_behind
         client.request("POST", CHAT.path, CHAT.bytes(), CHAT.headers | fault.header())
         await asked.wait()
         client.leave()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await upstream.last.peer_gone.wait()
     assert (await gateway.row_when(lambda row: row.outcome == "cancelled")).outcome == "cancelled"

@@ -106,7 +106,7 @@ async def test_no_answer_in_time_is_504(start_gateway: StartGateway, upstream: F
     gateway = await start_gateway(routing={"timeouts": {"first_byte_s": 0.2}})
     upstream.faults.append(Fault(stall_after=-1))
     await assert_told(gateway, asking, 504, names=upstream.url)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await upstream.last.peer_gone.wait()
 
 

@@ -36,10 +36,10 @@ async def address(tmp_path: Path, upstream: FaultUpstream) -> AsyncIterator[str]
     )
     assert process.stderr is not None
     try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
+        line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
         yield line.split("http://")[1].split(" ")[0]
         process.terminate()
-        await asyncio.wait_for(process.communicate(), 15)
+        await asyncio.wait_for(process.communicate(), 30)
     finally:
         if process.returncode is None:
             process.kill()
@@ -104,13 +104,13 @@ async def test_following_prints_new_ones_as_they_end(tmp_path: Path, address: st
     )
     assert process.stdout is not None
     try:
-        assert json.loads(await asyncio.wait_for(process.stdout.readline(), 15))["model"] == "before"
+        assert json.loads(await asyncio.wait_for(process.stdout.readline(), 30))["model"] == "before"
         await ask(address, "after-1", "x")
         await ask(address, "after-2", "x")
         for expected in ("after-1", "after-2"):
-            assert json.loads(await asyncio.wait_for(process.stdout.readline(), 15))["model"] == expected
+            assert json.loads(await asyncio.wait_for(process.stdout.readline(), 30))["model"] == expected
         process.send_signal(2)
-        _, err = await asyncio.wait_for(process.communicate(), 15)
+        _, err = await asyncio.wait_for(process.communicate(), 30)
         assert (process.returncode, err) == (0, b"")
     finally:
         if process.returncode is None:

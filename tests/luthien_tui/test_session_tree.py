@@ -45,9 +45,9 @@ def test_parents_that_are_unknown_themselves_or_in_a_circle_hide_nobody() -> Non
 
 def test_a_thousand_levels_are_no_trouble() -> None:
     chain = [session(f"n{number}", f"n{number - 1}") for number in range(1_000)]
-    started = time.perf_counter()
+    started = time.thread_time()
     lines = session_lines(chain[::-1], BY_NAME["last"], is_reversed=False, folded=())
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert [line.info.id for line in lines] == [f"n{number}" for number in range(1_000)]
     assert max(len(line.lead) for line in lines) <= 12
 

@@ -77,9 +77,9 @@ def test_bytes_that_are_not_text_are_shown() -> None:
 def test_a_megabyte_is_quick(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     visible(text[:1_000])
-    start = time.perf_counter()
+    start = time.thread_time()
     visible(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.thread_time() - start < 1.0
 
 
 def test_exact_shows_every_blank_that_could_hide_something() -> None:

@@ -134,7 +134,7 @@ class Terminal:
         """Text written after the alternate screen was left."""
         return SEQUENCE.sub(b"", bytes(self.output[self.output.rfind(LEAVE_SCREEN) :])).decode("utf-8", "replace")
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Wait until `condition` holds; it is looked at whenever something arrives, and twice a second."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -146,7 +146,7 @@ class Terminal:
             except TimeoutError:
                 continue
 
-    async def shows(self, text: str, timeout_s: float = 15.0, *, after: int = 0) -> None:
+    async def shows(self, text: str, timeout_s: float = 30.0, *, after: int = 0) -> None:
         """Wait until `text` is written, behind `after` bytes of the output."""
         wanted = text.encode()
         await self.until(lambda: wanted in SEQUENCE.sub(b"", bytes(self.output[after:])), timeout_s)
@@ -159,7 +159,7 @@ class Terminal:
         assert match is not None
         return int(match[1])
 
-    async def ended(self, timeout_s: float = 15.0) -> int:
+    async def ended(self, timeout_s: float = 30.0) -> int:
         """Wait for the end; the exit code, negative for a signal."""
         deadline = time.monotonic() + timeout_s
         while (code := self.process.poll()) is None:

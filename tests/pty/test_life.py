@@ -226,11 +226,11 @@ async def test_without_a_terminal_it_serves_and_ends_cleanly(tmp_path: Path, num
     )
     assert process.stderr is not None
     try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
+        line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
         assert line.startswith("luthien: serving on http://127.0.0.1:")
         assert "no screen: stdin is not one" in line
         process.send_signal(number)
-        said = await asyncio.wait_for(process.communicate(), 15)
+        said = await asyncio.wait_for(process.communicate(), 30)
     finally:
         if process.returncode is None:
             process.kill()

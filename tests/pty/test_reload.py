@@ -42,7 +42,7 @@ class Served:
 
     async def logs(self, text: str) -> str:
         """The log, as soon as it has `text`."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while text not in (found := self.log.read_text() if self.log.exists() else ""):
                 await asyncio.sleep(0.02)
         return found
@@ -63,11 +63,11 @@ async def served(folder: Path, upstream: FaultUpstream, *arguments: str, **envir
     )
     assert process.stderr is not None
     try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 15)).decode()
+        line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
         port = int(line.partition("http://127.0.0.1:")[2].split()[0])
         yield Served(process, port, folder)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 15) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -17,7 +17,7 @@ class Bystander(ControlPolicy[PolicyParams]):
     stages = frozenset({Stage.REQUEST, Stage.RESPONSE})
 
     async def apply(self, context: TransactionContext) -> TransactionContext:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.sleep(0)
         return context
 

@@ -84,7 +84,7 @@ class EventReader:
 
     async def next(self) -> Event:
         fields: dict[str, str] = {}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             async for line in self._lines:
                 if line.startswith(":"):
                     self.comments.append(line[1:].strip())
@@ -106,7 +106,7 @@ async def following(url: str, token: str, query: str = "", *, last: str | None =
     if last is not None:
         headers["last-event-id"] = last.encode()
     async with (
-        httpx.AsyncClient(timeout=5) as client,
+        httpx.AsyncClient(timeout=30) as client,
         client.stream("GET", f"{url}/api/events{query}", headers=headers) as response,
     ):
         yield EventReader(response)

@@ -181,7 +181,7 @@ def test_bodies_that_no_codec_reads() -> None:
 
 
 def test_hostile_bodies_stay_cheap() -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     many = [json.dumps({"x": [["ab"[(i + j + k) % 2] for i in range(300)] for j in range(1_000)]}).encode() for k in (0, 1)]
     found = diff_request(Operation.OTHER, *many)
     assert found.truncated
@@ -195,4 +195,4 @@ def test_hostile_bodies_stay_cheap() -> None:
     assert change.before is not None and change.after is not None
     assert len(change.before) <= MAX_VALUE + 2
     assert "xax" in change.before and "xbx" in change.after
-    assert time.perf_counter() - begun < 5
+    assert time.thread_time() - begun < 5

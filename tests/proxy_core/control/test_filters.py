@@ -213,7 +213,7 @@ def test_three_terms_cost_little() -> None:
 
 
 def _seconds(matches: Any, sample: TransactionRow) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(2_000):
         matches(sample)
-    return time.perf_counter() - start
+    return time.thread_time() - start

@@ -85,12 +85,12 @@ def test_a_schema_that_cannot_be_used_is_left_aside(schema: Any) -> None:
 
 @pytest.mark.parametrize("schema", [{"$ref": "#"}, {"properties": {"command": {"pattern": "^(a+)+$"}}}])
 def test_a_hostile_schema_costs_no_time(schema: Any) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     try:
         check_edit(with_schema(schema), json.dumps({"command": "a" * 5_000 + "!"}))
     except ControlInvalid:
         pass
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 @pytest.mark.parametrize("operation", CONVERSATIONS)

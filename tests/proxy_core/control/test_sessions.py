@@ -351,7 +351,7 @@ async def test_what_runs_is_seen_running(gateway: RunningGateway, upstream: Faul
         headers = talk.headers | Fault(stall_after=3).header()
         client.request("POST", talk.path, json.dumps(talk.body() | {"stream": True, "tools": []}).encode(), headers)
         await client.head()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (await the_session(gateway, "s-live")).turns[0].answer:
                 await asyncio.sleep(0.01)
         detail = await the_session(gateway, "s-live")

@@ -364,7 +364,7 @@ async def test_a_spool_of_the_first_version_is_taken_in(tmp_path: Path) -> None:
     rows = old_rows()
     Spool(tmp_path / "spool").append(rows, 2)
     journal = await Journal.open(JournalSettings(), tmp_path)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while journal.writer.status != "ok":
             await asyncio.sleep(0.01)
     old = await journal.store.detail(rows["transactions"][0][0])
@@ -407,7 +407,7 @@ async def test_every_record_is_spilled_and_taken_in(tmp_path: Path) -> None:
     assert journal.writer.spilled == 5
     other.execute("ROLLBACK")
     other.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while journal.writer.status != "ok":
             await asyncio.sleep(0.01)
     stored = await journal.store.detail(asked.transaction_id)

@@ -136,7 +136,7 @@ def test_noting_is_cheap(stats: PolicyStats) -> None:
 
 
 def seconds_of(stats: PolicyStats, verdicts: list[Verdict]) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(200):
         stats.note(verdicts)
-    return (time.perf_counter() - started) / 200
+    return (time.thread_time() - started) / 200

@@ -83,8 +83,8 @@ def test_a_file_counts_as_one_thing() -> None:
 def test_long_words_that_are_no_files_cost_no_time(words: str) -> None:
     text = words * (3_000_000 // len(words))
     asked = glance(json.dumps({"messages": [{"role": "user", "content": f"base64 {text}"}]}).encode())
-    started = time.perf_counter()
+    started = time.thread_time()
     usage, _ = completed(None, asked=asked)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert usage is not None
     assert (usage.input_tokens or 0) * 4 > len(text)
