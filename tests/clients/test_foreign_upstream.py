@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -48,33 +49,31 @@ WEATHER: list[Any] = [{"role": "user", "content": "weather"}]
 TEXT = "Hello! 你好! How can I help you today?"
 
 
-async def command() -> list[str]:
+@pytest.fixture(scope="module")
+def command() -> list[str]:
     """How to start the mock; skips where it is not there."""
     if found := shutil.which("llmock"):
         return [found]
     if npx := shutil.which("npx"):
         given = [npx, "--no-install", "--package=@copilotkit/aimock", "llmock"]
-        quiet = asyncio.subprocess.DEVNULL
-        probe = await asyncio.create_subprocess_exec(*given, "--help", stdin=quiet, stdout=quiet, stderr=quiet)
-        if await probe.wait() == 0:
+        if subprocess.run([*given, "--help"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
             return given
     pytest.skip("@copilotkit/aimock is not installed")
 
 
 @pytest.fixture
-async def aimock(tmp_path: Path) -> AsyncIterator[str]:
+async def aimock(tmp_path: Path, command: list[str]) -> AsyncIterator[str]:
     """Where the mock listens."""
-    given = await command()
     fixtures = tmp_path / "fixtures.json"
     fixtures.write_text(json.dumps(FIXTURES))
     arguments = ["--port", "0", "--fixtures", str(fixtures), "--chunk-size", "7"]
     process = await asyncio.create_subprocess_exec(
-        *given, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     assert process.stdout is not None
     try:
         said = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (found := re.search(rb"listening on (http://\S+)", said)) is None:
                 line = await process.stdout.readline()
                 assert line, said.decode()
