@@ -5,6 +5,7 @@ The upstream answers with a text and a tool call, so that each kind of policy ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from proxy_core.wire.dialects import Operation
 from tests.conftest import StartGateway
 from tests.fault_upstream import FaultUpstream
 from tests.gateway.asking import CHAT, EVERY, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES, Asking
+from tests.gateway_fixtures import RunningGateway
 from tests.raw_http import RawResponse
 
 JUDGE = {"upstream": "openai", "model": "gpt-4o-mini"}
@@ -151,47 +153,54 @@ async def test_what_the_client_gets_and_what_the_verdicts_say(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     plain = await start_gateway()
     gateway = await start_gateway(policies=[*case.before, {"use": case.use, "mode": mode, "params": case.params}])
-    operations = policy_class(case.use).operations
-    for asking in case.asked:
-        for stream in (False, True):
-            where = f"{asking.name} {'stream' if stream else 'whole'}"
-            body = asking.bytes(stream=stream, **(TOOL_ASKING[asking.name] if case.tools else {}))
-            given = await gateway.ask("POST", asking.path, body, asking.headers)
-            untouched = await plain.ask("POST", asking.path, body, asking.headers)
-            detail = await gateway.detail()
-            mine = [one for one in detail.verdicts if one.policy.partition("/")[0] == case.use]
-            supported = operations is None or Operation(asking.name) in operations
-            acts = supported and (case.only is None or asking in case.only) and not _without_tools(case, asking)
+    await asyncio.gather(
+        *(check(plain, gateway, case, mode, asking, stream=stream) for asking in case.asked for stream in (False, True))
+    )
 
-            if case.ran == "none":
-                assert mine == [], where
-            else:
-                assert mine, where
-                assert {one.mode for one in mine} == {mode}, where
-            if not supported:
-                assert "unsupported" in {one.ran for one in mine}, where
-            if mode == "shadow" or not acts or not (case.changes or case.refuses):
-                assert _same(given, untouched), where
-                if not case.before:
-                    assert detail.row.verdict in ("allow", "modify", "route") if acts else True, where
-            if mode == "shadow":
-                assert detail.row.verdict == "allow" or case.before, where
-                if not case.shadow_runs:
-                    assert {one.ran for one in mine} == {"skipped"}, where
-            if acts and case.ran != "none" and (mode == "enforce" or case.shadow_runs):
-                assert case.action in {one.action for one in mine} or case.action == "allow", (where, mine)
-                if case.reason is not None and not (mode == "shadow" and case.use == "hold_for_approval"):
-                    assert case.reason in {one.reason for one in mine}, (where, mine)
-                if case.ran == "error":
-                    assert "error" in {one.ran for one in mine}, (where, mine)
-                    assert all(one.score is None for one in mine), where
-            if mode == "enforce" and acts:
-                if case.refuses is not None:
-                    assert given.status == case.refuses, where
-                    assert detail.row.verdict == "deny", where
-                elif case.changes:
-                    assert given.status == 200, where
-                    assert given.body != untouched.body, where
+
+async def check(plain: RunningGateway, gateway: RunningGateway, case: Case, mode: str, asking: Asking, *, stream: bool) -> None:
+    operations = policy_class(case.use).operations
+    where = f"{asking.name} {'stream' if stream else 'whole'}"
+    body = asking.bytes(stream=stream, **(TOOL_ASKING[asking.name] if case.tools else {}))
+    given = await gateway.ask("POST", asking.path, body, asking.headers)
+    untouched = await plain.ask("POST", asking.path, body, asking.headers)
+    transaction_id = given.header("x-luthien-transaction-id")
+    assert transaction_id, where
+    detail = await gateway.plane.detail(transaction_id)
+    assert detail is not None, where
+    mine = [one for one in detail.verdicts if one.policy.partition("/")[0] == case.use]
+    supported = operations is None or Operation(asking.name) in operations
+    acts = supported and (case.only is None or asking in case.only) and not _without_tools(case, asking)
+
+    if case.ran == "none":
+        assert mine == [], where
+    else:
+        assert mine, where
+        assert {one.mode for one in mine} == {mode}, where
+    if not supported:
+        assert "unsupported" in {one.ran for one in mine}, where
+    if mode == "shadow" or not acts or not (case.changes or case.refuses):
+        assert _same(given, untouched), where
+        if not case.before:
+            assert detail.row.verdict in ("allow", "modify", "route") if acts else True, where
+    if mode == "shadow":
+        assert detail.row.verdict == "allow" or case.before, where
+        if not case.shadow_runs:
+            assert {one.ran for one in mine} == {"skipped"}, where
+    if acts and case.ran != "none" and (mode == "enforce" or case.shadow_runs):
+        assert case.action in {one.action for one in mine} or case.action == "allow", (where, mine)
+        if case.reason is not None and not (mode == "shadow" and case.use == "hold_for_approval"):
+            assert case.reason in {one.reason for one in mine}, (where, mine)
+        if case.ran == "error":
+            assert "error" in {one.ran for one in mine}, (where, mine)
+            assert all(one.score is None for one in mine), where
+    if mode == "enforce" and acts:
+        if case.refuses is not None:
+            assert given.status == case.refuses, where
+            assert detail.row.verdict == "deny", where
+        elif case.changes:
+            assert given.status == 200, where
+            assert given.body != untouched.body, where
 
 
 def _same(given: RawResponse, untouched: RawResponse) -> bool:
