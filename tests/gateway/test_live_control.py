@@ -23,7 +23,7 @@ from tests.fault_upstream import FaultUpstream
 from tests.gateway.asking import CHAT
 from tests.gateway_fixtures import RunningGateway, settings_for
 
-CHANGES = 200
+CHANGES = 80
 CLIENTS = 16
 WORD = re.compile(r"(?:capital|France|w\d{4})")
 

@@ -18,7 +18,7 @@ from tests.pty.terminal import Terminal
 
 pytestmark = pytest.mark.pty
 
-FROZEN_S = 8.0
+FROZEN_S = 4.0
 LIMIT_MS = 1_500.0 if "PYTEST_XDIST_WORKER" in os.environ else 250.0
 """On a quiet machine the slowest takes less than 50 ms, beside other tests some hundred; a loop that waits for the terminal takes
 seconds."""

@@ -86,7 +86,7 @@ def test_ugly_bodies(operation: Operation, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(value=VALUES | SHAPES, cuts=st.lists(st.integers(0, 400), max_size=4), names=st.lists(WORDS, min_size=1, max_size=3))
 def test_any_json(operation: Operation, value: Any, cuts: list[int], names: list[str]) -> None:
     data = json.dumps(value).encode()

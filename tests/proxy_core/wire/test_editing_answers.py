@@ -451,7 +451,7 @@ def test_ugly_bodies_raise_nothing_else(operation: Operation, body: bytes) -> No
 
 
 @pytest.mark.parametrize("operation", ANSWERED)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(value=SHAPES, calls=st.lists(SHAPES | VALUES, max_size=3))
 def test_any_json_survives(operation: Operation, value: dict[str, Any], calls: list[Any]) -> None:
     check(operation, json.dumps(value).encode())

@@ -333,7 +333,7 @@ def test_ugly_bodies_raise_nothing_else(operation: Operation, body: bytes) -> No
 
 
 @pytest.mark.parametrize("operation", READ)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(value=SHAPES)
 @example(value={"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "content", "content": []}}]}]})
 def test_any_json_survives(operation: Operation, value: Any) -> None:

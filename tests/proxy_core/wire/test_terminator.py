@@ -27,21 +27,21 @@ GOLDEN = [
 
 @pytest.mark.parametrize(("operation", "content_type", "stream", "position"), GOLDEN)
 def test_every_cutting_finds_the_same_place(operation: Operation, content_type: str, stream: bytes, position: int) -> None:
-    for first in range(len(stream)):
-        for size in (1, 2, 13, len(stream)):
-            scan = terminator_scan(operation, content_type)
-            assert scan is not None
-            found: list[tuple[int, int]] = []
-            chunks = [stream[:first]] + [stream[at : at + size] for at in range(first, len(stream), size)]
-            offset = 0
-            for chunk in chunks:
-                at = scan.feed(chunk)
-                if at is not None:
-                    assert 0 <= at <= len(chunk)
-                    found.append((offset + at, offset))
-                offset += len(chunk)
-            assert len(found) == 1, (first, size)
-            assert found[0][0] == max(position, found[0][1]), (first, size)
+    everywhere = [(first, size) for size in (13, len(stream)) for first in range(len(stream))]
+    for first, size in [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), *everywhere]:
+        scan = terminator_scan(operation, content_type)
+        assert scan is not None
+        found: list[tuple[int, int]] = []
+        chunks = [stream[:first]] + [stream[at : at + size] for at in range(first, len(stream), size)]
+        offset = 0
+        for chunk in chunks:
+            at = scan.feed(chunk)
+            if at is not None:
+                assert 0 <= at <= len(chunk)
+                found.append((offset + at, offset))
+            offset += len(chunk)
+        assert len(found) == 1, (first, size)
+        assert found[0][0] == max(position, found[0][1]), (first, size)
 
 
 @pytest.mark.parametrize(

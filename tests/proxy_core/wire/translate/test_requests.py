@@ -420,7 +420,7 @@ def test_bodies_that_could_be_misread_are_refused(source: Operation, target: Ope
         translate_request(source, target, body)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(PAIRS), SHAPES, st.lists(SHAPES, max_size=3))
 def test_no_shape_raises_anything_else(pair: tuple[Operation, Operation], shape: Any, messages: list[Any]) -> None:
     for fields in (shape, {**shape, "messages": messages}):

@@ -200,7 +200,7 @@ def test_ugly_bytes(source: Operation, target: Operation, body: bytes) -> None:
     translate(source, target, body)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(PAIRS), st.lists(SHAPES, max_size=6))
 def test_no_events_make_it_raise(pair: tuple[Operation, Operation], shapes: list[Any]) -> None:
     wrapped = [*shapes, *({"choices": [{"delta": shape, **shape}], **shape} for shape in shapes)]
@@ -211,7 +211,7 @@ def test_no_events_make_it_raise(pair: tuple[Operation, Operation], shapes: list
     assert StreamValidator(pair[1], strict=True).feed(got) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_events_that_are_missing_doubled_or_moved_give_a_legal_stream(data: st.DataObject) -> None:
     source, target, body = data.draw(st.sampled_from(CASES))
