@@ -322,8 +322,10 @@ class InterceptorProcess:
             worker.sent += 1
             return [*packed]
         before: tuple[bytes, ...] = ()
-        if item.began.sent_to != worker.number:  # it was given to another process, or to none
-            before = frames.pack_began(item.began, tell=False)
+        if item.began.sent_to != worker.number:
+            # What a process was told that has died may be lost with it: better twice than an end without a beginning.
+            before = frames.pack_began(item.began, tell=item.began.sent_to > 0)
+            worker.sent += item.began.sent_to > 0
         packed = frames.pack_ended(item)
         worker.sent += 1
         return [*before, *packed]

@@ -117,7 +117,7 @@ async def test_chunks_have_the_times_at_which_they_came(
     start_gateway: StartGateway, tmp_path: Path, upstream: FaultUpstream
 ) -> None:
     gateway = await start_gateway(interceptors=everything(tmp_path))
-    upstream.faults.append(Fault(interval_s=0.03, drip=True))  # more pieces than the gateway times on its own
+    upstream.faults.append(Fault(interval_s=0.1, drip=True))  # more pieces than the gateway times on its own
     answer = await gateway.ask("POST", CHAT.path, CHAT.bytes(stream=True))
     await gateway.stop()
     response = records(tmp_path)[1]
@@ -125,7 +125,7 @@ async def test_chunks_have_the_times_at_which_they_came(
     assert len(response.chunks) > 64
     assert response.chunks[-1][0] == len(answer.body)
     pauses = [later[1] - earlier[1] for earlier, later in zip(response.chunks, response.chunks[1:], strict=False)]
-    assert 8 <= sum(20 < pause < 300 for pause in pauses) <= 12, "the pauses between events, and no other"
+    assert 8 <= sum(60 < pause < 1_000 for pause in pauses) <= 12, "the pauses between events, and no other"
     assert all(earlier[0] < later[0] for earlier, later in zip(response.chunks, response.chunks[1:], strict=False))
 
 

@@ -43,7 +43,7 @@ def event(number: int) -> Event:
 
 
 def until(holds: Callable[[], bool], what: str = "") -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline, what or "waited in vain"
         time.sleep(0.005)
