@@ -216,6 +216,7 @@ class Ground:
         spread: bool = False,
         turns: int = 0,
         rate: float = 0.0,
+        sessions: bool = False,
     ) -> Iterator[LoadResult]:
         """The same while the block does something else; calling what it yields waits for the end and gives the figures."""
         environment = {
@@ -231,7 +232,7 @@ class Ground:
         else:
             command = [sys.executable, "-m", "benchmarks.pace", str(proxy.port), "--shape", self.shape, "--rate", str(rate)]
             command += ["--connections", str(connections), "--seconds", str(seconds)]
-            command += ["--stream"] * stream + ["--spread"] * spread
+            command += ["--stream"] * stream + ["--spread"] * spread + ["--sessions"] * sessions
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

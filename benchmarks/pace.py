@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import time
 from collections import deque
 
@@ -17,6 +18,8 @@ from benchmarks.figures import percentile
 from benchmarks.plain_client import question, request_bytes
 
 GRACE_S = 5.0
+AT_ONCE, TURNS = 100, 10
+"""Sessions that run beside each other, and requests of each."""
 
 
 class Line(asyncio.Protocol):
@@ -140,6 +143,17 @@ class Load:
         }
 
 
+def in_sessions(shape: str, *, stream: bool, count: int) -> list[bytes]:
+    """Requests of a hundred sessions at a time, which take turns; each has ten and another one begins in its place."""
+    made: list[bytes] = []
+    for number in range(count):
+        place = number % AT_ONCE
+        session = f"{os.getpid()}-{place}-{(number // AT_ONCE + place) // TURNS}"
+        body = question(shape, stream=stream, text=f"Watch {number}. What lies west?")
+        made.append(request_bytes(shape, body, x_luthien_session_id=session))
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pace", description="Send requests at a steady rate.")
     parser.add_argument("port", type=int, help="loopback port to send to")
@@ -149,9 +163,13 @@ def main() -> None:
     parser.add_argument("--shape", choices=("openai", "anthropic"), default="openai")
     parser.add_argument("--stream", action="store_true", help="ask for streams")
     parser.add_argument("--spread", action="store_true", help="1000 different conversations instead of one")
+    parser.add_argument("--sessions", action="store_true", help="named sessions of ten requests each, a hundred at a time")
     given = parser.parse_args()
-    texts = [f"Watch {number}. What lies west?" for number in range(1000 if given.spread else 1)]
-    requests = [request_bytes(given.shape, question(given.shape, stream=given.stream, text=text)) for text in texts]
+    if given.sessions:
+        requests = in_sessions(given.shape, stream=given.stream, count=int(given.rate * given.seconds) + 1)
+    else:
+        texts = [f"Watch {number}. What lies west?" for number in range(1000 if given.spread else 1)]
+        requests = [request_bytes(given.shape, question(given.shape, stream=given.stream, text=text)) for text in texts]
     load = Load(given.port, requests, given.connections, given.rate)
     print(json.dumps(asyncio.run(load.run(given.seconds))))
 

@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 MAX_BATCH = 64
 MAX_GOES = 1_000
 """So often one that asks for another go at writing gets it before records come again."""
-NAP_S = 0.02
+NAP_S = 0.25
 """While there is work, records are gathered for so long."""
 REST_S = 0.25
 """Longest wait while there is none: sessions end and collectors are tried again meanwhile."""
-STRETCH_S = 0.0001
+STRETCH_S = 0.0003
 """After so much work it rests for some times as long: a gateway on the same CPU does not wait for it longer than that."""
-EASY_PAUSE, BUSY_PAUSE = 3.0, 0.25
+EASY_PAUSE, BUSY_PAUSE = 2.0, 0.25
 """How many times as long, while nothing waits and while `MANY` records do."""
 MANY = 1_000
 TELL_EVERY_S = 60.0

@@ -1,8 +1,9 @@
 """The way of records from the gateway's loop to the interceptors' process.
 
-The loop puts references on a queue and goes on; a thread packs them and writes them into a pipe, a little at a time, because it
-shares the interpreter with the loop. Reading, redacting and writing files happen in the other process, so traffic shares neither
-the interpreter nor a crash with interceptors. What does not fit is dropped and counted; a process that dies is started again.
+The loop packs a record in a few microseconds and writes what has gathered into a pipe that never makes it wait; no thread does
+that, because one that shares the interpreter with the loop delays it by more than the work takes. Reading, redacting and writing
+files happen in the other process, so traffic shares neither the interpreter nor a crash with interceptors. What does not fit is
+dropped and counted; a process that dies is started again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -23,9 +25,10 @@ import msgspec
 
 from proxy_core.interceptors import frames, shown_lines
 from proxy_core.interceptors.dispatch import Counts, Watcher
-from proxy_core.interceptors.inbox import Inbox
-from proxy_core.interceptors.records import Began, Ended, ended
+from proxy_core.interceptors.inbox import MAX_WAITING, MAX_WAITING_BYTES
+from proxy_core.interceptors.records import Began, ended
 from proxy_core.interceptors.surroundings import Surroundings
+from proxy_core.tasks import spawn
 
 if TYPE_CHECKING:
     from proxy_core.journal.records import Intent, Outcome
@@ -34,15 +37,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 5.0
+CLOSE_S = 10.0
+"""Long enough for a process that has the lower priority wherever CPUs are few."""
 CHUNKS_TIMED = 20_000
 """Arrival times are kept for so many chunks of a stream where an interceptor records them."""
-NAP_S = 0.02
-"""While there is work, records are gathered for so long."""
-REST_S = 1.0
-STRETCH_S = 0.0001
-"""After so much packing it writes, and the loop has the interpreter."""
-MAX_BATCH = 64
+GATHER_S = 0.02
+"""Records are written together that come within this time."""
+WRITE_BYTES = 256 * 1024
+"""Written at once, so that the loop is not kept for long."""
+MAX_BUFFERS = 256
 PIPE_BYTES = 1024 * 1024
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 60.0
 """Before a process that has died is started again."""
@@ -53,32 +56,30 @@ PRINTER = "printer"
 class Worker:
     """One process, with the threads that listen to it."""
 
-    def __init__(self, number: int, task: tuple[bytes, bytes], kinds: int) -> None:
-        """Raises OSError where it cannot be started."""
-        self.number = number
+    def __init__(self, kinds: int, on_end: Callable[[], None] = lambda: None) -> None:
+        """`on_end` is called in a thread. Raises OSError where the process cannot be started."""
         self.began = time.monotonic()
-        self.sent = 0
-        """Records that it was given."""
         self.done = 0
-        """Those of them that it is done with."""
+        """Records that it is done with."""
         self.counts = [Counts(0, 0, 0)] * kinds
         self.unshown = 0
         """Lines that nobody saw."""
-        self.has_ended = threading.Event()
-        found = [path for path in sys.path if path]
+        self._on_end = on_end
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "proxy_core.interceptors.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(found)},
-            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            process_group=0,  # a terminal's signals are not for it; a session of its own would get an equal share of the CPU
         )
         self._stdin = cast("IO[bytes]", self._process.stdin)
-        self._pipe = self._stdin.fileno()
+        self.pipe = self._stdin.fileno()
+        """Where frames are written to; never waits."""
+        os.set_blocking(self.pipe, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             try:
-                fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+                fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             except OSError:
                 log.debug("the pipe to the interceptors keeps its size")
         self._ears = [
@@ -87,35 +88,21 @@ class Worker:
         ]
         for ear in self._ears:
             ear.start()
-        self.write(task)
-
-    def write(self, buffers: Sequence[bytes]) -> None:
-        """Write all of these. Raises OSError where the process is gone."""
-        rest: list[bytes | memoryview] = [one for one in buffers if one]
-        while rest:
-            written = os.writev(self._pipe, rest)
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if written:
-                rest[0] = memoryview(rest[0])[written:]
 
     def finish(self, timeout_s: float) -> bool:
-        """Let it work off what it has; False where it was killed instead."""
+        """Let it work off what it has; False where it was killed instead. Waits."""
         with suppress(OSError):
             self._stdin.close()
         try:
             self._process.wait(max(0.0, timeout_s))
         except subprocess.TimeoutExpired:
-            self.kill()
+            self._process.kill()
             self._process.wait()
             return False
         finally:
             for ear in self._ears:
                 ear.join(1.0)
         return True
-
-    def kill(self) -> None:
-        self._process.kill()
 
     @property
     def status(self) -> int | None:
@@ -131,7 +118,7 @@ class Worker:
                     self._hear(msgspec.json.decode(line))
             except (OSError, ValueError, msgspec.MsgspecError) as fault:
                 log.warning("interceptors say what cannot be read: %s", fault)
-        self.has_ended.set()
+        self._on_end()
 
     def _hear(self, said: dict[str, Any]) -> None:
         if lines := said.get("lines"):
@@ -150,7 +137,7 @@ class Worker:
 
 
 class InterceptorProcess:
-    """The interceptors of one gateway. `begun` and `finished` are called on its loop."""
+    """The interceptors of one gateway. Everything is called on its loop."""
 
     def __init__(
         self,
@@ -158,54 +145,204 @@ class InterceptorProcess:
         wanted: Sequence[InterceptorSettings],
         surroundings: Surroundings,
         *,
-        inbox: Inbox | None = None,
+        max_waiting: int = MAX_WAITING,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         """`watchers` are what becomes of `wanted`; they tell what there is and do nothing here."""
         self._kinds = tuple(one.kind for one in watchers)
         self._times_chunks = any(one.interceptor.times_chunks for one in watchers)
         self._wanted = list(wanted)
         self._surroundings = surroundings
-        self._inbox = Inbox() if inbox is None else inbox
+        self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
         self._worker: Worker | None = None
+        self._number = 1
+        """Of the process that gets what is packed now."""
+        self._sent = 0
+        """Records packed for it."""
+        self._buffers: deque[bytes | memoryview] = deque()
+        self._bytes = 0
+        self._missed = 0
+        """Records that were not packed."""
         self._before = [Counts(0, 0, 0)] * len(self._kinds)
-        """Of processes that have died."""
+        """Of processes that have ended."""
         self._unshown_before = 0
-        self._number = 0
-        self._wait_s = FIRST_WAIT_S
-        self._told_at = -TELL_EVERY_S
-        self._closing = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flushing: asyncio.TimerHandle | None = None
+        self._is_full = False
+        """The pipe takes nothing now; the loop tells when it does."""
+        self._has_ended = asyncio.Event()
+        self._closing = asyncio.Event()
         self._close_by = 0.0
-        self._thread = threading.Thread(target=self._run, name="interceptors", daemon=True)
+        self._caring: asyncio.Task[None] | None = None
+        self._told_at = -TELL_EVERY_S
 
     def start(self) -> None:
-        self._thread.start()
+        self._loop = asyncio.get_running_loop()
+        self._caring = spawn(self._care(), name="interceptors")
 
-    # --- on the loop ---
+    # --- records ---
 
     def begun(self, running: Running, intent: Intent, hashes: tuple[bytes, ...]) -> None:
         """A request is on record."""
         running.began = began = Began(intent, running.glance, hashes)
         if self._times_chunks:
             running.chunks_timed = CHUNKS_TIMED
-        self._inbox.put(began, len(intent.body))
+        if self._has_room():
+            self._pack(lambda: frames.pack_began(began))
+            began.sent_to = self._number
 
     def finished(self, running: Running, outcome: Outcome) -> None:
         """Its outcome is; of a transaction that comes here twice the first time counts."""
         began, running.began = running.began, None
-        if began is not None:
-            self._inbox.put(ended(began, outcome, running), len(outcome.body))
+        if began is None or not self._has_room():
+            return
+        if began.sent_to != self._number:
+            # What a process was told that has died may be lost with it: better twice than an end without a beginning.
+            known = began.sent_to > 0
+            self._pack(lambda: frames.pack_began(began, tell=known), counts=known)
+        self._pack(lambda: frames.pack_ended(ended(began, outcome, running)))
+
+    def _has_room(self) -> bool:
+        if len(self._buffers) < 2 * self._max_waiting and self._bytes <= self._max_waiting_bytes:
+            return True
+        self._missed += 1
+        return False
+
+    def _pack(self, pack: Callable[[], tuple[bytes, bytes]], *, counts: bool = True) -> None:
+        try:
+            head, body = pack()
+        except Exception as fault:  # something that cannot be told to another process: a policy's own object
+            self._missed += 1
+            self._tell(f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
+            return
+        self._sent += counts
+        self._buffers.append(head)
+        self._bytes += len(head) + len(body)
+        if body:
+            self._buffers.append(body)
+        if self._flushing is None and not self._is_full and self._loop is not None:
+            self._flushing = self._loop.call_later(GATHER_S, self._flush)
+
+    def _flush(self) -> None:
+        """Write what the pipe takes now."""
+        self._flushing = None
+        worker, loop = self._worker, self._loop
+        if worker is None or loop is None:
+            return
+        try:
+            self._written(os.writev(worker.pipe, self._next()) if self._buffers else 0)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return  # it has ended; who cares for it has been told
+        if bool(self._buffers) != self._is_full:
+            self._is_full = bool(self._buffers)
+            if self._is_full:
+                loop.add_writer(worker.pipe, self._flush)
+            else:
+                loop.remove_writer(worker.pipe)
+
+    def _next(self) -> list[bytes | memoryview]:
+        found: list[bytes | memoryview] = []
+        room = WRITE_BYTES
+        for one in self._buffers:
+            found.append(one if len(one) <= room else memoryview(one)[:room])
+            room -= len(found[-1])
+            if room <= 0 or len(found) == MAX_BUFFERS:
+                break
+        return found
+
+    def _written(self, count: int) -> None:
+        self._bytes -= count
+        buffers = self._buffers
+        while buffers and count >= len(buffers[0]):
+            count -= len(buffers.popleft())
+        if count:
+            buffers[0] = memoryview(buffers[0])[count:]
+
+    # --- the process ---
+
+    async def _care(self) -> None:
+        """Start a process, and another one when it dies, until luthien stops."""
+        wait_s = FIRST_WAIT_S
+        while True:
+            self._has_ended.clear()
+            try:
+                await self._begin()
+            except OSError as fault:
+                self._tell(f"interceptors cannot be started ({fault}); they are tried again")
+            else:
+                await self._until(self._has_ended, self._closing)
+                if self._closing.is_set():
+                    break
+                if (worker := self._worker) is not None and time.monotonic() - worker.began > LAST_WAIT_S:
+                    wait_s = FIRST_WAIT_S
+                await self._bury("died")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), wait_s)
+            if self._closing.is_set():
+                break
+            wait_s = min(LAST_WAIT_S, wait_s * 2)
+        while self._buffers and self._worker is not None and not self._has_ended.is_set() and time.monotonic() < self._close_by:
+            self._flush()
+            await asyncio.sleep(0.002)
+        await self._bury("did not end in time")
+        self._missed += (len(self._buffers) + 1) // 2
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def ended_in_thread() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._has_ended.set)
+
+        level = logging.getLogger("proxy_core").getEffectiveLevel()
+        task = frames.pack(frames.TASK, (self._wanted, self._surroundings, level))[0]
+        self._worker = await asyncio.to_thread(Worker, len(self._kinds), ended_in_thread)
+        self._buffers.appendleft(task)
+        self._bytes += len(task)
+        self._flush()
+
+    async def _until(self, *events: asyncio.Event) -> None:
+        waits = [spawn(one.wait(), name="interceptors") for one in events]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
+
+    async def _bury(self, how: str) -> None:
+        """Let a process end, where it has not, and keep its counts; what was packed for it and not done counts as dropped."""
+        worker = self._worker
+        if worker is None:
+            return
+        if self._is_full:
+            asyncio.get_running_loop().remove_writer(worker.pipe)
+            self._is_full = False
+        has_died = self._has_ended.is_set() and not self._closing.is_set()
+        in_time = await asyncio.to_thread(worker.finish, 1.0 if has_died else self._close_by - time.monotonic())
+        self._worker = None
+        lost = max(0, self._sent - worker.done)
+        self._before = [
+            _added(one, Counts(other.taken, other.dropped + lost, other.failed))
+            for one, other in zip(self._before, worker.counts, strict=True)
+        ]
+        self._unshown_before += worker.unshown
+        self._number += 1
+        self._sent = 0
+        self._buffers.clear()
+        self._bytes = 0
+        if has_died or not in_time:
+            self._tell(f"the interceptors' process {how} (status {worker.status}): {lost} records are dropped")
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Let the interceptors work off what waits and end, within `timeout_s`; what is left then is dropped."""
         self._close_by = time.monotonic() + timeout_s
         self._closing.set()
-        self._inbox.wake()
-        while self._thread.is_alive() and time.monotonic() < self._close_by:  # noqa: ASYNC110 - a thread sets no asyncio event
-            await asyncio.sleep(0.005)
-        if self._thread.is_alive() and (worker := self._worker) is not None:
-            worker.kill()
-            while self._thread.is_alive() and time.monotonic() < self._close_by + 1.0:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.005)
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if self._caring is not None:
+            await asyncio.wait([self._caring])
 
     # --- what is counted ---
 
@@ -215,7 +352,7 @@ class InterceptorProcess:
 
     def dropped(self) -> dict[str, int]:
         """Records that were left out, by type, and lines of `printer` that nobody saw."""
-        found = self._summed([self._inbox.missed + one.dropped for one in self._counts()])
+        found = self._summed([self._missed + one.dropped for one in self._counts()])
         if unshown := self._unshown_before + (self._worker.unshown if self._worker else 0):
             found[PRINTER] = found.get(PRINTER, 0) + unshown
         return found
@@ -233,102 +370,6 @@ class InterceptorProcess:
         for kind, count in zip(self._kinds, counts, strict=True):
             found[kind] = found.get(kind, 0) + count
         return found
-
-    # --- in the thread ---
-
-    def _run(self) -> None:
-        while not (self._closing.is_set() and not self._inbox):
-            worker = self._worker
-            if worker is None or worker.has_ended.is_set():
-                self._bury()
-                if self._closing.is_set() or not self._begin():
-                    break
-                continue
-            try:
-                sent = self._send(worker)
-            except OSError:
-                worker.has_ended.wait(1.0)
-                worker.has_ended.set()
-                continue
-            if not sent:
-                self._inbox.rest(REST_S)
-            elif not self._inbox and not self._closing.is_set():
-                time.sleep(NAP_S)
-        self._bury()
-        self._inbox.drop_all()
-
-    def _begin(self) -> bool:
-        """Start a process; False where luthien stops meanwhile."""
-        if self._number:
-            self._closing.wait(self._wait_s)
-            self._wait_s = min(LAST_WAIT_S, self._wait_s * 2)
-        if self._closing.is_set():
-            return False
-        self._number += 1
-        level = logging.getLogger("proxy_core").getEffectiveLevel()
-        try:
-            task = frames.pack(frames.TASK, (self._wanted, self._surroundings, level))
-            self._worker = Worker(self._number, task, len(self._kinds))
-        except OSError as fault:
-            self._tell(f"interceptors cannot be started ({fault}); they are tried again")
-        return True
-
-    def _bury(self) -> None:
-        """Let a process end, where it has not, and keep its counts."""
-        worker = self._worker
-        if worker is None:
-            return
-        has_died = worker.has_ended.is_set()
-        in_time = worker.finish(1.0 if has_died else self._close_by - time.monotonic())
-        self._worker = None
-        lost = max(0, worker.sent - worker.done)
-        self._before = [
-            _added(one, Counts(other.taken, other.dropped + lost, other.failed))
-            for one, other in zip(self._before, worker.counts, strict=True)
-        ]
-        self._unshown_before += worker.unshown
-        if has_died:
-            if time.monotonic() - worker.began > LAST_WAIT_S:
-                self._wait_s = FIRST_WAIT_S
-            self._tell(f"the interceptors' process has died (status {worker.status}): {lost} records are lost")
-        elif not in_time:
-            log.warning("interceptors did not end in time: %d records are dropped", lost + len(self._inbox))
-
-    def _send(self, worker: Worker) -> int:
-        """Pack a batch and write it; returns how many records it had. Raises OSError where the process is gone."""
-        buffers: list[bytes] = []
-        taken: list[Began | Ended] = []
-        until = time.perf_counter() + STRETCH_S
-        while len(taken) < MAX_BATCH and (item := self._inbox.take()) is not None:
-            taken.append(item)
-            try:
-                buffers += self._packed(item, worker)
-            except Exception as fault:  # something that cannot be told to another process: a policy's own object
-                self._inbox.missed += 1
-                self._tell(f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
-            if time.perf_counter() > until:
-                break
-        try:
-            worker.write(buffers)
-        finally:
-            for item in taken:
-                self._inbox.done(item)
-        return len(taken)
-
-    def _packed(self, item: Began | Ended, worker: Worker) -> list[bytes]:
-        if isinstance(item, Began):
-            packed = frames.pack_began(item)
-            item.sent_to = worker.number
-            worker.sent += 1
-            return [*packed]
-        before: tuple[bytes, ...] = ()
-        if item.began.sent_to != worker.number:
-            # What a process was told that has died may be lost with it: better twice than an end without a beginning.
-            before = frames.pack_began(item.began, tell=item.began.sent_to > 0)
-            worker.sent += item.began.sent_to > 0
-        packed = frames.pack_ended(item)
-        worker.sent += 1
-        return [*before, *packed]
 
     def _tell(self, what: str) -> None:
         now = time.monotonic()

@@ -31,9 +31,11 @@ from proxy_core.interceptors.registry import build_watchers
 log = logging.getLogger(__name__)
 
 NICENESS = 5
-"""Traffic goes first where CPUs are few."""
-CLOSE_S = 4.0
+"""Traffic goes first where CPUs are few; much more, and records would be lost wherever other programs keep them busy."""
+CLOSE_S = 8.0
 """What waits at the end is worked off within this time."""
+MAX_LINES = 20
+"""Lines that are said at once: the gateway shows them beside its traffic."""
 MAX_KNOWN = 20_000
 """Requests whose end has not come; above it the oldest are forgotten."""
 TELL_COUNTS_S = 0.1
@@ -64,7 +66,8 @@ class Voice(logging.Handler):
         self.say("log", [record.levelno, record.name, logs.message_of(record)])
 
     def show(self, lines: Sequence[str]) -> int:
-        self.say("lines", list(lines))
+        for start in range(0, len(lines), MAX_LINES):
+            self.say("lines", list(lines[start : start + MAX_LINES]))
         return 0
 
     def tell_counts(self, interceptors: Interceptors, *, at_once: bool = False) -> None:
@@ -114,7 +117,6 @@ class Reader:
 def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(ignored, signal.SIG_IGN)  # it ends with its input
-    os.nice(NICENESS)
     voice = Voice(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     pipe = os.fdopen(0, "rb", BUFFER_BYTES, closefd=False)
@@ -130,6 +132,7 @@ def main() -> None:
         sys.exit(2)
     events = EventMaker(max_sessions=surroundings.max_sessions, idle_s=surroundings.session_idle_s)
     interceptors = Interceptors(watchers, events, after_batch=voice.tell_counts)
+    os.nice(NICENESS)
     interceptors.start()
     reader = Reader(interceptors)
     try:

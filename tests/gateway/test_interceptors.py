@@ -354,12 +354,13 @@ async def test_its_process_ends_with_a_killed_gateway_and_keeps_what_it_was_give
     """Nobody closes anything here: the pipe breaks as it does when the gateway is killed."""
     surroundings = Surroundings(data_dir=tmp_path)
     wanted = [InterceptorSettings(type="http_recorder", config={"output_dir": str(tmp_path / "recordings")})]
-    worker = Worker(1, frames.pack(frames.TASK, (wanted, surroundings, logging.INFO)), kinds=1)
+    worker = Worker(kinds=1)
+    os.writev(worker.pipe, frames.pack(frames.TASK, (wanted, surroundings, logging.INFO)))
     for number in range(3):
         running, intent, hashes = running_for("chat", {"model": "m", "messages": []}, number=number)
-        worker.write(frames.pack_began(Began(intent, running.glance, hashes)))
-    worker.write([frames.pack_began(Began(intent, running.glance, hashes))[0][:20]])
-    assert await asyncio.to_thread(worker.finish, 10.0)
+        os.writev(worker.pipe, frames.pack_began(Began(intent, running.glance, hashes)))
+    os.write(worker.pipe, frames.pack_began(Began(intent, running.glance, hashes))[0][:20])
+    assert await asyncio.to_thread(worker.finish, 20.0)
     assert worker.status == 0
     assert len(records(tmp_path)) == 3
     assert worker.done == 4, "the half one is counted too"
