@@ -1,6 +1,6 @@
 """What interceptors cost clients: the gateway with all of them on beside the same gateway with none, at a steady 500 requests/s.
 
-Sessions have ten requests each, a hundred run at a time. Both gateways run all the time and take turns under the load, in pairs of
+Sessions have ten requests each, a hundred at a time. Both gateways run all the time and take turns under the load, in pairs of
 changing order, so that the noise of a machine meets each alike. The collector of `trace` is in this process, which shares its
 CPU with the load, not with the gateway.
 """
