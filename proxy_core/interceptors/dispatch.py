@@ -17,6 +17,7 @@ from proxy_core.interceptors.base import Begun, Finished, Interceptor
 from proxy_core.interceptors.events import Event, EventMaker
 from proxy_core.interceptors.inbox import Inbox
 from proxy_core.interceptors.records import Began, Ended, begun_of, finished_of
+from proxy_core.interceptors.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ STRETCH_S = 0.0003
 EASY_PAUSE, BUSY_PAUSE = 2.0, 0.25
 """How many times as long, while nothing waits and while `MANY` records do."""
 MANY = 1_000
-TELL_EVERY_S = 60.0
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Watcher:
         self.hears_events = _overrides(interceptor, "events")
         self.taken = 0
         self.failed = 0
-        self._told_at = -TELL_EVERY_S
+        self._seldom = Seldom(log)
 
     def call(self, function: Callable[[T], None], argument: T) -> None:
         """Run one of the interceptor's methods; whatever it raises stays here."""
@@ -78,10 +78,7 @@ class Watcher:
 
     def fault(self, fault: BaseException) -> None:
         self.failed += 1
-        now = time.monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            log.warning("interceptor %s failed (%d times so far): %s: %s", self.kind, self.failed, type(fault).__name__, fault)
+        self._seldom.warn("interceptor %s failed (%d times so far): %s: %s", self.kind, self.failed, type(fault).__name__, fault)
 
 
 class Interceptors:

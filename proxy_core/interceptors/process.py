@@ -27,6 +27,7 @@ from proxy_core.interceptors import frames, shown_lines
 from proxy_core.interceptors.dispatch import Counts, Watcher
 from proxy_core.interceptors.inbox import MAX_WAITING, MAX_WAITING_BYTES
 from proxy_core.interceptors.records import Began, ended
+from proxy_core.interceptors.seldom import Seldom
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.tasks import spawn
 
@@ -49,7 +50,6 @@ MAX_BUFFERS = 256
 PIPE_BYTES = 1024 * 1024
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 60.0
 """Before a process that has died is started again."""
-TELL_EVERY_S = 60.0
 PRINTER = "printer"
 
 
@@ -175,7 +175,7 @@ class InterceptorProcess:
         self._closing = asyncio.Event()
         self._close_by = 0.0
         self._caring: asyncio.Task[None] | None = None
-        self._told_at = -TELL_EVERY_S
+        self._seldom = Seldom(log)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -214,7 +214,7 @@ class InterceptorProcess:
             head, body = pack()
         except Exception as fault:  # something that cannot be told to another process: a policy's own object
             self._missed += 1
-            self._tell(f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
+            self._seldom.warn("%s", f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
             return
         self._sent += counts
         self._buffers.append(head)
@@ -271,7 +271,7 @@ class InterceptorProcess:
             try:
                 await self._begin()
             except OSError as fault:
-                self._tell(f"interceptors cannot be started ({fault}); they are tried again")
+                self._seldom.warn("%s", f"interceptors cannot be started ({fault}); they are tried again")
             else:
                 await self._until(self._has_ended, self._closing)
                 if self._closing.is_set():
@@ -332,7 +332,7 @@ class InterceptorProcess:
         self._buffers.clear()
         self._bytes = 0
         if has_died or not in_time:
-            self._tell(f"the interceptors' process {how} (status {worker.status}): {lost} records are dropped")
+            self._seldom.warn("%s", f"the interceptors' process {how} (status {worker.status}): {lost} records are dropped")
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Let the interceptors work off what waits and end, within `timeout_s`; what is left then is dropped."""
@@ -370,12 +370,6 @@ class InterceptorProcess:
         for kind, count in zip(self._kinds, counts, strict=True):
             found[kind] = found.get(kind, 0) + count
         return found
-
-    def _tell(self, what: str) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            log.warning("%s", what)
 
 
 def _added(one: Counts, other: Counts) -> Counts:

@@ -23,6 +23,7 @@ from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors.base import Config, Interceptor
 from proxy_core.interceptors.events import Event
 from proxy_core.interceptors.outbox import Outbox
+from proxy_core.interceptors.seldom import Seldom
 from proxy_core.interceptors.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ REFUSED_FOR_GOOD = frozenset({400, 413, 415, 422})
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 60.0
 LAST_TRY_S = 1.5
 """What waits when luthien stops is sent for so long, and goes to disk then."""
-TELL_EVERY_S = 60.0
 MAX_ANSWER_BYTES = 65_536
 _TYPES = {"array": "application/json", "lines": "application/x-ndjson", "single": "application/json"}
 
@@ -84,7 +84,7 @@ class Trace(Interceptor[TraceConfig]):
         """A batch is full, or luthien stops."""
         self._thread: threading.Thread | None = None
         self._refused = 0
-        self._told_at = -TELL_EVERY_S
+        self._seldom = Seldom(log)
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
@@ -160,20 +160,14 @@ class Trace(Interceptor[TraceConfig]):
         if status in REFUSED_FOR_GOOD:
             self._refused += count
             self._outbox.done(count)
-            self._tell(f"the collector refused {count} events for good with status {status}")
+            self._seldom.warn("trace: %s", f"the collector refused {count} events for good with status {status}")
             return True
         return self._failed(f"status {status}")
 
     def _failed(self, why: str) -> bool:
-        self._tell(f"the collector does not take events ({why}); they wait in the spool of the data folder")
+        self._seldom.warn("trace: %s", f"the collector does not take events ({why}); they wait in the spool of the data folder")
         try:
             self._outbox.failed()
         except OSError as fault:
-            self._tell(f"events are lost, because the spool cannot be written: {fault}")
+            self._seldom.warn("trace: %s", f"events are lost, because the spool cannot be written: {fault}")
         return False
-
-    def _tell(self, what: str) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
-            log.warning("trace: %s", what)

@@ -27,6 +27,7 @@ from proxy_core.interceptors.dispatch import Interceptors
 from proxy_core.interceptors.events import EventMaker
 from proxy_core.interceptors.records import Began
 from proxy_core.interceptors.registry import build_watchers
+from proxy_core.interceptors.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ MAX_LINES = 20
 MAX_KNOWN = 20_000
 """Requests whose end has not come; above it the oldest are forgotten."""
 TELL_COUNTS_S = 0.1
-TELL_FAULT_S = 60.0
 BUFFER_BYTES = 1024 * 1024
 
 
@@ -86,7 +86,7 @@ class Reader:
     def __init__(self, interceptors: Interceptors) -> None:
         self._inbox = interceptors.inbox
         self._known: OrderedDict[str, Began] = OrderedDict()
-        self._told_at = -TELL_FAULT_S
+        self._seldom = Seldom(log)
 
     def take(self, frame: frames.Frame) -> None:
         """One record; one that cannot be read is counted as missed, and the log says why."""
@@ -94,9 +94,7 @@ class Reader:
             self._take(frame)
         except Exception as fault:
             self._inbox.missed += 1
-            if time.monotonic() - self._told_at >= TELL_FAULT_S:
-                self._told_at = time.monotonic()
-                log.warning("a record cannot be read: %s: %s", type(fault).__name__, fault)
+            self._seldom.warn("a record cannot be read: %s: %s", type(fault).__name__, fault)
 
     def _take(self, frame: frames.Frame) -> None:
         if frame.kind == frames.ENDED:
