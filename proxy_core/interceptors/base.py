@@ -232,8 +232,8 @@ C = TypeVar("C", bound=Config)
 
 
 class Interceptor(Generic[C]):
-    """Watches transactions. A subclass sets `config_model` and overrides what it wants to hear; everything is called from one
-    thread, and whatever is raised is counted, logged once a minute and forgotten."""
+    """Watches transactions. A subclass sets `config_model` and overrides what it wants to hear; it is never called
+    from two threads at a time, and whatever it raises is counted, logged once a minute and forgotten."""
 
     config_model: ClassVar[type[Any]] = Config
     times_chunks: ClassVar[bool] = False
@@ -255,9 +255,9 @@ class Interceptor(Generic[C]):
     def events(self, events: Sequence[Event]) -> None:
         """What a transaction means in the event schema; comes beside `begun` and `finished`, and when a session ends."""
 
-    def flush(self, now: float) -> bool | None:
+    def flush(self, now: float) -> None:
         """After each batch, and a few times a second while nothing happens: write what was gathered. `now` is a monotonic clock
-        in seconds. True asks to be called again after a short rest: write much in several goes."""
+        in seconds."""
 
     def close(self) -> None:
         """The gateway stops: write the rest at once. Called once, last."""

@@ -1,16 +1,19 @@
-"""Interceptors at work, in a process of their own: one bounded queue, one thread.
+"""Interceptors at work, in a process of their own: one bounded queue, one thread at a time.
 
-Records are put on a deque and told one after the other, a little at a time, because the gateway may share a CPU with this
-process. What does not fit is dropped and counted. An interceptor that raises is counted and logged once a minute; one that hangs
-fills the queue. At shutdown what waits is worked off within a bound.
+Records are put on a deque and told one after the other, in spare time: by a thread that runs where nobody else wants the CPU,
+which the gateway may share. Where that thread does not get through, and at shutdown, one of ordinary priority takes its place
+until nothing waits. What does not fit is dropped and counted. An interceptor that raises is counted and logged once a minute;
+one that hangs fills the queue. At shutdown what waits is worked off within a bound.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from proxy_core.interceptors.base import Begun, Finished, Interceptor
@@ -22,17 +25,12 @@ from proxy_core.interceptors.seldom import Seldom
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 64
-MAX_GOES = 1_000
-"""So often one that asks for another go at writing gets it before records come again."""
 NAP_S = 0.25
 """While there is work, records are gathered for so long."""
 REST_S = 0.25
 """Longest wait while there is none: sessions end and collectors are tried again meanwhile."""
-STRETCH_S = 0.0003
-"""After so much work it rests for some times as long: a gateway on the same CPU does not wait for it longer than that."""
-EASY_PAUSE, BUSY_PAUSE = 2.0, 0.25
-"""How many times as long, while nothing waits and while `MANY` records do."""
-MANY = 1_000
+LATE_S = 5.0
+"""A thread that has not come to the next record for so long has no spare time."""
 
 T = TypeVar("T")
 
@@ -61,20 +59,17 @@ class Watcher:
         self.failed = 0
         self._seldom = Seldom(log)
 
+    def take(self, function: Callable[[T], None], record: T) -> None:
+        """Tell the interceptor of a record."""
+        self.taken += 1
+        self.call(function, record)
+
     def call(self, function: Callable[[T], None], argument: T) -> None:
         """Run one of the interceptor's methods; whatever it raises stays here."""
         try:
             function(argument)
         except (Exception, SystemExit) as fault:
             self.fault(fault)
-
-    def flush(self, now: float) -> bool:
-        """Whether it asks for another go."""
-        try:
-            return self.interceptor.flush(now) is True
-        except (Exception, SystemExit) as fault:
-            self.fault(fault)
-            return False
 
     def fault(self, fault: BaseException) -> None:
         self.failed += 1
@@ -90,80 +85,137 @@ class Interceptors:
         events: EventMaker,
         *,
         after_batch: Callable[[Interceptors], None] = lambda _: None,
-        inbox: Inbox | None = None,
+        inbox: Inbox[Any] | None = None,
+        read: Callable[[Any], Began | Ended | None] = lambda item: item,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`after_batch` is called in the thread, a few times a second also where nothing happens."""
+        """`read` makes a record of what is put, or None where nothing is to be told, and raises where it cannot. `after_batch`
+        is called a few times a second, also where nothing happens."""
         self.watchers = tuple(watchers)
         self._makes_events = any(one.hears_events for one in watchers)
         self._events = events
         self._after_batch = after_batch
-        self.inbox = Inbox() if inbox is None else inbox
+        self._inbox: Inbox[Any] = Inbox() if inbox is None else inbox
+        self._read = read
         self._clock = clock
-        self.done = 0
+        self._told = 0
         """Records that all have been told of."""
-        self._closing = False
-        self._stretch_began = 0.0
+        self._unread = 0
+        """What `read` could not make out."""
+        self._unread_seldom = Seldom(log)
+        self._closing = threading.Event()
+        self._in_a_hurry = False
+        """Whether the work cannot wait for spare time."""
+        self._last_turn = clock()
         self._thread = threading.Thread(target=self._run, name="interceptors", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def put(self, item: Any, size: int) -> None:
+        """Take a record with a body of `size` bytes, or drop and count it. Called from one thread."""
+        self._inbox.put(item, size)
+        if self._inbox.is_filling or self._clock() - self._last_turn > LATE_S:
+            self._in_a_hurry = True
+
+    def miss(self) -> None:
+        """Count a record that did not come whole; called from where it is put."""
+        self._inbox.missed += 1
+
+    @property
+    def done(self) -> int:
+        """Records that nothing more becomes of."""
+        return self._told + self._unread + self._inbox.missed
+
     def counts(self) -> list[Counts]:
         """What is counted, interceptor by interceptor."""
-        return [Counts(one.taken, self.inbox.missed + one.interceptor.dropped, one.failed) for one in self.watchers]
+        missed = self._inbox.missed + self._unread
+        return [Counts(one.taken, missed + one.interceptor.dropped, one.failed) for one in self.watchers]
 
     # --- the end ---
 
     def close(self, timeout_s: float) -> None:
         """Work off what waits and close every interceptor, within `timeout_s`; what is left then is dropped."""
-        self._closing = True
-        self.inbox.wake()
+        self._closing.set()
+        self._inbox.wake()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            log.warning("interceptors did not end within %g s; %d records are dropped", timeout_s, self.inbox.drop_all())
+            log.warning("interceptors did not end within %g s; %d records are dropped", timeout_s, self._inbox.drop_all())
 
-    # --- in the thread ---
+    # --- in threads, one at a time ---
 
     def _run(self) -> None:
         while True:
-            worked = self._work_off()
-            now = self._clock()
-            if self._makes_events:
-                self._tell_events(self._guarded(self._events.ended_sessions))
-            for one in self.watchers:
-                goes = 1
-                while one.flush(now) and goes < MAX_GOES:
-                    goes += 1
-                    self._give_way()
-                self._give_way()
-            self._after_batch(self)
-            if self._closing and not self.inbox:
-                break
-            if not worked and not self._closing:
-                self.inbox.rest(REST_S)
-            elif not self.inbox:
-                self._pause(NAP_S)
+            low = threading.Thread(target=self._run_in_spare_time, name="interceptors-spare", daemon=True)
+            low.start()
+            low.join()
+            while self._inbox or self._closing.is_set():
+                self._work_off(MAX_BATCH)
+                self._after_work()
+                if self._closing.is_set() and not self._inbox:
+                    self._end()
+                    return
+            self._in_a_hurry = False
+
+    def _run_in_spare_time(self) -> None:
+        """Until that does not do."""
+        with suppress(AttributeError, OSError):  # other systems have no such thing, or do not allow it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        while not self._is_urgent():
+            worked = 0
+            while worked < MAX_BATCH and not self._is_urgent() and self._work_off(1):
+                worked += 1
+            if self._is_urgent():
+                return
+            self._after_work()
+            if not worked:
+                self._inbox.rest(REST_S)
+            elif not self._inbox:
+                self._closing.wait(NAP_S)
+
+    def _is_urgent(self) -> bool:
+        return self._in_a_hurry or self._closing.is_set()
+
+    def _after_work(self) -> None:
+        self._last_turn = now = self._clock()
+        if self._makes_events:
+            self._tell_events(self._guarded(self._events.ended_sessions))
+        for one in self.watchers:
+            one.call(one.interceptor.flush, now)
+        self._after_batch(self)
+
+    def _end(self) -> None:
         if self._makes_events:
             self._tell_events(self._guarded(self._events.close))
         for one in self.watchers:
             one.call(_closed, one.interceptor)
         self._after_batch(self)
 
-    def _work_off(self) -> int:
-        """Take a batch from the queue; returns how many records it had."""
+    def _work_off(self, most: int) -> int:
+        """Tell at most so many records; returns how many were taken from the queue."""
         count = 0
-        self._stretch_began = time.perf_counter()
-        while count < MAX_BATCH and (item := self.inbox.take()) is not None:
+        while count < most and (taken := self._inbox.take()) is not None:
             count += 1
+            item, size = taken
+            self._last_turn = self._clock()
             try:
-                self._take(item)
-            except Exception as fault:  # a record that we cannot make out: it is missing, and the log says why
-                for one in self.watchers:
-                    one.fault(fault)
-            self.inbox.done(item)
-            self.done += 1
+                record = self._read(item)
+            except Exception as fault:
+                self._unread += 1
+                self._unread_seldom.warn("a record cannot be read: %s: %s", type(fault).__name__, fault)
+            else:
+                if record is not None:
+                    self._tell(record)
+            self._inbox.done(size)
         return count
+
+    def _tell(self, item: Began | Ended) -> None:
+        try:
+            self._take(item)
+        except Exception as fault:  # a record that we cannot make out: it is missing, and the log says why
+            for one in self.watchers:
+                one.fault(fault)
+        self._told += 1
 
     def _take(self, item: Began | Ended) -> None:
         record: Begun | Finished
@@ -171,22 +223,20 @@ class Interceptors:
             record = begun = begun_of(item)
             for one in self.watchers:
                 if one.hears_begun:
-                    self._step(one, one.interceptor.begun, begun)
+                    one.take(one.interceptor.begun, begun)
         else:
             record = finished = finished_of(item)
             for one in self.watchers:
                 if one.hears_finished:
-                    self._step(one, one.interceptor.finished, finished)
+                    one.take(one.interceptor.finished, finished)
         if self._makes_events:
-            events = self._events.events_of(record)
-            self._give_way()
-            self._tell_events(events)
+            self._tell_events(self._events.events_of(record))
 
     def _tell_events(self, events: Sequence[Event]) -> None:
         if events:
             for one in self.watchers:
                 if one.hears_events:
-                    self._step(one, one.interceptor.events, events)
+                    one.take(one.interceptor.events, events)
 
     def _guarded(self, make: Callable[[], Sequence[Event]]) -> Sequence[Event]:
         try:
@@ -194,24 +244,6 @@ class Interceptors:
         except Exception:
             log.exception("events could not be made")
             return ()
-
-    def _step(self, one: Watcher, function: Callable[[T], None], argument: T) -> None:
-        one.taken += 1
-        one.call(function, argument)
-        self._give_way()
-
-    def _give_way(self) -> None:
-        """Rest, where there was work for a while."""
-        now = time.perf_counter()
-        spent_s = now - self._stretch_began
-        if spent_s >= STRETCH_S and not self._closing:
-            time.sleep(spent_s * max(BUSY_PAUSE, EASY_PAUSE * (1 - len(self.inbox) / MANY)))
-            now = time.perf_counter()
-            self._stretch_began = now
-
-    def _pause(self, seconds: float) -> None:
-        if not self._closing:
-            time.sleep(seconds)
 
 
 def _overrides(interceptor: Interceptor[Any], method: str) -> bool:

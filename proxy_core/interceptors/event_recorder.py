@@ -26,9 +26,7 @@ _TAIL = b"\n]}\n"
 MAX_NAME = 100
 MAX_TRIES = 1_000
 MAX_KNOWN = 1_000
-FILES_AT_ONCE = 3
-"""Opening a file takes as long as making the events of a transaction; between so many the gateway has its turn."""
-KEEP_S = 0.5
+KEEP_S = 2.0
 """Longest time that an event waits for others of its session: a file for each is opened and closed."""
 
 
@@ -52,8 +50,6 @@ class EventRecorder(Interceptor[EventRecorderConfig]):
         super().__init__(config, surroundings)
         self._folder = Path(config.output_dir).expanduser().absolute()
         self._waiting: dict[str, list[bytes]] = {}
-        self._due: list[tuple[str, list[bytes]]] = []
-        """What is being written, by session."""
         self._since = 0.0
         self._known: OrderedDict[str, Path] = OrderedDict()
         """Files that have been begun, the least recently used first."""
@@ -62,26 +58,20 @@ class EventRecorder(Interceptor[EventRecorderConfig]):
         for event in events:
             self._waiting.setdefault(event.session_id, []).append(event.line)
 
-    def flush(self, now: float) -> bool:
-        if self._due:
-            self._write(FILES_AT_ONCE)
-        elif not self._waiting:
+    def flush(self, now: float) -> None:
+        if not self._waiting:
             self._since = now
         elif now - self._since >= KEEP_S:
             self._since = now
-            self._due, self._waiting = list(self._waiting.items()), {}
-        return bool(self._due)
+            self._write()
 
     def close(self) -> None:
-        self._due += self._waiting.items()
-        self._waiting = {}
-        self._write(len(self._due))
+        self._write()
 
-    def _write(self, count: int) -> None:
-        """Write the events of so many sessions."""
-        now, self._due = self._due[-count:], self._due[:-count]
+    def _write(self) -> None:
+        due, self._waiting = self._waiting, {}
         fault: OSError | None = None
-        for session_id, lines in now:
+        for session_id, lines in due.items():
             try:
                 if self.config.file_format == "jsonl":
                     self._append_lines(session_id, lines)

@@ -1,7 +1,8 @@
 """What goes through the pipe from the gateway to the interceptors' process: requests and ends, one frame each.
 
-A frame is a head of fixed size, a pickled tuple, and a body as it is, which is never copied into another buffer. Both ends are
-luthien of the same installation, so the pickle is trusted; it takes any text that traffic can hold.
+A frame is a head of fixed size, an encoded tuple, and a body as it is. The tuple is MessagePack, or a pickle where that cannot
+hold it: text with half of a surrogate pair, answers that policies asked for. Both ends are luthien of the same installation, so
+the pickle is trusted.
 """
 
 from __future__ import annotations
@@ -11,19 +12,50 @@ from collections.abc import MutableMapping
 from struct import Struct
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from proxy_core.interceptors.records import Began, Ended
+from proxy_core.journal.records import Intent, Outcome
 from proxy_core.wire.glance import Glance, glance
 
 if TYPE_CHECKING:
     from proxy_core.policy_services import Call
 
 _HEAD = Struct("<BIQ")
-"""Kind, length of the pickle, length of the body; in bytes."""
+"""Kind, length of the tuple, length of the body; in bytes."""
 TASK, BEGAN, KNOWN, ENDED = range(4)
 """What is to be done; a request; a request that is told for its end alone; an end."""
+_PICKLED = 128
+"""Added to the kind of a frame whose tuple is a pickle."""
 _LOOKED_AT_NOTHING = Glance()
+
+
+class _BeganTold(msgspec.Struct, array_like=True, gc=False):
+    intent: Intent
+    hashes: tuple[bytes, ...]
+    was_looked_at: bool
+
+
+class _EndedTold(msgspec.Struct, array_like=True, gc=False):
+    transaction_id: str
+    outcome: Outcome
+    arrivals: list[tuple[int, float]]
+    started: float
+    content_type: str
+    content_encoding: str
+    upstream: str
+    upstream_api: str
+    translated: bool
+    calls: list[Any]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
+    BEGAN: msgspec.msgpack.Decoder(_BeganTold),
+    ENDED: msgspec.msgpack.Decoder(_EndedTold),
+}
+_DECODERS[KNOWN] = _DECODERS[BEGAN]
 
 
 class Frame(NamedTuple):
@@ -32,15 +64,30 @@ class Frame(NamedTuple):
     kind: int
     encoded: bytes
     body: bytes
+    is_pickled: bool
 
-    def meta(self) -> Any:
-        """What the pickle holds. Raises what `pickle` raises."""
-        return pickle.loads(self.encoded)  # noqa: S301 - our own process wrote it
+    def told(self) -> Any:
+        """What it tells beside the body. Raises what `pickle` and `msgspec` raise."""
+        if self.is_pickled:
+            return pickle.loads(self.encoded)  # noqa: S301 - our own process wrote it
+        return _DECODERS[self.kind].decode(self.encoded)
 
 
-def pack(kind: int, meta: object, body: bytes = b"") -> tuple[bytes, bytes]:
+def pack_task(task: object) -> bytes:
+    """What the process is for: its first frame. Raises what `pickle` raises."""
+    encoded = pickle.dumps(task, protocol=5)
+    return _HEAD.pack(TASK | _PICKLED, len(encoded), 0) + encoded
+
+
+def _pack(kind: int, told: _BeganTold | _EndedTold, body: bytes) -> tuple[bytes, bytes]:
     """A frame as two buffers that follow each other. Raises what `pickle` raises."""
-    encoded = pickle.dumps(meta, protocol=5)
+    try:
+        if isinstance(told, _EndedTold) and told.calls:
+            raise TypeError("what policies asked for holds more than plain values")
+        encoded = _ENCODER.encode(told)
+    except (TypeError, ValueError, OverflowError):
+        encoded = pickle.dumps(told, protocol=5)
+        kind |= _PICKLED
     return _HEAD.pack(kind, len(encoded), len(body)) + encoded, body
 
 
@@ -49,9 +96,9 @@ def read(pipe: BinaryIO) -> Frame | None:
     head = pipe.read(_HEAD.size)
     if not head:
         return None
-    kind, meta_bytes, body_bytes = _HEAD.unpack(_whole(head, _HEAD.size))
-    encoded = _whole(pipe.read(meta_bytes), meta_bytes)
-    return Frame(kind, encoded, _whole(pipe.read(body_bytes), body_bytes))
+    kind, told_bytes, body_bytes = _HEAD.unpack(_whole(head, _HEAD.size))
+    encoded = _whole(pipe.read(told_bytes), told_bytes)
+    return Frame(kind & ~_PICKLED, encoded, _whole(pipe.read(body_bytes), body_bytes), bool(kind & _PICKLED))
 
 
 def _whole(data: bytes, size: int) -> bytes:
@@ -61,58 +108,58 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 def pack_began(item: Began, *, tell: bool = True) -> tuple[bytes, bytes]:
-    """A request; without `tell` its end alone will be told."""
+    """A request; without `tell` its end alone will be told. Raises what `pickle` raises."""
     intent = replace(item.intent, body=b"", pieces=())
     was_looked_at = item.glance is not _LOOKED_AT_NOTHING and item.glance != _LOOKED_AT_NOTHING
-    return pack(BEGAN if tell else KNOWN, (intent, item.hashes, was_looked_at), item.intent.body)
+    return _pack(BEGAN if tell else KNOWN, _BeganTold(intent, item.hashes, was_looked_at), item.intent.body)
 
 
 def began_of(frame: Frame) -> Began:
-    """The request of a frame. Raises what `pickle` raises."""
-    intent, hashes, was_looked_at = frame.meta()
-    intent.body = frame.body
-    return Began(intent, glance(frame.body) if was_looked_at else _LOOKED_AT_NOTHING, hashes)
+    """The request of a frame. Raises what `pickle` and `msgspec` raise."""
+    told: _BeganTold = frame.told()
+    told.intent.body = frame.body
+    return Began(told.intent, glance(frame.body) if told.was_looked_at else _LOOKED_AT_NOTHING, told.hashes)
 
 
 def pack_ended(item: Ended) -> tuple[bytes, bytes]:
-    """An end; of the request only its id."""
-    meta = (
-        item.began.intent.transaction_id,
-        replace(item.outcome, body=b""),
-        item.arrivals,
-        item.started,
-        item.content_type,
-        item.content_encoding,
-        item.upstream,
-        item.upstream_api,
-        item.translated,
-        [_told(call) for call in item.calls],
+    """An end; of the request only its id. Raises what `pickle` raises."""
+    told = _EndedTold(
+        transaction_id=item.began.intent.transaction_id,
+        outcome=replace(item.outcome, body=b""),
+        arrivals=item.arrivals,
+        started=item.started,
+        content_type=item.content_type,
+        content_encoding=item.content_encoding,
+        upstream=item.upstream,
+        upstream_api=item.upstream_api,
+        translated=item.translated,
+        calls=[_without_answer(call) for call in item.calls],
     )
-    return pack(ENDED, meta, item.outcome.body)
+    return _pack(ENDED, told, item.outcome.body)
 
 
-def ended_of(frame: Frame, known: MutableMapping[str, Began]) -> Ended | None:
-    """The end of a frame, whose request is taken out of `known`; None where it is not there. Raises what `pickle` raises."""
-    meta = frame.meta()
-    transaction_id, outcome, arrivals, started, content_type, content_encoding, upstream, upstream_api, translated, calls = meta
-    began = known.pop(transaction_id, None)
+def ended_of(frame: Frame, known: MutableMapping[str, Began]) -> Ended:
+    """The end of a frame, whose request is taken out of `known`. Raises LookupError where it is not there, and what `pickle` and
+    `msgspec` raise."""
+    told: _EndedTold = frame.told()
+    began = known.pop(told.transaction_id, None)
     if began is None:
-        return None
-    outcome.body = frame.body
+        raise LookupError(f"the beginning of {told.transaction_id} was dropped")
+    told.outcome.body = frame.body
     return Ended(
         began,
-        outcome,
-        arrivals=arrivals,
-        started=started,
-        content_type=content_type,
-        content_encoding=content_encoding,
-        upstream=upstream,
-        upstream_api=upstream_api,
-        translated=translated,
-        calls=tuple(calls),
+        told.outcome,
+        arrivals=told.arrivals,
+        started=told.started,
+        content_type=told.content_type,
+        content_encoding=told.content_encoding,
+        upstream=told.upstream,
+        upstream_api=told.upstream_api,
+        translated=told.translated,
+        calls=tuple(told.calls),
     )
 
 
-def _told(call: Call) -> Call:
-    """Without the reading of its answer: its bytes say the same."""
+def _without_answer(call: Call) -> Call:
+    """The reading of an answer stays here: its bytes say the same."""
     return replace(call, response=replace(call.response, answer=None))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-
-from proxy_core.interceptors.records import Began, Ended
+from typing import Generic, TypeVar
 
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Of bodies that wait."""
 
 
-class Inbox:
+T = TypeVar("T")
+
+
+class Inbox(Generic[T]):
     """What is put and does not fit is dropped and counted."""
 
     def __init__(self, max_waiting: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES) -> None:
         self._max_waiting = max_waiting
         self._max_bytes = max_bytes
-        self._queue: deque[Began | Ended] = deque()
+        self._queue: deque[tuple[T, int]] = deque()
         self.missed = 0
         """Records that never came in."""
         # Each is written by one thread alone, so that neither needs a lock.
@@ -30,27 +32,31 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, item: Began | Ended, size: int) -> None:
+    @property
+    def is_filling(self) -> bool:
+        """Whether half of the room is taken."""
+        return 2 * len(self._queue) > self._max_waiting or 2 * (self._bytes_put - self._bytes_taken) > self._max_bytes
+
+    def put(self, item: T, size: int) -> None:
         """Take a record with a body of `size` bytes, or drop and count it."""
         if len(self._queue) >= self._max_waiting or self._bytes_put - self._bytes_taken > self._max_bytes:
             self.missed += 1
             return
-        item.size = size
         self._bytes_put += size
-        self._queue.append(item)
+        self._queue.append((item, size))
         if self._asleep:
             self._asleep = False
             self._wake.set()
 
-    def take(self) -> Began | Ended | None:
-        """The oldest record; its bytes count until it is `done` with."""
+    def take(self) -> tuple[T, int] | None:
+        """The oldest record and its size, which counts until it is `done` with."""
         try:
             return self._queue.popleft()
         except IndexError:
             return None
 
-    def done(self, item: Began | Ended) -> None:
-        self._bytes_taken += item.size
+    def done(self, size: int) -> None:
+        self._bytes_taken += size
 
     def wake(self) -> None:
         """End a rest."""

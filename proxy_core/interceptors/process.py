@@ -1,9 +1,9 @@
 """The way of records from the gateway's loop to the interceptors' process.
 
-The loop packs a record in a few microseconds and writes what has gathered into a pipe that never makes it wait; no thread does
-that, because one that shares the interpreter with the loop delays it by more than the work takes. Reading, redacting and writing
-files happen in the other process, so traffic shares neither the interpreter nor a crash with interceptors. What does not fit is
-dropped and counted; a process that dies is started again.
+The loop packs what has gathered and writes it into a pipe that never makes it wait (`outgoing`); no thread does that, because
+one that shares the interpreter with the loop delays it by more than the work takes. Reading, redacting and writing files happen
+in the other process, so traffic shares neither the interpreter nor a crash with interceptors. What does not fit is dropped and
+counted; a process that dies is started again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -26,7 +25,8 @@ import msgspec
 from proxy_core.interceptors import frames, shown_lines
 from proxy_core.interceptors.dispatch import Counts, Watcher
 from proxy_core.interceptors.inbox import MAX_WAITING, MAX_WAITING_BYTES
-from proxy_core.interceptors.records import Began, ended
+from proxy_core.interceptors.outgoing import Outgoing
+from proxy_core.interceptors.records import Began, Ended, ended
 from proxy_core.interceptors.seldom import Seldom
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.tasks import spawn
@@ -42,12 +42,13 @@ CLOSE_S = 10.0
 """Long enough for a process that has the lower priority wherever CPUs are few."""
 CHUNKS_TIMED = 20_000
 """Arrival times are kept for so many chunks of a stream where an interceptor records them."""
-GATHER_S = 0.02
-"""Records are written together that come within this time."""
-WRITE_BYTES = 256 * 1024
-"""Written at once, so that the loop is not kept for long."""
-MAX_BUFFERS = 256
+GATHER_S = 0.1
+"""Records are packed and written together that come within this time."""
+NEXT_S = 0.002
+"""Between two goes at packing and writing, while more waits than one of them takes."""
 PIPE_BYTES = 1024 * 1024
+CLOSED = -1
+"""In place of a pipe."""
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 60.0
 """Before a process that has died is started again."""
 PRINTER = "printer"
@@ -75,7 +76,7 @@ class Worker:
         )
         self._stdin = cast("IO[bytes]", self._process.stdin)
         self.pipe = self._stdin.fileno()
-        """Where frames are written to; never waits."""
+        """Where frames are written to; never waits. `CLOSED` when nothing is to be written any more."""
         os.set_blocking(self.pipe, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             try:
@@ -153,17 +154,8 @@ class InterceptorProcess:
         self._times_chunks = any(one.interceptor.times_chunks for one in watchers)
         self._wanted = list(wanted)
         self._surroundings = surroundings
-        self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
         self._worker: Worker | None = None
-        self._number = 1
-        """Of the process that gets what is packed now."""
-        self._sent = 0
-        """Records packed for it."""
-        self._buffers: deque[bytes | memoryview] = deque()
-        self._bytes = 0
-        self._missed = 0
-        """Records that were not packed."""
+        self._outgoing = Outgoing(max_waiting, max_waiting_bytes, self._cannot_tell)
         self._before = [Counts(0, 0, 0)] * len(self._kinds)
         """Of processes that have ended."""
         self._unshown_before = 0
@@ -188,78 +180,44 @@ class InterceptorProcess:
         running.began = began = Began(intent, running.glance, hashes)
         if self._times_chunks:
             running.chunks_timed = CHUNKS_TIMED
-        if self._has_room():
-            self._pack(lambda: frames.pack_began(began))
-            began.sent_to = self._number
+        began.size = len(intent.body)
+        self._put(began)
 
     def finished(self, running: Running, outcome: Outcome) -> None:
         """Its outcome is; of a transaction that comes here twice the first time counts."""
         began, running.began = running.began, None
-        if began is None or not self._has_room():
-            return
-        if began.sent_to != self._number:
-            # What a process was told that has died may be lost with it: better twice than an end without a beginning.
-            known = began.sent_to > 0
-            self._pack(lambda: frames.pack_began(began, tell=known), counts=known)
-        self._pack(lambda: frames.pack_ended(ended(began, outcome, running)))
+        if began is not None:
+            end = ended(began, outcome, running)
+            end.size = len(outcome.body)
+            self._put(end)
 
-    def _has_room(self) -> bool:
-        if len(self._buffers) < 2 * self._max_waiting and self._bytes <= self._max_waiting_bytes:
-            return True
-        self._missed += 1
-        return False
-
-    def _pack(self, pack: Callable[[], tuple[bytes, bytes]], *, counts: bool = True) -> None:
-        try:
-            head, body = pack()
-        except Exception as fault:  # something that cannot be told to another process: a policy's own object
-            self._missed += 1
-            self._seldom.warn("%s", f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
-            return
-        self._sent += counts
-        self._buffers.append(head)
-        self._bytes += len(head) + len(body)
-        if body:
-            self._buffers.append(body)
-        if self._flushing is None and not self._is_full and self._loop is not None:
+    def _put(self, item: Began | Ended) -> None:
+        if self._outgoing.put(item) and self._flushing is None and not self._is_full and self._loop is not None:
             self._flushing = self._loop.call_later(GATHER_S, self._flush)
 
+    def _cannot_tell(self, fault: Exception) -> None:
+        self._seldom.warn("%s", f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
+
     def _flush(self) -> None:
-        """Write what the pipe takes now."""
+        """Pack and write what the pipe takes now."""
         self._flushing = None
-        worker, loop = self._worker, self._loop
+        worker, loop, outgoing = self._worker, self._loop, self._outgoing
         if worker is None or loop is None:
             return
         try:
-            self._written(os.writev(worker.pipe, self._next()) if self._buffers else 0)
+            outgoing.write(worker.pipe)
         except BlockingIOError:
             pass
         except OSError:
             return  # it has ended; who cares for it has been told
-        if bool(self._buffers) != self._is_full:
-            self._is_full = bool(self._buffers)
+        if outgoing.is_stuck != self._is_full:
+            self._is_full = outgoing.is_stuck
             if self._is_full:
                 loop.add_writer(worker.pipe, self._flush)
             else:
                 loop.remove_writer(worker.pipe)
-
-    def _next(self) -> list[bytes | memoryview]:
-        found: list[bytes | memoryview] = []
-        room = WRITE_BYTES
-        for one in self._buffers:
-            found.append(one if len(one) <= room else memoryview(one)[:room])
-            room -= len(found[-1])
-            if room <= 0 or len(found) == MAX_BUFFERS:
-                break
-        return found
-
-    def _written(self, count: int) -> None:
-        self._bytes -= count
-        buffers = self._buffers
-        while buffers and count >= len(buffers[0]):
-            count -= len(buffers.popleft())
-        if count:
-            buffers[0] = memoryview(buffers[0])[count:]
+        if outgoing and not self._is_full:
+            self._flushing = loop.call_later(NEXT_S, self._flush)
 
     # --- the process ---
 
@@ -284,11 +242,12 @@ class InterceptorProcess:
             if self._closing.is_set():
                 break
             wait_s = min(LAST_WAIT_S, wait_s * 2)
-        while self._buffers and self._worker is not None and not self._has_ended.is_set() and time.monotonic() < self._close_by:
+        while self._outgoing and self._worker is not None and not self._has_ended.is_set() and time.monotonic() < self._close_by:
             self._flush()
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(NEXT_S)
+        self._cancel_flush()
         await self._bury("did not end in time")
-        self._missed += (len(self._buffers) + 1) // 2
+        self._outgoing.drop_all()
 
     async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
@@ -298,10 +257,10 @@ class InterceptorProcess:
                 loop.call_soon_threadsafe(self._has_ended.set)
 
         level = logging.getLogger("proxy_core").getEffectiveLevel()
-        task = frames.pack(frames.TASK, (self._wanted, self._surroundings, level))[0]
+        task = frames.pack_task((self._wanted, self._surroundings, level))
         self._worker = await asyncio.to_thread(Worker, len(self._kinds), ended_in_thread)
-        self._buffers.appendleft(task)
-        self._bytes += len(task)
+        self._outgoing.begin(task)
+        self._cancel_flush()
         self._flush()
 
     async def _until(self, *events: asyncio.Event) -> None:
@@ -318,19 +277,17 @@ class InterceptorProcess:
         if self._is_full:
             asyncio.get_running_loop().remove_writer(worker.pipe)
             self._is_full = False
+        worker.pipe = CLOSED  # its number may soon be that of a client's connection
         has_died = self._has_ended.is_set() and not self._closing.is_set()
         in_time = await asyncio.to_thread(worker.finish, 1.0 if has_died else self._close_by - time.monotonic())
         self._worker = None
-        lost = max(0, self._sent - worker.done)
+        lost = max(0, self._outgoing.sent - worker.done)
         self._before = [
             _added(one, Counts(other.taken, other.dropped + lost, other.failed))
             for one, other in zip(self._before, worker.counts, strict=True)
         ]
         self._unshown_before += worker.unshown
-        self._number += 1
-        self._sent = 0
-        self._buffers.clear()
-        self._bytes = 0
+        self._outgoing.next_process()
         if has_died or not in_time:
             self._seldom.warn("%s", f"the interceptors' process {how} (status {worker.status}): {lost} records are dropped")
 
@@ -338,11 +295,13 @@ class InterceptorProcess:
         """Let the interceptors work off what waits and end, within `timeout_s`; what is left then is dropped."""
         self._close_by = time.monotonic() + timeout_s
         self._closing.set()
+        if self._caring is not None:
+            await asyncio.wait([self._caring])
+
+    def _cancel_flush(self) -> None:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self._caring is not None:
-            await asyncio.wait([self._caring])
 
     # --- what is counted ---
 
@@ -352,7 +311,7 @@ class InterceptorProcess:
 
     def dropped(self) -> dict[str, int]:
         """Records that were left out, by type, and lines of `printer` that nobody saw."""
-        found = self._summed([self._missed + one.dropped for one in self._counts()])
+        found = self._summed([self._outgoing.missed + one.dropped for one in self._counts()])
         if unshown := self._unshown_before + (self._worker.unshown if self._worker else 0):
             found[PRINTER] = found.get(PRINTER, 0) + unshown
         return found

@@ -7,6 +7,8 @@ stderr.
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import logging
 import os
@@ -16,7 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from msgspec.structs import replace
 
@@ -25,16 +27,21 @@ from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors import frames
 from proxy_core.interceptors.dispatch import Interceptors
 from proxy_core.interceptors.events import EventMaker
-from proxy_core.interceptors.records import Began
+from proxy_core.interceptors.records import Began, Ended
 from proxy_core.interceptors.registry import build_watchers
-from proxy_core.interceptors.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
 NICENESS = 5
-"""Traffic goes first where CPUs are few; much more, and records would be lost wherever other programs keep them busy."""
+"""Of what cannot wait for spare time; much more, and records would be lost wherever other programs keep the CPUs busy."""
+GATHER_S = 0.1
+"""Between two readings of the pipe."""
+MUCH_BYTES = 128 * 1024
+"""Where one reading finds so much, the next one follows at once."""
 CLOSE_S = 8.0
 """What waits at the end is worked off within this time."""
+GC_AFTER = 10_000
+"""Objects, before garbage of cycles is looked for: records make none, and each of them has hundreds."""
 MAX_LINES = 20
 """Lines that are said at once: the gateway shows them beside its traffic."""
 MAX_KNOWN = 20_000
@@ -74,42 +81,40 @@ class Voice(logging.Handler):
         """Where they are others than before, not too often."""
         now = time.monotonic()
         if at_once or now - self._said_at >= TELL_COUNTS_S:
-            counts = [interceptors.done + interceptors.inbox.missed, interceptors.counts()]
+            counts = [interceptors.done, interceptors.counts()]
             if counts != self._said:
                 self._said, self._said_at = counts, now
                 self.say("counts", counts)
 
 
+class Gathered(io.FileIO):
+    """A pipe that is read a few times a second while little comes: each reading takes a CPU from somebody."""
+
+    _found = MUCH_BYTES
+    """Bytes of the last reading."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._found < MUCH_BYTES:
+            time.sleep(GATHER_S)
+        self._found = found = super().readinto(buffer) or 0
+        return found
+
+
 class Reader:
-    """Puts what comes into the inbox."""
+    """Makes records of frames."""
 
-    def __init__(self, interceptors: Interceptors) -> None:
-        self._inbox = interceptors.inbox
+    def __init__(self) -> None:
         self._known: OrderedDict[str, Began] = OrderedDict()
-        self._seldom = Seldom(log)
 
-    def take(self, frame: frames.Frame) -> None:
-        """One record; one that cannot be read is counted as missed, and the log says why."""
-        try:
-            self._take(frame)
-        except Exception as fault:
-            self._inbox.missed += 1
-            self._seldom.warn("a record cannot be read: %s: %s", type(fault).__name__, fault)
-
-    def _take(self, frame: frames.Frame) -> None:
+    def record_of(self, frame: frames.Frame) -> Began | Ended | None:
+        """None where nothing is told. Raises what `frames` raises."""
         if frame.kind == frames.ENDED:
-            ended = frames.ended_of(frame, self._known)
-            if ended is None:
-                self._inbox.missed += 1
-            else:
-                self._inbox.put(ended, len(frame.body))
-            return
+            return frames.ended_of(frame, self._known)
         began = frames.began_of(frame)
         self._known[began.intent.transaction_id] = began
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        if frame.kind == frames.BEGAN:
-            self._inbox.put(began, len(frame.body))
+        return began if frame.kind == frames.BEGAN else None
 
 
 def main() -> None:
@@ -117,11 +122,11 @@ def main() -> None:
         signal.signal(ignored, signal.SIG_IGN)  # it ends with its input
     voice = Voice(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
-    pipe = os.fdopen(0, "rb", BUFFER_BYTES, closefd=False)
+    pipe = io.BufferedReader(Gathered(0, "rb", closefd=False), BUFFER_BYTES)
     task = frames.read(pipe)
     if task is None:
         return
-    wanted, surroundings, level = task.meta()
+    wanted, surroundings, level = task.told()
     _log_through(voice, level)
     try:
         watchers = build_watchers(wanted, replace(surroundings, show=voice.show), quiet=True)
@@ -129,15 +134,16 @@ def main() -> None:
         log.error("interceptors cannot be built in their own process: %s", fault)
         sys.exit(2)
     events = EventMaker(max_sessions=surroundings.max_sessions, idle_s=surroundings.session_idle_s)
-    interceptors = Interceptors(watchers, events, after_batch=voice.tell_counts)
+    interceptors = Interceptors(watchers, events, after_batch=voice.tell_counts, read=Reader().record_of)
     os.nice(NICENESS)
+    gc.freeze()
+    gc.set_threshold(GC_AFTER, 50, 100)
     interceptors.start()
-    reader = Reader(interceptors)
     try:
         while (frame := frames.read(pipe)) is not None:
-            reader.take(frame)
+            interceptors.put(frame, len(frame.body))
     except EOFError:
-        interceptors.inbox.missed += 1  # the gateway was killed while it wrote
+        interceptors.miss()  # the gateway was killed while it wrote
     interceptors.close(CLOSE_S)
     voice.tell_counts(interceptors, at_once=True)
 

@@ -355,7 +355,7 @@ async def test_its_process_ends_with_a_killed_gateway_and_keeps_what_it_was_give
     surroundings = Surroundings(data_dir=tmp_path)
     wanted = [InterceptorSettings(type="http_recorder", config={"output_dir": str(tmp_path / "recordings")})]
     worker = Worker(kinds=1)
-    os.writev(worker.pipe, frames.pack(frames.TASK, (wanted, surroundings, logging.INFO)))
+    os.write(worker.pipe, frames.pack_task((wanted, surroundings, logging.INFO)))
     for number in range(3):
         running, intent, hashes = running_for("chat", {"model": "m", "messages": []}, number=number)
         os.writev(worker.pipe, frames.pack_began(Began(intent, running.glance, hashes)))

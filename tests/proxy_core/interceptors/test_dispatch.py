@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from proxy_core.interceptors.inbox import Inbox
 from proxy_core.interceptors.records import Began, ended
 from proxy_core.interceptors.surroundings import Surroundings
 from tests.proxy_core.interceptors.traffic import outcome_for, running_for
+from tests.proxy_core.interceptors.waits import until
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 ANSWER = {
@@ -23,6 +25,8 @@ ANSWER = {
     "model": "m",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
 }
+
+needs_spare_time = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system knows no such priority")
 
 
 class Notes(Interceptor[Config]):
@@ -52,7 +56,7 @@ class EventsOnly(Notes):
         self.heard += [event.name for event in events if isinstance(event, Event)]
 
 
-def dispatched(*interceptors: Interceptor[Any], inbox: Inbox | None = None) -> Interceptors:
+def dispatched(*interceptors: Interceptor[Any], inbox: Inbox[Any] | None = None) -> Interceptors:
     watchers = [Watcher(f"kind_{at}", one) for at, one in enumerate(interceptors)]
     return Interceptors(watchers, EventMaker(), inbox=inbox)
 
@@ -61,12 +65,12 @@ def pass_by(interceptors: Interceptors, number: int) -> None:
     """One transaction, as it comes from the gateway."""
     running, intent, hashes = running_for("chat", BODY, number=number)
     began = Began(intent, running.glance, hashes)
-    interceptors.inbox.put(began, len(intent.body))
+    interceptors.put(began, len(intent.body))
     outcome = outcome_for(running, intent, ANSWER)
-    interceptors.inbox.put(ended(began, outcome, running), len(outcome.body))
+    interceptors.put(ended(began, outcome, running), len(outcome.body))
 
 
-def test_records_come_in_order_from_one_thread_of_their_own() -> None:
+def test_records_come_in_order_from_threads_of_their_own() -> None:
     notes, events = Notes(), EventsOnly()
     interceptors = dispatched(notes, events)
     interceptors.start()
@@ -77,10 +81,52 @@ def test_records_come_in_order_from_one_thread_of_their_own() -> None:
     assert [one for one in events.heard if one == "llm.call.finish"] == ["llm.call.finish"] * 50
     assert events.heard[-1] == "session.end"
     assert notes.threads.isdisjoint({threading.get_ident()})
-    assert len(notes.threads) == 1
     assert notes.closed
     assert interceptors.counts()[0].taken == 100
     assert [one.dropped for one in interceptors.counts()] == [0, 0]
+
+
+@needs_spare_time
+def test_they_work_in_spare_time_unless_it_does_not_do() -> None:
+    turn = threading.Lock()
+    priorities: list[int] = []
+
+    def note() -> None:
+        assert turn.acquire(blocking=False), "two threads at a time"
+        priorities.append(os.sched_getscheduler(0))
+        turn.release()
+
+    notes = Notes(begun=note)
+    interceptors = dispatched(notes, inbox=Inbox(max_waiting=100))
+    for number in range(30):
+        pass_by(interceptors, number)
+    interceptors.start()
+    until(lambda: interceptors.done == 60)
+    assert set(priorities) == {os.SCHED_OTHER}, "more than half of the room was taken"
+    priorities.clear()
+    until(lambda: any(one.name == "interceptors-spare" for one in threading.enumerate()))
+    pass_by(interceptors, 30)
+    until(lambda: interceptors.done == 62)
+    assert priorities == [os.SCHED_IDLE]
+    interceptors.close(5.0)
+    assert notes.heard == [one for n in range(31) for one in (f"T{n:025d}", (f"T{n:025d}", "ok"))]
+    assert notes.closed
+    assert [one.failed for one in interceptors.counts()] == [0]
+
+
+@needs_spare_time
+def test_a_thread_that_is_not_let_through_is_replaced() -> None:
+    now = [0.0]
+    priorities: list[int] = []
+    notes = Notes(begun=lambda: priorities.append(os.sched_getscheduler(0)))
+    interceptors = Interceptors([Watcher("notes", notes)], EventMaker(), clock=lambda: now[0])
+    pass_by(interceptors, 1)
+    now[0] = 10.0
+    pass_by(interceptors, 2)
+    interceptors.start()
+    until(lambda: interceptors.done == 4)
+    assert priorities == [os.SCHED_OTHER] * 2
+    interceptors.close(5.0)
 
 
 def test_what_does_not_fit_is_dropped_and_counted() -> None:
@@ -138,18 +184,3 @@ def test_one_that_never_returns_does_not_keep_luthien_from_ending(caplog: pytest
     assert any("did not end within" in record.getMessage() for record in caplog.records)
     assert interceptors.counts()[0].dropped >= 4
     forever.set()
-
-
-def test_one_that_asks_for_another_go_gets_it() -> None:
-    class Patient(Notes):
-        goes = 3
-
-        def flush(self, now: float) -> bool:
-            self.goes -= 1
-            return self.goes > 0
-
-    patient = Patient()
-    interceptors = dispatched(patient)
-    interceptors.start()
-    interceptors.close(5.0)
-    assert patient.goes <= 0

@@ -60,9 +60,7 @@ def give(one: Interceptor[Any], operation: str = "chat", body: Any = BODY, answe
     one.finished(finished)
     maker = EventMaker()
     one.events([*maker.events_of(begun), *maker.events_of(finished)])
-    now = next(_clock)
-    while one.flush(now):
-        """Until everything is written."""
+    one.flush(next(_clock))
 
 
 def lines_of(file: Path) -> list[Any]:

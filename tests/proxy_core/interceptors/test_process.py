@@ -12,7 +12,7 @@ import pytest
 
 from proxy_core.interceptors import frames
 from proxy_core.interceptors.base import Begun, Finished
-from proxy_core.interceptors.process import InterceptorProcess
+from proxy_core.interceptors.process import CLOSED, InterceptorProcess, Worker
 from proxy_core.interceptors.records import Began, begun_of, ended, finished_of
 from proxy_core.interceptors.registry import build_watchers
 from proxy_core.interceptors.surroundings import Surroundings
@@ -55,7 +55,6 @@ def told_over(began: Began, end: Any) -> tuple[Begun, Finished]:
     assert first and second and frames.read(pipe) is None
     arrived = frames.began_of(first)
     found = frames.ended_of(second, {arrived.intent.transaction_id: arrived})
-    assert found is not None
     return begun_of(arrived), finished_of(found)
 
 
@@ -100,6 +99,24 @@ async def test_one_that_never_returns_does_not_keep_luthien_from_ending(
     assert time.monotonic() - began < 5.0
     assert "did not end in time (status -9)" in caplog.text
     assert interceptors.dropped()["sleeper"] >= 4
+
+
+async def test_nothing_is_written_to_a_pipe_that_is_being_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be that of a client's connection by then."""
+    pipes: list[int] = []
+    finish = Worker.finish
+
+    def look(worker: Worker, timeout_s: float) -> bool:
+        pipes.append(worker.pipe)
+        return finish(worker, timeout_s)
+
+    monkeypatch.setattr(Worker, "finish", look)
+    interceptors = process(tmp_path, "http_recorder")
+    interceptors.start()
+    pass_by(interceptors, 1)
+    await interceptors.close()
+    assert pipes == [CLOSED]
+    assert interceptors.dropped() == {"http_recorder": 0}
 
 
 async def test_what_cannot_be_told_to_another_process_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

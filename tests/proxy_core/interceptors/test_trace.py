@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from proxy_core.interceptors.outbox import Outbox
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.interceptors.trace import Trace, TraceConfig
 from tests.proxy_core.interceptors.collector import Collector
+from tests.proxy_core.interceptors.waits import until
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +41,6 @@ def event(number: int) -> Event:
     return Event(
         timestamp="t", trace_id="0" * 32, span_id="0" * 16, name=f"e{number}", agent_id="a", session_id="s", attributes={}
     )
-
-
-def until(holds: Callable[[], bool], what: str = "") -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, what or "waited in vain"
-        time.sleep(0.005)
 
 
 def spooled(folder: Path) -> list[Path]:
