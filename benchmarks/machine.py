@@ -45,6 +45,11 @@ class Cpus:
     load: frozenset[int] | None
     proxy: frozenset[int] | None
     note: str = ""
+    all: frozenset[int] | None = None
+
+    def shared(self) -> Cpus:
+        """Everything on every CPU, as the operating system gives them out."""
+        return Cpus(self.all, self.all, self.note, self.all)
 
 
 def plan_cpus() -> Cpus:
@@ -54,8 +59,13 @@ def plan_cpus() -> Cpus:
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         only = frozenset(usable)
-        return Cpus(only, only, "one CPU for everything: upstream and load generator take their share of it, ratios are rough")
-    return Cpus(frozenset(usable[-2:-1]), frozenset(usable[-1:]))
+        return Cpus(
+            only,
+            only,
+            all=only,
+            note="one CPU for everything: upstream and load generator take their share of it, ratios are rough",
+        )
+    return Cpus(frozenset(usable[-2:-1]), frozenset(usable[-1:]), all=frozenset(usable))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """What interceptors cost clients: the gateway with all of them on beside the same gateway with none, at a steady 500 requests/s.
 
-Sessions have ten requests each, a hundred at a time. Both gateways run all the time and take turns under the load, in pairs of
-changing order, so that the noise of a machine meets each alike. The collector of `trace` is in this process, which shares its
-CPU with the load, not with the gateway.
+Sessions have ten requests each, a hundred at a time. Both gateways run all the time and take turns under the load, in short
+pairs of changing order, so that the noise of a machine meets each alike; and they are started anew a few times, because one
+start is faster than another. The gateway and its interceptors are two processes, so nothing is pinned to a CPU here. The
+collector of `trace` is in this process.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ FORMS = ("json", "stream")
 STREAM_RATE = 100
 """Streams of 34 events a second: 340 ms each, so that about as many run at a time as connections allow."""
 SETTLE_S = 0.5
+STARTS = 4
+"""Pairs of gateways, one after the other."""
 
 
 @contextlib.contextmanager
@@ -77,50 +80,60 @@ def counted(proxy: Proxy, name: str) -> float:
 
 
 def pairs(ground: Ground, *, count: int, seconds: float, say: Any) -> dict[str, dict[str, float]]:
-    """Figures of both gateways, medians over `count` pairs, and in `luthien, watched` the medians of the pairs' ratios."""
-    with collector() as url:
-        file = configuration(ground.folder, url)
-        with ground.started("luthien") as plain, ground.started("luthien", options=["--config", str(file)]) as watched:
-            proxies = {"luthien": plain, "luthien, watched": watched}
-            found = {name: _Runs() for name in proxies}
-            for form in FORMS:
-                say(f"  {form}")
-                for name in proxies:
-                    _load(ground, proxies[name], form, max(1.0, seconds / 3))
-                for turn in range(count):
-                    for name in proxies if turn % 2 == 0 else reversed(proxies):
-                        found[name].add(form, _load(ground, proxies[name], form, seconds), proxies[name])
-            result = {name: runs.figures() for name, runs in found.items()}
-            for form in FORMS:
-                for key in ("p50_us", "p99_us"):
-                    mine, base = found["luthien, watched"].all(form, key), found["luthien"].all(form, key)
-                    result["luthien, watched"][f"{form}_{key[:3]}_ratio"] = rounded(
-                        median([a / b for a, b in zip(mine, base, strict=True)])
-                    )
-            time.sleep(SETTLE_S)
-            result["luthien, watched"]["dropped"] = counted(watched, "luthien_interceptor_dropped_total")
-            result["luthien, watched"]["errors"] = counted(watched, "luthien_interceptor_errors_total")
-            if not counted(watched, "luthien_interceptor_events_total"):
-                raise BenchmarkError("the interceptors have seen nothing")
-            return result
+    """Figures of both gateways, medians over `STARTS` times `count` pairs of loads, and in `luthien, watched` the ratios of the
+    medians of each start, of which the median counts."""
+    found = {"luthien": _Runs(), "luthien, watched": _Runs()}
+    lost = {"dropped": 0.0, "errors": 0.0}
+    for start in range(STARTS):
+        say(f"  start {start + 1} of {STARTS}")
+        with Ground(shape=ground.shape, cpus=ground.cpus.shared()) as ours, collector() as url:
+            file = configuration(ours.folder, url)
+            with ours.started("luthien") as plain, ours.started("luthien", options=["--config", str(file)]) as watched:
+                proxies = {"luthien": plain, "luthien, watched": watched}
+                for form in FORMS:
+                    for proxy in proxies.values():
+                        _load(ours, proxy, form, seconds)
+                    for turn in range(count):
+                        for name in proxies if turn % 2 == 0 else reversed(proxies):
+                            found[name].add(start, form, _load(ours, proxies[name], form, seconds), proxies[name])
+                for what in lost:
+                    lost[what] += counted(watched, f"luthien_interceptor_{what}_total")
+                if not counted(watched, "luthien_interceptor_events_total"):
+                    raise BenchmarkError("the interceptors have seen nothing")
+    result = {name: runs.figures() for name, runs in found.items()}
+    for form in FORMS:
+        for key in ("p50_us", "p99_us"):
+            ratios = [
+                found["luthien, watched"].of_start(n, form, key) / found["luthien"].of_start(n, form, key) for n in range(STARTS)
+            ]
+            result["luthien, watched"][f"{form}_{key[:3]}_ratio"] = rounded(median(ratios))
+    result["luthien, watched"] |= lost
+    return result
 
 
 class _Runs:
-    """The figures of one gateway, run after run."""
+    """The figures of one kind of gateway, run after run."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
+        self._values: dict[tuple[int, str], list[float]] = {}
+        self._failed = 0.0
 
-    def add(self, form: str, figures: dict[str, float], proxy: Proxy) -> None:
+    def add(self, start: int, form: str, figures: dict[str, float], proxy: Proxy) -> None:
+        proxy.check()
         for key in ("p50_us", "p99_us", "cpu_us"):
-            self._values.setdefault(f"{form}_{key}", []).append(figures[key])
-        self._values.setdefault("failed", []).append(figures["bad_status"] + figures["broken"] + figures["unanswered"])
+            self._values.setdefault((start, f"{form}_{key}"), []).append(figures[key])
+        self._failed += figures["bad_status"] + figures["broken"] + figures["unanswered"]
 
-    def all(self, form: str, key: str) -> list[float]:
-        return self._values[f"{form}_{key}"]
+    def of_start(self, start: int, form: str, key: str) -> float:
+        """Median over the loads of one start."""
+        return median(self._values[start, f"{form}_{key}"])
 
     def figures(self) -> dict[str, float]:
-        return {key: rounded(sum(values) if key == "failed" else median(values)) for key, values in self._values.items()}
+        """Medians over all loads."""
+        found: dict[str, list[float]] = {}
+        for (_, key), values in self._values.items():
+            found.setdefault(key, []).extend(values)
+        return {key: rounded(median(values)) for key, values in found.items()} | {"failed": self._failed}
 
 
 def _load(ground: Ground, proxy: Proxy, form: str, seconds: float) -> dict[str, float]:
