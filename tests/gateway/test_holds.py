@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -367,7 +368,11 @@ async def test_in_shadow_mode_nobody_waits(start_gateway: StartGateway, upstream
 
 @asynccontextmanager
 async def after_a_crash(gateway: RunningGateway, folder: Path) -> AsyncIterator[tuple[RunningGateway, Operator]]:
-    """A gateway that starts from what this one has on disk now, as if it had been killed."""
+    """A gateway that starts from what this one has on disk when it has the hold there, as if it had been killed."""
+    with closing(sqlite3.connect(gateway.data_dir / "luthien.db")) as journal:
+        async with asyncio.timeout(30.0):
+            while not journal.execute("SELECT count(*) FROM holds").fetchone()[0]:
+                await asyncio.sleep(0.005)
     shutil.copytree(gateway.data_dir, folder)
     async with running_gateway(gateway.settings, folder) as again:
         yield again, Operator(again)
