@@ -7,6 +7,7 @@ Asked by JSON lines on standard input, answers with one JSON line each; one run 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -67,7 +68,14 @@ class ReadyCommand:
                 stdout=subprocess.PIPE,
                 env=environ,
             )
+            atexit.register(self._end, self._process)
         return self._process
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        with process:
+            assert process.stdin is not None
+            process.stdin.close()  # it ends with its input
 
 
 def serve() -> None:
