@@ -197,7 +197,7 @@ async def test_a_live_session_is_followed(demo: Demo) -> None:
 
 
 async def test_a_running_answer_grows(demo: Demo) -> None:
-    demo.upstream._pace = 0.15
+    demo.upstream._pace = 0.5
     async with operated(demo.gateway) as shown:
         asking = spawn(demo.play("tokenizer-port"), name="agent")
         try:
