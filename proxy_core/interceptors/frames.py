@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import MutableMapping
+from contextlib import suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -79,13 +80,13 @@ def pack_task(task: object) -> bytes:
     return _HEAD.pack(TASK | _PICKLED, len(encoded), 0) + encoded
 
 
-def _pack(kind: int, told: _BeganTold | _EndedTold, body: bytes) -> tuple[bytes, bytes]:
+def _pack(kind: int, told: _BeganTold | _EndedTold, body: bytes, *, is_plain: bool = True) -> tuple[bytes, bytes]:
     """A frame as two buffers that follow each other. Raises what `pickle` raises."""
-    try:
-        if isinstance(told, _EndedTold) and told.calls:
-            raise TypeError("what policies asked for holds more than plain values")
-        encoded = _ENCODER.encode(told)
-    except (TypeError, ValueError, OverflowError):
+    encoded = b""
+    if is_plain:
+        with suppress(TypeError, ValueError, OverflowError):
+            encoded = _ENCODER.encode(told)
+    if not encoded:
         encoded = pickle.dumps(told, protocol=5)
         kind |= _PICKLED
     return _HEAD.pack(kind, len(encoded), len(body)) + encoded, body
@@ -135,7 +136,7 @@ def pack_ended(item: Ended) -> tuple[bytes, bytes]:
         translated=item.translated,
         calls=[_without_answer(call) for call in item.calls],
     )
-    return _pack(ENDED, told, item.outcome.body)
+    return _pack(ENDED, told, item.outcome.body, is_plain=not item.calls)
 
 
 def ended_of(frame: Frame, known: MutableMapping[str, Began]) -> Ended:

@@ -180,16 +180,13 @@ class InterceptorProcess:
         running.began = began = Began(intent, running.glance, hashes)
         if self._times_chunks:
             running.chunks_timed = CHUNKS_TIMED
-        began.size = len(intent.body)
         self._put(began)
 
     def finished(self, running: Running, outcome: Outcome) -> None:
         """Its outcome is; of a transaction that comes here twice the first time counts."""
         began, running.began = running.began, None
         if began is not None:
-            end = ended(began, outcome, running)
-            end.size = len(outcome.body)
-            self._put(end)
+            self._put(ended(began, outcome, running))
 
     def _put(self, item: Began | Ended) -> None:
         if self._outgoing.put(item) and self._flushing is None and not self._is_full and self._loop is not None:
@@ -202,8 +199,8 @@ class InterceptorProcess:
         """Pack and write what the pipe takes now."""
         self._flushing = None
         worker, loop, outgoing = self._worker, self._loop, self._outgoing
-        if worker is None or loop is None:
-            return
+        if worker is None or worker.pipe == CLOSED or loop is None:
+            return  # what waits is for the next process
         try:
             outgoing.write(worker.pipe)
         except BlockingIOError:

@@ -24,24 +24,28 @@ if TYPE_CHECKING:
 class Began:
     """A request, as the loop leaves it."""
 
-    __slots__ = ("begun", "glance", "hashes", "intent", "sent_to", "size")
+    __slots__ = ("begun", "glance", "hashes", "intent", "sent_to")
 
     def __init__(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> None:
         self.intent = intent
         self.glance = glance
         self.hashes = hashes
-        self.size = 0
         self.sent_to = 0
         """The number of the process that has it; 0 for none."""
         self.begun: Begun | None = None
         """Made in that process, once."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.intent.body)
 
 
 class Ended:
     """A transaction that is over, as the loop leaves it."""
 
     __slots__ = (
-        "arrivals", "began", "calls", "content_encoding", "content_type", "outcome", "size", "started", "translated", "upstream",
+        "arrivals", "began", "calls", "content_encoding", "content_type", "outcome", "started", "translated", "upstream",
         "upstream_api",
     )  # fmt: skip
 
@@ -69,7 +73,11 @@ class Ended:
         self.upstream_api = upstream_api
         self.translated = translated
         self.calls = calls
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.outcome.body)
 
 
 def ended(began: Began, outcome: Outcome, running: Running) -> Ended:

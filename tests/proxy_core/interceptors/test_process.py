@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,13 @@ def test_the_loop_pays_microseconds_for_it(tmp_path: Path) -> None:
     made = [running_for("chat", BODY, number=number) for number in range(2_000)]
     outcomes = [outcome_for(running, intent, ANSWER) for running, intent, _ in made]
     best = 1.0
-    for _ in range(3):
-        began = time.perf_counter()
-        for (running, intent, hashes), outcome in zip(made, outcomes, strict=True):
-            interceptors.begun(running, intent, hashes)
-            interceptors.finished(running, outcome)
-        best = min(best, (time.thread_time() - began) / len(made))
-    assert best < 50e-6
+    with Path(os.devnull).open("wb") as nowhere:
+        for _ in range(3):
+            began = time.thread_time()
+            for (running, intent, hashes), outcome in zip(made, outcomes, strict=True):
+                interceptors.begun(running, intent, hashes)
+                interceptors.finished(running, outcome)
+            while interceptors._outgoing:
+                interceptors._outgoing.write(nowhere.fileno())
+            best = min(best, (time.thread_time() - began) / len(made))
+    assert 0.0 < best < 50e-6
