@@ -18,6 +18,8 @@ from tests.luthien_tui.fake_plane import FakeLogs, FakePlane
 SMALL = (80, 24)
 NORMAL = (120, 36)
 WIDE = (180, 40)
+RESTING_FRAMES = 4
+"""Equal frames after which a screen is taken to be at rest."""
 SIZES = {"80x24": SMALL, "120x36": NORMAL}
 KEYS = {" ": "space", ":": "colon", ">": "greater_than_sign", "<": "less_than_sign", "*": "asterisk", "=": "equals_sign",
         "-": "minus", "(": "left_parenthesis", ")": "right_parenthesis", '"': "quotation_mark",
@@ -81,6 +83,16 @@ class Console:
             await asyncio.sleep(0.005)
             await self.frame()
         raise AssertionError("it never came to hold:\n" + self.text)
+
+    async def settle(self) -> None:
+        """Draw frames until the same is drawn again and again: no text is on its way, and nothing is being laid out."""
+        drawn: list[list[Segment]] = []
+
+        def is_at_rest() -> bool:
+            drawn.append(self.segments)
+            return len(drawn) >= RESTING_FRAMES and all(each == drawn[-1] for each in drawn[-RESTING_FRAMES:])
+
+        await self.until(is_at_rest)
 
     async def see(self, text: str) -> None:
         """Draw frames until the screen shows `text`."""

@@ -27,6 +27,7 @@ def steps(plane: FakePlane, act: Callable[[Console], Any] | None = None) -> Call
         await shown.frame()
         if act is not None:
             await act(shown)
+        await shown.settle()
 
     return run
 
@@ -57,8 +58,12 @@ def test_help(snap_compare: Snapshot) -> None:
 
 def test_holds(snap_compare: Snapshot) -> None:
     plane = held_plane()
-    queued = steps(plane, lambda shown: shown.press("2"))
-    assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=queued)
+
+    async def queued(shown: Console) -> None:
+        await shown.press("2")
+        await shown.see("dangerous_commands ✗ denied")
+
+    assert snap_compare(make_app(plane), terminal_size=NORMAL, run_before=steps(plane, queued))
 
 
 def test_a_conversation(snap_compare: Snapshot) -> None:
