@@ -246,6 +246,10 @@ class Interceptor(Generic[C]):
         self.config = config
         self.surroundings = surroundings
 
+    def start(self) -> None:
+        """Records will come. Called once, first; threads are to be started here, since elsewhere they may inherit a priority
+        at which they get a CPU only where nobody else wants it."""
+
     def begun(self, begun: Begun) -> None:
         """A request came."""
 

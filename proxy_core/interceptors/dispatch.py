@@ -108,15 +108,19 @@ class Interceptors:
         """Whether the work cannot wait for spare time."""
         self._last_turn = clock()
         self._thread = threading.Thread(target=self._run, name="interceptors", daemon=True)
+        self._spare: threading.Thread | None = None
 
     def start(self) -> None:
+        for one in self.watchers:
+            one.call(_started, one.interceptor)
         self._thread.start()
 
     def put(self, item: Any, size: int) -> None:
         """Take a record with a body of `size` bytes, or drop and count it. Called from one thread."""
         self._inbox.put(item, size)
-        if self._inbox.is_filling or self._clock() - self._last_turn > LATE_S:
+        if not self._in_a_hurry and (self._inbox.is_filling or self._clock() - self._last_turn > LATE_S):
             self._in_a_hurry = True
+            self._hasten()
 
     def miss(self) -> None:
         """Count a record that did not come whole; called from where it is put."""
@@ -132,12 +136,20 @@ class Interceptors:
         missed = self._inbox.missed + self._unread
         return [Counts(one.taken, missed + one.interceptor.dropped, one.failed) for one in self.watchers]
 
+    def _hasten(self) -> None:
+        """Have what is told in spare time told at once; where that is not allowed, whoever takes over waits for it."""
+        spare = self._spare
+        if spare is not None and spare.native_id is not None and spare.is_alive():
+            with suppress(AttributeError, OSError):
+                os.sched_setscheduler(spare.native_id, os.SCHED_OTHER, os.sched_param(0))
+
     # --- the end ---
 
     def close(self, timeout_s: float) -> None:
         """Work off what waits and close every interceptor, within `timeout_s`; what is left then is dropped."""
         self._closing.set()
         self._inbox.wake()
+        self._hasten()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             log.warning("interceptors did not end within %g s; %d records are dropped", timeout_s, self._inbox.drop_all())
@@ -146,9 +158,10 @@ class Interceptors:
 
     def _run(self) -> None:
         while True:
-            low = threading.Thread(target=self._run_in_spare_time, name="interceptors-spare", daemon=True)
-            low.start()
-            low.join()
+            if not self._is_urgent():
+                self._spare = threading.Thread(target=self._run_in_spare_time, name="interceptors-spare", daemon=True)
+                self._spare.start()
+                self._spare.join()
             while self._inbox or self._closing.is_set():
                 self._work_off(MAX_BATCH)
                 self._after_work()
@@ -248,6 +261,10 @@ class Interceptors:
 
 def _overrides(interceptor: Interceptor[Any], method: str) -> bool:
     return getattr(type(interceptor), method) is not getattr(Interceptor, method)
+
+
+def _started(interceptor: Interceptor[Any]) -> None:
+    interceptor.start()
 
 
 def _closed(interceptor: Interceptor[Any]) -> None:

@@ -90,17 +90,19 @@ class Trace(Interceptor[TraceConfig]):
     def dropped(self) -> int:  # type: ignore[override]
         return self._outbox.dropped + self._refused
 
+    def start(self) -> None:
+        try:
+            self._outbox.open()
+        except OSError as fault:
+            self._seldom.warn("trace: %s", f"events that the collector does not take will be lost: {fault}")
+        self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
+        self._thread.start()
+
     def events(self, events: Sequence[Event]) -> None:
         for event in events:
             self._outbox.put(event.line + b"\n")
         if self._outbox.in_memory >= self.config.batch_size:
             self._due.set()
-
-    def flush(self, now: float) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
-            self._outbox.open()
-            self._thread.start()
 
     def close(self) -> None:
         self._closing.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,22 @@ ANSWER = {
 needs_spare_time = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system knows no such priority")
 
 
+def may_raise_priorities() -> bool:
+    """Whether a thread that works in spare time can be told to go on at once; tried with one."""
+
+    def lower_and_raise() -> None:
+        with suppress(AttributeError, OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            found.append(True)
+
+    found: list[bool] = []
+    thread = threading.Thread(target=lower_and_raise)
+    thread.start()
+    thread.join()
+    return bool(found)
+
+
 class Notes(Interceptor[Config]):
     """Keeps what it hears."""
 
@@ -36,8 +53,12 @@ class Notes(Interceptor[Config]):
         super().__init__(Config(), Surroundings(data_dir=Path("/nowhere")))
         self.heard: list[Any] = []
         self.threads: set[int] = set()
+        self.on_start = hooks.get("start", lambda: None)
         self.on_begun = hooks.get("begun", lambda: None)
         self.closed = False
+
+    def start(self) -> None:
+        self.on_start()
 
     def begun(self, begun: Begun) -> None:
         self.threads.add(threading.get_ident())
@@ -112,6 +133,41 @@ def test_they_work_in_spare_time_unless_it_does_not_do() -> None:
     assert notes.heard == [one for n in range(31) for one in (f"T{n:025d}", (f"T{n:025d}", "ok"))]
     assert notes.closed
     assert [one.failed for one in interceptors.counts()] == [0]
+
+
+@needs_spare_time
+def test_what_is_started_first_does_not_work_in_spare_time() -> None:
+    priorities: list[int] = []
+
+    def start() -> None:
+        thread = threading.Thread(target=lambda: priorities.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+
+    interceptors = dispatched(Notes(start=start))
+    interceptors.start()
+    interceptors.close(5.0)
+    assert priorities == [os.SCHED_OTHER]
+
+
+@needs_spare_time
+@pytest.mark.skipif(not may_raise_priorities(), reason="needs the right to raise a priority")
+def test_what_is_being_told_is_hastened_at_the_end() -> None:
+    priorities: list[int] = []
+
+    def note() -> None:
+        priorities.append(os.sched_getscheduler(0))
+        until(lambda: os.sched_getscheduler(0) == os.SCHED_OTHER)
+        priorities.append(os.sched_getscheduler(0))
+
+    notes = Notes(begun=note)
+    interceptors = dispatched(notes)
+    interceptors.start()
+    pass_by(interceptors, 1)
+    until(lambda: priorities == [os.SCHED_IDLE])
+    interceptors.close(5.0)
+    assert priorities == [os.SCHED_IDLE, os.SCHED_OTHER]
+    assert len(notes.heard) == 2
 
 
 @needs_spare_time

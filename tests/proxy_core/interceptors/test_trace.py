@@ -50,7 +50,8 @@ def spooled(folder: Path) -> list[Path]:
 def tell(one: Trace, first: int, count: int) -> None:
     for number in range(first, first + count):
         one.events([event(number)])
-    one.flush(0.0)
+    if one._thread is None:
+        one.start()
 
 
 def numbers(collector: Collector) -> list[int]:
