@@ -9,11 +9,9 @@ one that hangs fills the queue. At shutdown what waits is worked off within a bo
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from proxy_core.interceptors.base import Begun, Finished, Interceptor
@@ -21,6 +19,7 @@ from proxy_core.interceptors.events import Event, EventMaker
 from proxy_core.interceptors.inbox import Inbox
 from proxy_core.interceptors.records import Began, Ended, begun_of, finished_of
 from proxy_core.interceptors.seldom import Seldom
+from proxy_core.interceptors.spare_time import SpareTime
 
 log = logging.getLogger(__name__)
 
@@ -104,23 +103,19 @@ class Interceptors:
         """What `read` could not make out."""
         self._unread_seldom = Seldom(log)
         self._closing = threading.Event()
-        self._in_a_hurry = False
-        """Whether the work cannot wait for spare time."""
         self._last_turn = clock()
-        self._thread = threading.Thread(target=self._run, name="interceptors", daemon=True)
-        self._spare: threading.Thread | None = None
+        self._turns = SpareTime("interceptors", self._work_in_spare_time, self._work_at_once)
 
     def start(self) -> None:
         for one in self.watchers:
             one.call(_started, one.interceptor)
-        self._thread.start()
+        self._turns.start()
 
     def put(self, item: Any, size: int) -> None:
         """Take a record with a body of `size` bytes, or drop and count it. Called from one thread."""
         self._inbox.put(item, size)
-        if not self._in_a_hurry and (self._inbox.is_filling or self._clock() - self._last_turn > LATE_S):
-            self._in_a_hurry = True
-            self._hasten()
+        if self._inbox.is_filling or self._clock() - self._last_turn > LATE_S:
+            self._turns.hasten()
 
     def miss(self) -> None:
         """Count a record that did not come whole; called from where it is put."""
@@ -136,49 +131,24 @@ class Interceptors:
         missed = self._inbox.missed + self._unread
         return [Counts(one.taken, missed + one.interceptor.dropped, one.failed) for one in self.watchers]
 
-    def _hasten(self) -> None:
-        """Have what is told in spare time told at once; where that is not allowed, whoever takes over waits for it."""
-        spare = self._spare
-        if spare is not None and spare.native_id is not None and spare.is_alive():
-            with suppress(AttributeError, OSError):
-                os.sched_setscheduler(spare.native_id, os.SCHED_OTHER, os.sched_param(0))
-
     # --- the end ---
 
     def close(self, timeout_s: float) -> None:
         """Work off what waits and close every interceptor, within `timeout_s`; what is left then is dropped."""
         self._closing.set()
         self._inbox.wake()
-        self._hasten()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        self._turns.hasten()
+        if not self._turns.join(timeout_s):
             log.warning("interceptors did not end within %g s; %d records are dropped", timeout_s, self._inbox.drop_all())
 
     # --- in threads, one at a time ---
 
-    def _run(self) -> None:
-        while True:
-            if not self._is_urgent():
-                self._spare = threading.Thread(target=self._run_in_spare_time, name="interceptors-spare", daemon=True)
-                self._spare.start()
-                self._spare.join()
-            while self._inbox or self._closing.is_set():
-                self._work_off(MAX_BATCH)
-                self._after_work()
-                if self._closing.is_set() and not self._inbox:
-                    self._end()
-                    return
-            self._in_a_hurry = False
-
-    def _run_in_spare_time(self) -> None:
-        """Until that does not do."""
-        with suppress(AttributeError, OSError):  # other systems have no such thing, or do not allow it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        while not self._is_urgent():
+    def _work_in_spare_time(self) -> None:
+        while not self._turns.is_urgent():
             worked = 0
-            while worked < MAX_BATCH and not self._is_urgent() and self._work_off(1):
+            while worked < MAX_BATCH and not self._turns.is_urgent() and self._work_off(1):
                 worked += 1
-            if self._is_urgent():
+            if self._turns.is_urgent():
                 return
             self._after_work()
             if not worked:
@@ -186,8 +156,21 @@ class Interceptors:
             elif not self._inbox:
                 self._closing.wait(NAP_S)
 
-    def _is_urgent(self) -> bool:
-        return self._in_a_hurry or self._closing.is_set()
+    def _work_at_once(self) -> bool:
+        """Work off what waits; returns whether luthien runs on."""
+        self._work_off_all()
+        self._turns.calm()
+        if not self._closing.is_set():  # if it is set from here on, it is urgent again
+            return True
+        self._work_off_all()
+        self._after_work()
+        self._end()
+        return False
+
+    def _work_off_all(self) -> None:
+        while self._inbox:
+            self._work_off(MAX_BATCH)
+            self._after_work()
 
     def _after_work(self) -> None:
         self._last_turn = now = self._clock()

@@ -1,8 +1,8 @@
 """`trace`: events to an HTTP collector, in batches, tried again for as long as it takes.
 
-A thread of its own sends, so a collector that refuses, stalls or is away delays nothing but its own events. They wait in memory,
-then in files of the data folder, which survive a restart and are bounded. Three ways to say a batch: a JSON array, JSON lines,
-or each event in a request of its own. At least once: after a crash a collector may see events again.
+Threads of its own send, in spare time, so a collector that refuses, stalls or is away delays nothing but its own events. They
+wait in memory, then in files of the data folder, which survive a restart and are bounded. Three ways to say a batch: a JSON
+array, JSON lines, or each event in a request of its own. At least once: after a crash a collector may see events again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from hashlib import blake2b
 from typing import Literal
 from urllib.parse import urlsplit
@@ -22,8 +23,9 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors.base import Config, Interceptor
 from proxy_core.interceptors.events import Event
-from proxy_core.interceptors.outbox import Outbox
+from proxy_core.interceptors.outbox import MAX_IN_MEMORY, Outbox
 from proxy_core.interceptors.seldom import Seldom
+from proxy_core.interceptors.spare_time import SpareTime
 from proxy_core.interceptors.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,10 @@ class Trace(Interceptor[TraceConfig]):
         self._closing = threading.Event()
         self._due = threading.Event()
         """A batch is full, or luthien stops."""
-        self._thread: threading.Thread | None = None
+        self._turns = SpareTime("trace", self._send_in_spare_time, self._send_at_once)
+        self._client: httpx.Client | None = None
+        self._wait_s = 0.0
+        """Before the next try, where the last one failed."""
         self._refused = 0
         self._seldom = Seldom(log)
 
@@ -95,45 +100,68 @@ class Trace(Interceptor[TraceConfig]):
             self._outbox.open()
         except OSError as fault:
             self._seldom.warn("trace: %s", f"events that the collector does not take will be lost: {fault}")
-        self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
-        self._thread.start()
+        self._client = self._made_client()
+        self._turns.start()
 
     def events(self, events: Sequence[Event]) -> None:
         for event in events:
             self._outbox.put(event.line + b"\n")
         if self._outbox.in_memory >= self.config.batch_size:
             self._due.set()
+            if self._is_late():
+                self._turns.hasten()
 
     def close(self) -> None:
         self._closing.set()
         self._due.set()
-        if self._thread is not None:
-            self._thread.join(LAST_TRY_S + 0.5)
+        if self._client is not None:
+            self._turns.hasten()
+            self._turns.join(LAST_TRY_S + 0.5)
         self._outbox.close()
 
-    # --- in its own thread ---
-
-    def _run(self) -> None:
+    def _made_client(self) -> httpx.Client:
         config = self.config
         headers = {"user-agent": "luthien", "content-type": _TYPES[config.send]}
         if config.access_key is not None:
             headers["authorization"] = f"Bearer {config.access_key.get_secret_value()}"
         headers |= {name: value.get_secret_value() for name, value in config.headers.items()}
-        wait_s = 0.0
-        with httpx.Client(headers=headers, timeout=config.timeout_s) as client:
-            while not self._closing.is_set():
-                if wait_s:
-                    self._closing.wait(wait_s)
-                elif not self._outbox.backlog and self._outbox.in_memory < config.batch_size:
-                    self._due.wait(config.batch_interval_s)
-                self._due.clear()
-                if self._send_batch(client):
-                    wait_s = 0.0
-                else:
-                    wait_s = min(LAST_WAIT_S, max(FIRST_WAIT_S, wait_s * 2)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads
+        return httpx.Client(headers=headers, timeout=config.timeout_s)
+
+    def _is_late(self) -> bool:
+        """Whether so much waits that it must not wait for spare time; where the collector takes nothing, haste does not help."""
+        return not self._wait_s and 2 * self._outbox.in_memory >= MAX_IN_MEMORY
+
+    # --- in its own threads ---
+
+    def _send_in_spare_time(self) -> None:
+        assert self._client is not None  # noqa: S101 - started with one
+        while not self._turns.is_urgent():
+            self._take_turn(self._client)
+
+    def _send_at_once(self) -> bool:
+        assert self._client is not None  # noqa: S101 - started with one
+        while self._is_late() and not self._closing.is_set():
+            self._take_turn(self._client)
+        self._turns.calm()
+        if not self._closing.is_set():  # if it is set from here on, it is urgent again
+            return True
+        with closing(self._client) as client:
             deadline = time.monotonic() + LAST_TRY_S
             while self._outbox.waiting and time.monotonic() < deadline and self._send_batch(client):
                 pass
+        return False
+
+    def _take_turn(self, client: httpx.Client) -> None:
+        """Wait until something is to be sent, and send it."""
+        if self._wait_s:
+            self._closing.wait(self._wait_s)
+        elif not self._outbox.backlog and self._outbox.in_memory < self.config.batch_size:
+            self._due.wait(self.config.batch_interval_s)
+        self._due.clear()
+        if self._send_batch(client):
+            self._wait_s = 0.0
+        else:
+            self._wait_s = min(LAST_WAIT_S, max(FIRST_WAIT_S, self._wait_s * 2)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads
 
     def _send_batch(self, client: httpx.Client) -> bool:
         """Send the oldest events; False where the collector does not take them now."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from proxy_core.interceptors import trace
@@ -50,7 +52,7 @@ def spooled(folder: Path) -> list[Path]:
 def tell(one: Trace, first: int, count: int) -> None:
     for number in range(first, first + count):
         one.events([event(number)])
-    if one._thread is None:
+    if one._client is None:
         one.start()
 
 
@@ -127,6 +129,32 @@ def test_what_waits_survives_a_restart_and_is_private(collector: Collector, tmp_
     until(lambda: len(numbers(collector)) == 21)
     again.close()
     assert numbers(collector) == list(range(21))
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system knows no such priority")
+def test_it_sends_in_spare_time_unless_much_waits(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    priorities: list[int] = []
+
+    class Noting(Trace):
+        def _post(self, client: httpx.Client, body: bytes, count: int) -> bool:
+            priorities.append(os.sched_getscheduler(0))
+            return super()._post(client, body, count)
+
+    one = Noting(TraceConfig(url=collector.url, batch_size=10, batch_interval_s=0.02), Surroundings(data_dir=tmp_path))
+    tell(one, 0, 10)
+    until(lambda: len(numbers(collector)) == 10)
+    assert priorities == [os.SCHED_IDLE]
+    monkeypatch.setattr(trace, "MAX_IN_MEMORY", 60)
+    collector.go_on.clear()
+    tell(one, 10, 10)
+    until(lambda: len(priorities) == 2)
+    tell(one, 20, 100)
+    collector.go_on.set()
+    until(lambda: len(numbers(collector)) == 120)
+    assert priorities[2] == os.SCHED_OTHER
+    one.close()
+    assert numbers(collector) == list(range(120))
+    assert one.dropped == 0
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
