@@ -117,13 +117,16 @@ async def test_a_rate_limit_is_one_to_every_sdk(start_gateway: StartGateway, ups
 
 
 async def test_an_sdk_waits_as_long_as_it_is_told_and_passes(start_gateway: StartGateway, upstream: FaultUpstream) -> None:
-    gateway = await start_gateway(limits={"upstreams": {"*": {"rpm": 120}}})
-    async with gateway.connect() as client:
+    gateway = await start_gateway(limits={"upstreams": {"*": {"rpm": 60}}})
+    async with (
+        gateway.connect() as client,
+        openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="sk-x", max_retries=3) as sdk,
+    ):
+        await sdk.models.list()  # it is ready: from here on a second passes before there is room again
         status = 200
         while status == 200:
             client.request("GET", "/v1/models")
             status = (await client.response()).status
-    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="sk-x", max_retries=3) as sdk:
         answer = await sdk.models.with_raw_response.list()
     assert answer.status_code == 200
     assert answer.retries_taken == 1
