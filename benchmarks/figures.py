@@ -1,11 +1,15 @@
-"""Arithmetic on measured values: percentiles, medians and a summary of a list of latencies."""
+"""Arithmetic on measured values: percentiles, medians, ratios of pairs and a summary of a list of latencies."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from statistics import median
+from statistics import fmean, median, stdev
 
-__all__ = ["median", "percentile", "rounded", "spread_us"]
+__all__ = ["mean_of_ratios", "median", "percentile", "rounded", "spread_us"]
+
+EDGES = 8
+"""One pair of so many is left out at each end: a stall of the machine that met one of two loads."""
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
@@ -30,3 +34,18 @@ def spread_us(values: Sequence[float]) -> dict[str, float]:
 def rounded(value: float) -> float:
     """Four significant digits: more would be noise."""
     return float(f"{value:.4g}")
+
+
+def mean_of_ratios(groups: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, float]:
+    """Geometric mean of the ratios of pairs, without those at the edges of each group, and its standard error.
+
+    The error comes from how far the groups are apart, because what differs between two of them meets all of their pairs. All
+    values are above 0. Raises ValueError for fewer than two groups, or where one is empty.
+    """
+    means: list[float] = []
+    for pairs in groups:
+        logs = sorted(math.log(upper / lower) for upper, lower in pairs)
+        edge = len(logs) // EDGES
+        means.append(fmean(logs[edge : len(logs) - edge]))
+    ratio = math.exp(fmean(means))
+    return ratio, ratio * stdev(means) / math.sqrt(len(means))

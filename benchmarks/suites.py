@@ -38,15 +38,26 @@ class Plan:
     first_tokens: int = 200
     forwarded_events: int = 100
     stall_s: float = 10.0
-    pairs: int = 7
+    pairs: int = 12
     """Loads with and without interceptors, taking turns."""
-    pair_s: float = 1.5
+    pair_starts: int = 7
+    """Gateways started for them, one after the other."""
+    pair_s: float = 1.0
     """Of one of them."""
     say: Callable[[str], None] = print
 
 
 QUICK = Plan(
-    duration_s=2.0, warmup_s=1.0, rows=5_000, starts=2, sequential=400, first_tokens=40, forwarded_events=20, stall_s=4.0, pairs=3
+    duration_s=2.0,
+    warmup_s=1.0,
+    rows=5_000,
+    starts=2,
+    sequential=400,
+    first_tokens=40,
+    forwarded_events=20,
+    stall_s=4.0,
+    pairs=4,
+    pair_starts=3,
 )
 
 
@@ -278,7 +289,7 @@ def stall_suite(ground: Ground, plan: Plan) -> SuiteResult:
 
 def interceptors_suite(ground: Ground, plan: Plan) -> SuiteResult:
     """500 requests/s with all interceptors on beside none, in pairs."""
-    return watched.pairs(ground, count=plan.pairs, seconds=plan.pair_s, say=plan.say)
+    return watched.pairs(ground, starts=plan.pair_starts, count=plan.pairs, seconds=plan.pair_s, say=plan.say)
 
 
 SUITES: dict[str, Callable[[Ground, Plan], SuiteResult]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figures import percentile, spread_us
-from benchmarks.machine import COMPILER, Cpus
+from benchmarks.figures import mean_of_ratios, percentile, spread_us
+from benchmarks.machine import COMPILER, Cpus, stolen_s
 from benchmarks.mock_upstream import converse
 from benchmarks.pace import Load
 from benchmarks.plain_client import Connection, question, request_bytes
@@ -132,6 +133,21 @@ def test_percentiles_are_values_that_were_measured() -> None:
     assert percentile([float(value) for value in range(1, 101)], 99) == 99.0
     assert percentile([], 99) == 0.0
     assert spread_us([3.0, 1.0, 2.0]) == {"count": 3, "p50_us": 2.0, "p99_us": 3.0, "max_us": 3.0}
+
+
+def test_a_mean_of_ratios_leaves_out_a_stall_and_tells_how_far_groups_are_apart() -> None:
+    calm = [(2.0, 1.0)] * 7
+    ratio, error = mean_of_ratios([[*calm, (90.0, 1.0)], [*calm, (1.0, 90.0)]])
+    assert (ratio, error) == (pytest.approx(2.0), pytest.approx(0.0, abs=1e-9))
+    ratio, error = mean_of_ratios([[(2.0, 1.0)], [(1.0, 2.0)]])
+    assert (ratio, error) == (pytest.approx(1.0), pytest.approx(math.log(2)))
+    with pytest.raises(ValueError, match="two data points"):
+        mean_of_ratios([calm])
+
+
+def test_what_the_host_took_only_grows() -> None:
+    before = stolen_s()
+    assert 0.0 <= before <= stolen_s()
 
 
 def test_what_was_not_measured_does_not_pass() -> None:
