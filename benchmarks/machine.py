@@ -82,11 +82,11 @@ def pinned(cpus: frozenset[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def stolen_s() -> float:
+def stolen_s(statistics: Path = Path("/proc/stat")) -> float:
     """CPU time in seconds that the host of a virtual machine has given to others since it started, over all CPUs; 0 where that
-    cannot be told. From the eighth figure of `cpu` in /proc/stat."""
+    cannot be told. From the eighth figure of `cpu` in `statistics`."""
     try:
-        ticks = int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
+        ticks = int(statistics.read_text().split(maxsplit=9)[8])
     except (OSError, ValueError, IndexError):
         return 0.0
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -33,7 +33,7 @@ STREAM_SHARE = 6
 """Pairs of loads with JSON for each one with streams, which hardly differ."""
 SETTLE_S = 0.4
 MAX_STOLEN_S = 0.015
-"""Of CPU time, both CPUs together: more is a load that says something of the host."""
+"""Of CPU time, all CPUs together: more is a load that says something of the host."""
 MAX_TRIES = 4
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -145,9 +146,13 @@ def test_a_mean_of_ratios_leaves_out_a_stall_and_tells_how_far_groups_are_apart(
         mean_of_ratios([calm])
 
 
-def test_what_the_host_took_only_grows() -> None:
-    before = stolen_s()
-    assert 0.0 <= before <= stolen_s()
+def test_what_the_host_took_is_the_eighth_figure(tmp_path: Path) -> None:
+    file = tmp_path / "stat"
+    file.write_text("cpu  1 2 3 4 5 6 7 250 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+    assert stolen_s(file) == 250 / os.sysconf("SC_CLK_TCK")
+    file.write_text("cpu  1 2 3\n")
+    assert stolen_s(file) == 0.0
+    assert stolen_s(tmp_path / "none") == 0.0
 
 
 def test_what_was_not_measured_does_not_pass() -> None:
