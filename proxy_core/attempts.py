@@ -56,7 +56,6 @@ class Attempts:
         recorder: Recorder,
         admissions: Admissions,
         settings: RetrySettings,
-        loop: asyncio.AbstractEventLoop,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._pool = pool
@@ -64,11 +63,11 @@ class Attempts:
         self._router = router
         self._recorder = recorder
         self._admissions = admissions
-        self._now = loop.time
+        self._now = time.monotonic
         self._chance = chance
         self.failed: Counter[tuple[str, ...]] = Counter()
         """Failed attempts after which a request was sent again, by upstream and outcome."""
-        self.budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=loop.time)
+        self.budget = RetryBudget(settings.budget, window_s=settings.budget_window_s, clock=time.monotonic)
         self._settings = settings
         self.use(settings)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -154,7 +155,7 @@ class Enforcement:
         self._source = source
         self._services = services
         self._digest = digest
-        self._now = loop.time
+        self._now = time.monotonic
         self.use_keys(keys)
 
     def use_keys(self, keys: Mapping[str, ClientKeySettings]) -> None:

@@ -5,7 +5,7 @@ A policy names its upstream, so no other stands in. Who has room there already n
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from proxy_core.attempts import MAX_KEY_REST_S, tell_health
@@ -41,11 +41,11 @@ class Errand:
 class Errands:
     """Sends them."""
 
-    def __init__(self, *, pool: Pool, budget: RetryBudget, max_attempts: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, *, pool: Pool, budget: RetryBudget, max_attempts: int) -> None:
         self._members = pool.members
         self._budget = budget
         self.max_attempts = max_attempts
-        self._now = loop.time
+        self._now = time.monotonic
 
     async def send(self, running: Running, upstream: Upstream, send: Send) -> Errand:
         """The head of the answer. Raises UpstreamError, UpstreamBusy, UpstreamFrozen."""

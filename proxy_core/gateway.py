@@ -100,7 +100,7 @@ class Gateway:
 
         `new_id` names a transaction that begins at a Unix time in ms."""
         self._loop = loop
-        self._now = loop.time
+        self._now = time.monotonic  # not that of the loop, which tells milliseconds only
         self._new_id = new_id
         self._server = settings.server
         self._capture_limit = settings.journal.max_body_bytes
@@ -113,10 +113,9 @@ class Gateway:
             sessions=sessions,
             prices=prices,
             estimates=UsageEstimates(settings.prices),
-            loop=loop,
             interceptors=interceptors,
         )
-        self._relay = Relay(recorder=self._recorder, feed=feed, own_headers=settings.server.response_headers, loop=loop)
+        self._relay = Relay(recorder=self._recorder, feed=feed, own_headers=settings.server.response_headers)
         self._telling = Telling(recorder=self._recorder, relay=self._relay)
         self._enforcement = Enforcement(source=policies, services=services, keys=settings.keys, digest=journal.digest, loop=loop)
         self._controlled = ControlledRelay(
@@ -136,7 +135,6 @@ class Gateway:
             recorder=self._recorder,
             admissions=self.admissions,
             settings=retries,
-            loop=loop,
         )
         self._sending = Sending(
             upstreams=upstreams,
@@ -147,9 +145,8 @@ class Gateway:
             transport=transport,
             recorder=self._recorder,
             feed=feed,
-            loop=loop,
         )
-        self.errands = Errands(pool=self.pool, budget=self._attempts.budget, max_attempts=retries.max_attempts, loop=loop)
+        self.errands = Errands(pool=self.pool, budget=self._attempts.budget, max_attempts=retries.max_attempts)
         metrics.watch_labelled(
             "luthien_retries",
             "Failed attempts after which a request was sent again.",
@@ -384,9 +381,8 @@ class Gateway:
 
     async def _read_parts(self, running: Running, message: Message, receive: Receive) -> bytes:
         """The body of a request that comes in several pieces, of which `message` is the first."""
-        loop = self._loop
         limit, timeout_s = self._server.max_body_bytes, self._server.body_timeout_s
-        begun = loop.time()
+        begun = self._now()
         parts: list[bytes] = []
         length = 0
         while True:
@@ -399,10 +395,10 @@ class Gateway:
                 raise RequestTooLarge(_too_large(length, limit))
             if not message.get("more_body", False):
                 return b"".join(parts)
-            elapsed = loop.time() - begun
+            elapsed = self._now() - begun
             if elapsed > timeout_s and length < elapsed * MIN_BODY_BYTES_PER_S:
                 raise RequestTimeout("the request body came too slowly; see 'server.body_timeout_s'")
-            running.deadline = loop.time() + timeout_s
+            running.deadline = self._now() + timeout_s
             message = await receive()
 
     # --- the answer ---

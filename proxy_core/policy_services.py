@@ -6,7 +6,7 @@ that all requests take. What it spends counts as the transaction's.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -157,8 +157,7 @@ class PolicyServices:
         self, context: TransactionContext, chosen: Upstream, where: bytes, payload: bytes, used: Used, *, own_request: bool
     ) -> WholeResponse:
         """The whole answer; what it has used is put into `used` as it becomes known."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.monotonic()
 
         async def send(key: str | None) -> tuple[UpstreamResponse, bool]:
             headers = self._headers(context, chosen, own_request=own_request)
@@ -199,7 +198,7 @@ class PolicyServices:
             upstream=chosen.name,
             answer=answer,
             cost_usd=cost,
-            ms=round((loop.time() - started) * 1e3, 3),
+            ms=round((time.monotonic() - started) * 1e3, 3),
         )
         self.calls.append(Call(chosen.name, chosen.base_url, cost, where, payload, came))
         return came

@@ -5,7 +5,6 @@ Each call of `outcome` reads the answer once, fills the row with what it says an
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from functools import lru_cache
@@ -48,7 +47,6 @@ class Recorder:
         sessions: SessionDetector,
         prices: PriceBook,
         estimates: UsageEstimates,
-        loop: asyncio.AbstractEventLoop,
         interceptors: InterceptorProcess | None = None,
     ) -> None:
         self._journal = journal
@@ -56,7 +54,7 @@ class Recorder:
         self._sessions = sessions
         self._prices = prices
         self._estimates = estimates
-        self._now = loop.time
+        self._now = time.monotonic
 
     def take(self, settings: PricesSettings) -> None:
         """These prices and rules of estimating hold from now on."""

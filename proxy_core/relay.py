@@ -6,7 +6,7 @@ stream. It is returned in place of being sent, for it may go only when the outco
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any
@@ -30,11 +30,11 @@ STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
 class Relay:
     """Sends answers on as they are."""
 
-    def __init__(self, *, recorder: Recorder, feed: Feed, own_headers: bool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, *, recorder: Recorder, feed: Feed, own_headers: bool) -> None:
         self._recorder = recorder
         self._feed = feed
         self._own_headers = own_headers
-        self._now = loop.time
+        self._now = time.monotonic
 
     async def relay(self, running: Running, response: UpstreamResponse, send: Send) -> bytes:
         """Send the answer on as it comes; returns its last piece. Raises UpstreamError."""

@@ -7,7 +7,7 @@ is sent.
 
 from __future__ import annotations
 
-import asyncio
+import time
 
 from proxy_core.admissions import Admissions
 from proxy_core.attempts import Attempts
@@ -45,7 +45,6 @@ class Sending:
         transport: UpstreamTransport,
         recorder: Recorder,
         feed: Feed,
-        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._upstreams = upstreams
         self._router = router
@@ -55,7 +54,7 @@ class Sending:
         self._transport = transport
         self._recorder = recorder
         self._feed = feed
-        self._now = loop.time
+        self._now = time.monotonic
 
     def choose(self, running: Running, endpoint: Endpoint) -> tuple[Choice, RouteRefused | None]:
         """Where the request goes as it came. Where it may go nowhere, its usual upstream, and the refusal: policies may

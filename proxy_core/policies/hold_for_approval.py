@@ -6,7 +6,7 @@ exactly what was shown. Where nobody decides in time, `on_timeout` does.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -130,8 +130,7 @@ class HoldForApproval(ToolCallPolicy[HoldForApprovalParams]):
 
     async def _ask(self, subject: Subject, *, tool_schema: str = "") -> tuple[HoldOutcome, dict[str, Any]]:
         """The outcome, and what the verdict says besides it."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.monotonic()
         outcome = await subject.context.services.hold(
             subject.context,
             stage=self._stage,
@@ -143,7 +142,7 @@ class HoldForApproval(ToolCallPolicy[HoldForApprovalParams]):
             call_id=subject.call_id,
             tool_schema=tool_schema,
         )
-        detail: dict[str, Any] = {"held_ms": round((loop.time() - began) * 1e3, 1)}
+        detail: dict[str, Any] = {"held_ms": round((time.monotonic() - began) * 1e3, 1)}
         if outcome.who:
             detail["decided_by"] = outcome.who
         return outcome, detail

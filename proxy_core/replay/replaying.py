@@ -9,6 +9,7 @@ refused is not replayed. What waits for a person is decided as it was recorded.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -150,8 +151,7 @@ class Replay:
 
     async def _as_recorded(self, exchanges: Sequence[Exchange], speed: float) -> AsyncIterator[Replayed]:
         """Each at its recorded time."""
-        loop = asyncio.get_running_loop()
-        begun, first = loop.time(), next((one.started_at for one in exchanges if one.started_at is not None), 0.0)
+        begun, first = time.monotonic(), next((one.started_at for one in exchanges if one.started_at is not None), 0.0)
         done: asyncio.Queue[asyncio.Task[Replayed]] = asyncio.Queue()
         room = asyncio.Semaphore(MAX_AT_ONCE)
 
@@ -159,7 +159,7 @@ class Replay:
             for number, exchange in enumerate(exchanges, 1):
                 await room.acquire()
                 if exchange.started_at is not None:
-                    await asyncio.sleep(wait_s(begun + (exchange.started_at - first) / speed - loop.time()))
+                    await asyncio.sleep(wait_s(begun + (exchange.started_at - first) / speed - time.monotonic()))
                 task = spawn(self._one(number, exchange), name="replay one")
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -181,7 +181,7 @@ class Replay:
         if why := why_not(exchange):
             return Replayed(exchange=exchange, outcome=None, skipped=why)
         name, live = b"%d" % number, self._target is not None
-        replayed = Current(number, exchange if live else restored(exchange), started=asyncio.get_running_loop().time())
+        replayed = Current(number, exchange if live else restored(exchange), started=time.monotonic())
         self._names.by_number[name] = replayed
         try:
             answer = await self._ask(replayed, name)
@@ -201,7 +201,7 @@ class Replay:
 
     async def _ask(self, replayed: Current, name: bytes) -> Answered | None:
         """The client's side of one transaction; None where the connection ended before any answer."""
-        exchange, loop = replayed.exchange, asyncio.get_running_loop()
+        exchange = replayed.exchange
         target = self._path_of(replayed) if self._target is None else self._target(exchange)
         headers = [*client_headers(exchange.headers, live=self._target is not None), (HEADER, name)]
         try:
@@ -214,7 +214,7 @@ class Replay:
         try:
             while chunk := await response.read():
                 body += chunk
-                chunks.append((len(body), round((loop.time() - replayed.started) * 1e3, 3)))
+                chunks.append((len(body), round((time.monotonic() - replayed.started) * 1e3, 3)))
         except UpstreamError:
             complete = False
         finally:
@@ -224,7 +224,7 @@ class Replay:
             headers=response_headers(response.headers),
             body=bytes(body),
             chunks=chunks,
-            duration_ms=(loop.time() - replayed.started) * 1e3,
+            duration_ms=(time.monotonic() - replayed.started) * 1e3,
             complete=complete,
         )
 

@@ -8,6 +8,7 @@ Back-pressure: reading stops while more than `HIGH_WATER_BYTES` wait to be sent 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import httptools
@@ -25,7 +26,7 @@ class ResponseProtocol(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.now = loop.time
+        self.now = time.monotonic
         self._reads_itself = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []

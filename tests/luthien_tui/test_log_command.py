@@ -77,6 +77,16 @@ async def test_rows_are_oldest_first_and_filtered(tmp_path: Path, address: str, 
     assert await log(tmp_path, "-n", "0") == ""
 
 
+async def test_times_are_finer_than_the_clock_of_the_loop(tmp_path: Path, address: str) -> None:
+    for _ in range(3):
+        await ask(address, "model-a", "first")
+    rows = [json.loads(line) for line in (await log(tmp_path, "--json")).splitlines()]
+    for name in ("ttft_ms", "total_ms", "overhead_ms"):
+        times = [row[name] for row in rows]
+        assert min(times) > 0, (name, times)
+        assert any(time % 1 for time in times), (name, times)
+
+
 async def test_hostile_text_is_visible_and_secrets_are_absent(tmp_path: Path, address: str) -> None:
     await ask(address, "model\x1b[31m-x", HOSTILE)
     text = await log(tmp_path, "--body")
