@@ -148,20 +148,26 @@ def _read_name(raw_name: bytes) -> tuple[str, bool]:
 
 def redact_headers(headers: Iterable[tuple[bytes, bytes]], known: Sequence[bytes] = ()) -> list[tuple[str, str]]:
     """Headers as text, lower-case names, with credentials taken out; an authorization keeps its scheme."""
+    return redacted_headers(headers, known)[0]
+
+
+def redacted_headers(headers: Iterable[tuple[bytes, bytes]], known: Sequence[bytes] = ()) -> tuple[list[tuple[str, str]], bool]:
+    """The same, and whether anything was taken out."""
     pairs = [(*_read_name(name), value) for name, value in headers]
     # Nearly always there is nothing to find in the rest: one search over all values tells.
     together = b"\n".join([value for _, secret, value in pairs if not secret])
-    suspicious = redact_formats(redact_known(together, known)) != together
+    changed = suspicious = redact_formats(redact_known(together, known)) != together
     shown = []
     for name, secret, value in pairs:
         if secret:
+            changed = True
             scheme = _SCHEME.match(value)
             shown.append((name, ((scheme.group() if scheme else b"") + REDACTED).decode("ascii")))
         elif suspicious:
             shown.append((name, redact_formats(redact_known(value, known)).decode("latin-1")))
         else:
             shown.append((name, value.decode("latin-1")))
-    return shown
+    return shown, changed
 
 
 def redact_query(query: bytes) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
-from proxy_core.detectors.secrets import redact_headers, redact_query
+from proxy_core.detectors.secrets import redact_query, redacted_headers
 from proxy_core.interceptors.redaction import redacted
 from proxy_core.verdicts import Verdict
 from proxy_core.wire.codec import codec_for
@@ -114,14 +114,14 @@ class Begun(Struct, frozen=True, kw_only=True):
         kept = self.redacted(raw)
         return text if kept is raw else kept.decode("utf-8", "replace")
 
-    def shown_headers(self, headers: RawHeaders) -> list[tuple[str, str]]:
-        """Headers of this transaction as they may be written."""
-        return redact_headers(headers, self.secrets)
+    def shown_headers(self, headers: RawHeaders) -> tuple[list[tuple[str, str]], bool]:
+        """Headers of this transaction as they may be written, and whether anything was taken out."""
+        return redacted_headers(headers, self.secrets)
 
     @property
     def shown_query(self) -> str:
         """The query as it may be written."""
-        return self.redacted(redact_query(self.query)).decode("latin-1")
+        return self.redacted(redact_query(self.query)).decode("latin-1") if self.query else ""
 
 
 class Finished(Struct, frozen=True, kw_only=True):
@@ -207,6 +207,13 @@ class Finished(Struct, frozen=True, kw_only=True):
     @property
     def is_stream(self) -> bool:
         return self.content_type.startswith(STREAM_TYPES)
+
+    @property
+    def may_call_tools(self) -> bool:
+        """Whether the answer may ask for tools: quicker than `answer`, and never False where it does. A whole answer with a call
+        has one of three words in it, whatever its dialect; the last stands for letters that are written otherwise."""
+        body = self.readable_body
+        return self.is_stream or b"_call" in body or b"tool_use" in body or b"\\u" in body
 
     @property
     def answer(self) -> Answer:

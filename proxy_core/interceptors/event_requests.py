@@ -57,7 +57,17 @@ _named = msgspec.json.Decoder(_Named)
 _verdict = msgspec.json.Decoder(_Verdict)
 _tools = msgspec.json.Decoder(_Tools)
 _fields = msgspec.json.Decoder(dict[str, Raw])
+_encoder = msgspec.json.Encoder()
+_ABOUT = b'{"total_messages":%d,"new_messages":%d,"from_index":%d,"external_session":%s}'
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+def holder_of(fields: dict[str, Raw]) -> str | None:
+    """The field of a body that holds its messages as a list."""
+    for name in ("messages", "input"):
+        if (held := fields.get(name)) is not None and bytes(memoryview(held)[:1]) == b"[":
+            return name
+    return None
 
 
 def new_results(begun: Begun, first: int) -> list[NewResult]:
@@ -84,19 +94,14 @@ def request_data(begun: Begun, first: int) -> Raw:
         return Raw(b"null")
     clean = begun.shown_body is begun.body
     total = len(begun.history)
-    holder = next((name for name in ("messages", "input") if bytes(fields.get(name, b""))[:1] == b"["), None)
+    holder = holder_of(fields)
     if holder is not None:
         fields[holder] = Raw(b"[" + b",".join(begun.history[first:]) + b"]")
     else:
         first = 0
-    about = {
-        "total_messages": total,
-        "new_messages": total - first,
-        "from_index": first,
-        "external_session": begun.link in ("header", "mark"),
-    }
-    fields["_cylestio_metadata"] = Raw(msgspec.json.encode(about))
-    encoded = msgspec.json.encode(fields)
+    external = b"true" if begun.link in ("header", "mark") else b"false"
+    fields["_cylestio_metadata"] = Raw(_ABOUT % (total, total - first, first, external))
+    encoded = _encoder.encode(fields)
     # What was looked through as a whole need not be again: these are parts of it.
     return Raw(on_one_line(encoded) if clean else safe_line(encoded, begun.secrets))
 

@@ -51,12 +51,36 @@ class Event(Struct, frozen=True, kw_only=True):
     def line(self) -> bytes:
         """The event as JSON on one line; made once."""
         if not self._line:
-            fields = {name: getattr(self, name) for name in _FIELDS}
-            msgspec.structs.force_setattr(self, "_line", msgspec.json.encode(fields))
+            told = _Told(
+                self.schema_version,
+                self.timestamp,
+                self.trace_id,
+                self.span_id,
+                self.name,
+                self.level,
+                self.agent_id,
+                self.session_id,
+                self.attributes,
+            )
+            msgspec.structs.force_setattr(self, "_line", _encoder.encode(told))
         return self._line
 
 
-_FIELDS = tuple(name for name in Event.__struct_fields__ if name != "_line")
+class _Told(Struct, gc=False):
+    """What an event is as JSON."""
+
+    schema_version: str
+    timestamp: str
+    trace_id: str
+    span_id: str
+    name: str
+    level: str
+    agent_id: str
+    session_id: str
+    attributes: dict[str, Any]
+
+
+_encoder = msgspec.json.Encoder()
 
 
 class EventMaker:
@@ -176,7 +200,7 @@ class EventMaker:
         attributes |= said(finished)
         events = [self._event(begun, "llm.call.finish", finished.finished_at, span, attributes)]
         session = self._sessions.get(begun.session_id, self._clock()) if begun.session_id else None
-        for call in finished.answer.tool_calls:
+        for call in finished.answer.tool_calls if finished.may_call_tools else ():
             key = call.call_id or call.name
             if session is not None:
                 session.ask(key, WaitingCall(call.name, finished.finished_at))
@@ -207,7 +231,8 @@ class EventMaker:
     def _event(
         self, begun: Begun, name: str, at: float, span_id: str, attributes: dict[str, Any], *, level: str = "INFO"
     ) -> Event:
-        attributes = {**attributes, "session.id": begun.session_id, **self._common}
+        attributes["session.id"] = begun.session_id
+        attributes |= self._common
         if begun.workflow:
             attributes["agent_workflow.id"] = begun.workflow
         if begun.tags:
@@ -253,5 +278,6 @@ def _trace_of(session_id: str) -> str:
     return hashlib.md5(session_id.encode("utf-8"), usedforsecurity=False).hexdigest()
 
 
+@lru_cache(maxsize=1_000)
 def _span(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode("utf-8"), digest_size=8).hexdigest()

@@ -7,7 +7,6 @@ base64. A new file begins after so many lines and at each start of luthien; two 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,9 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
     def begun(self, begun: Begun) -> None:
         redacted: list[str] = []
         query = begun.shown_query
-        if query.encode("latin-1") != begun.query:
+        if query and query.encode("latin-1") != begun.query:
             redacted.append("query")
-        headers, body = self._parts(begun, begun.headers, begun.body, begun.shown_body, len(begun.body), redacted)
-        named, listed = recording.headers_of(headers)
+        named, listed, body = self._parts(begun, begun.headers, begun.body, begun.shown_body, len(begun.body), redacted)
         path = begun.path
         target = f"{path}?{query}" if query else path
         timing = self.config.include_timing
@@ -108,8 +106,8 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
             )
             return
         redacted: list[str] = []
-        headers, body = self._parts(begun, finished.headers, finished.body, finished.shown_body, finished.body_bytes, redacted)
-        named, listed = recording.headers_of(headers)
+        sizes = finished.body, finished.shown_body, finished.body_bytes
+        named, listed, body = self._parts(begun, finished.headers, *sizes, redacted)
         self._add(
             recording.Response(
                 format=recording.FORMAT,
@@ -167,9 +165,9 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
 
     def _parts(
         self, begun: Begun, headers: RawHeaders, raw: bytes, body: bytes, size: int, redacted: list[str]
-    ) -> tuple[RawHeaders, recording.Body]:
-        """Headers and body as they may be written; `redacted` gets the names of those that differ. `raw` is the body as it
-        was, `body` what of it may be written."""
+    ) -> tuple[dict[str, str], list[tuple[str, str]] | None, recording.Body]:
+        """Headers in two forms and body as they may be written; `redacted` gets the names of those that differ. `raw` is the
+        body as it was, `body` what of it may be written."""
         encoding = value_of(headers, b"content-encoding")
         if encoding and encoding != "identity" and (readable := _decoded(raw, encoding)) is not None:
             clean = begun.redacted(readable)
@@ -177,28 +175,29 @@ class HttpRecorder(Interceptor[HttpRecorderConfig]):
                 # What is taken out cannot be encoded again as it was: the body stands here without its encoding.
                 body = clean
                 headers = [one for one in headers if one[0] not in (b"content-encoding", b"content-length")]
-        changed = body != raw
+        changed = body is not raw and body != raw
         if changed:
             redacted.append("body")
         cut = body[: self._max_bytes]
         full = size if not changed or size > len(raw) else len(body)
-        shown: Iterable[tuple[str, str]] = ()
-        if self.config.include_headers:
-            if self.config.redact_sensitive_headers:
-                shown = begun.shown_headers(headers)
-            else:
-                shown = [(name.decode("latin-1"), begun.redacted(value).decode("latin-1")) for name, value in headers]
-        pairs = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in shown]
-        if pairs != headers and self.config.include_headers:
+        shown, hidden = self._headers(begun, headers)
+        if hidden:
             redacted.append("headers")
-        return pairs, recording.body_of(cut, size=full, redacted=changed and len(cut) == len(body))
+        return *recording.named_and_listed(shown), recording.body_of(cut, size=full, redacted=changed and len(cut) == len(body))
+
+    def _headers(self, begun: Begun, headers: RawHeaders) -> tuple[list[tuple[str, str]], bool]:
+        """Headers as they may be written, and whether something was taken out."""
+        if not self.config.include_headers:
+            return [], False
+        if self.config.redact_sensitive_headers:
+            return begun.shown_headers(headers)
+        clean = [(name, begun.redacted(value)) for name, value in headers]
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in clean], clean != headers
 
     def _call(self, begun: Begun, call: Call) -> recording.PolicyCall:
         came = call.response
         # Headers of an upstream hold no credentials of the client's, but may repeat them.
-        shown = begun.shown_headers(came.headers) if self.config.include_headers else []
-        pairs = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in shown]
-        named, listed = recording.headers_of(pairs)
+        named, listed = recording.named_and_listed(begun.shown_headers(came.headers)[0] if self.config.include_headers else [])
         return recording.PolicyCall(
             upstream=call.upstream,
             target=begun.redacted(call.target).decode("latin-1"),

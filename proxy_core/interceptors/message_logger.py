@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from proxy_core.interceptors import files
 from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor, timestamp_of
 from proxy_core.interceptors.event_content import said
+from proxy_core.interceptors.event_requests import holder_of
 from proxy_core.interceptors.events import SPEAKING, fault_of_finished
 from proxy_core.interceptors.redaction import safe_line
 from proxy_core.interceptors.surroundings import Surroundings
@@ -50,6 +51,7 @@ class _Entry(Struct):
     role: Any = None
 
 
+_encoder = msgspec.json.Encoder()
 _entry = msgspec.json.Decoder(_Entry)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
@@ -129,7 +131,7 @@ class MessageLogger(Interceptor[MessageLoggerConfig]):
 
     def _add(self, begun: Begun, line: dict[str, Any], *, clean: bool) -> None:
         """Take a line; `clean` says that there is nothing to take out of what it quotes."""
-        encoded = msgspec.json.encode(line)
+        encoded = _encoder.encode(line)
         self._lines.append(
             (encoded if clean else safe_line(encoded, begun.secrets, formats=self.config.redact_credentials)) + b"\n"
         )
@@ -147,7 +149,7 @@ class MessageLogger(Interceptor[MessageLoggerConfig]):
             return begun.body
         for name in ("system", "instructions"):
             fields.pop(name, None)
-        holder = next((name for name in ("messages", "input") if bytes(fields.get(name, b""))[:1] == b"["), None)
+        holder = holder_of(fields)
         if holder is not None:
             kept = [entry for entry in begun.history if not _is_system(entry)]
             fields[holder] = Raw(b"[" + b",".join(kept) + b"]")
@@ -172,11 +174,15 @@ def _is_system(entry: memoryview) -> bool:
 
 def _who(begun: Begun) -> dict[str, Any]:
     """Who asked, as far as it is known."""
-    known = {
-        "agent": begun.agent,
-        "user": begun.user,
-        "workflow": begun.workflow,
-        "parent_session": begun.parent_session,
-        "tags": dict(begun.tags),
-    }
-    return {name: value for name, value in known.items() if value}
+    known: dict[str, Any] = {}
+    if begun.agent:
+        known["agent"] = begun.agent
+    if begun.user:
+        known["user"] = begun.user
+    if begun.workflow:
+        known["workflow"] = begun.workflow
+    if begun.parent_session:
+        known["parent_session"] = begun.parent_session
+    if begun.tags:
+        known["tags"] = dict(begun.tags)
+    return known

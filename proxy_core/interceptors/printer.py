@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor
 from proxy_core.interceptors.events import SPEAKING, Event, fault_of_finished
+from proxy_core.interceptors.redaction import redacted_lines
 from proxy_core.interceptors.surroundings import Surroundings
 
 MAX_BODY_CHARS = 2_000
@@ -38,19 +39,25 @@ class Printer(Interceptor[PrinterConfig]):
 
     def __init__(self, config: PrinterConfig, surroundings: Surroundings) -> None:
         super().__init__(config, surroundings)
-        self._lines: list[str] = []
+        self._lines: list[tuple[str, tuple[bytes, ...]]] = []
+        """With the credentials that must not stand in them."""
 
     def begun(self, begun: Begun) -> None:
         if not self.config.log_requests:
             return
-        words = [f"-> {begun.method} {begun.path}"]
+        line = f"-> {begun.method} {begun.path}"
         if self.config.show_llm_calls and begun.operation in SPEAKING:
-            words += [begun.model, _messages(len(begun.history))]
-            words.append("stream" if begun.stream else "")
-        words += [f"session {_short(begun.session_id)}" if begun.session_id else "", begun.agent]
-        words.append(f"user {begun.user}" if begun.user else "")
-        words += [f"workflow {begun.workflow}" if begun.workflow else "", " ".join(_tag(*tag) for tag in begun.tags)]
-        self._say(begun, words)
+            line += f"{_word(begun.model)}  {_messages(len(begun.history))}{'  stream' if begun.stream else ''}"
+        if begun.session_id:
+            line += f"  session {_short(begun.session_id)}"
+        line += _word(begun.agent)
+        if begun.user:
+            line += f"  user {begun.user}"
+        if begun.workflow:
+            line += f"  workflow {begun.workflow}"
+        if begun.tags:
+            line += _word(" ".join(_tag(*tag) for tag in begun.tags))
+        self._line(line, begun)
         if self.config.log_body and begun.body:
             self._say_body(begun, begun.body)
 
@@ -58,21 +65,23 @@ class Printer(Interceptor[PrinterConfig]):
         if not self.config.log_responses:
             return
         begun = finished.begun
-        words = [f"<- {finished.status or '---'} {finished.outcome}", f"{begun.method} {begun.path}"]
+        line = f"<- {finished.status or '---'} {finished.outcome}  {begun.method} {begun.path}"
         if finished.total_ms is not None:
-            words.append(f"{finished.total_ms:,.0f} ms")
+            line += f"  {finished.total_ms:,.0f} ms"
         if self.config.show_llm_calls and begun.operation in SPEAKING:
             if finished.input_tokens is not None or finished.output_tokens is not None:
-                counts = f"{_count(finished.input_tokens)} in, {_count(finished.output_tokens)} out"
-                words.append(counts + (" (estimated)" if finished.estimated else ""))
-            words.append(f"${finished.cost_usd:.6f}" if finished.cost_usd is not None else "")
-            words.append(finished.stop_reason)
-            fault = fault_of_finished(finished)
-            words.append(f"{fault.type}: {fault.message}" if fault is not None else "")
-        elif finished.error:
-            words.append(finished.error)
-        words.append(f"verdict {finished.verdict}" if finished.verdict != "allow" else "")
-        self._say(begun, words)
+                line += f"  {_count(finished.input_tokens)} in, {_count(finished.output_tokens)} out"
+                line += " (estimated)" if finished.estimated else ""
+            if finished.cost_usd is not None:
+                line += f"  ${finished.cost_usd:.6f}"
+            line += _word(finished.stop_reason)
+            if (fault := fault_of_finished(finished)) is not None:
+                line += f"  {fault.type}: {fault.message}"
+        else:
+            line += _word(finished.error)
+        if finished.verdict != "allow":
+            line += f"  verdict {finished.verdict}"
+        self._line(line, begun)
         if self.config.log_body and finished.body:
             self._say_body(begun, finished.readable_body)
 
@@ -93,23 +102,25 @@ class Printer(Interceptor[PrinterConfig]):
     def flush(self, now: float) -> None:
         lines, self._lines = self._lines, []
         if lines:
-            self.dropped += self.surroundings.show(lines)
+            self.dropped += self.surroundings.show(redacted_lines(lines))
 
     def close(self) -> None:
         self.flush(0.0)
-
-    def _say(self, begun: Begun, words: list[str]) -> None:
-        self._line(begun.redacted_text("  ".join(word for word in words if word)))
 
     def _say_body(self, begun: Begun, body: bytes) -> None:
         cut = body[: 4 * MAX_BODY_CHARS]
         self._line(f"   {begun.redacted(cut).decode('utf-8', 'replace')[:MAX_BODY_CHARS]}")
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, begun: Begun | None = None) -> None:
+        """Take a line; one that quotes a request needs it."""
         if len(self._lines) < MAX_LINES:
-            self._lines.append(text)
+            self._lines.append((text, begun.secrets if begun is not None else ()))
         else:
             self.dropped += 1
+
+
+def _word(text: str) -> str:
+    return f"  {text}" if text else ""
 
 
 def _short(session_id: str) -> str:

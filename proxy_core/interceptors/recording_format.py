@@ -184,12 +184,13 @@ class Error(Struct, kw_only=True, tag_field="type", tag="error"):
 
 
 Record = Request | Response | Error
+_encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
 def write_record(record: Record) -> bytes:
     """The record as one line, line end included."""
-    return msgspec.json.encode(record) + b"\n"
+    return _encoder.encode(record) + b"\n"
 
 
 def read_record(line: bytes) -> Record:
@@ -244,11 +245,18 @@ def bytes_of(body: Body | None) -> bytes:
 
 def headers_of(pairs: Pairs) -> tuple[dict[str, str], list[tuple[str, str]] | None]:
     """Raw headers as the two fields `headers` and `header_list` of a record."""
-    listed = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs]
-    named: dict[str, str] = {}
+    return named_and_listed([(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs])
+
+
+def named_and_listed(listed: list[tuple[str, str]]) -> tuple[dict[str, str], list[tuple[str, str]] | None]:
+    """The same of headers as text."""
+    named = dict(listed)
+    if len(named) == len(listed):
+        return named, None
+    named.clear()
     for name, value in listed:
         named[name] = f"{named[name]}, {value}" if name in named else value
-    return named, None if len(named) == len(listed) else listed
+    return named, listed
 
 
 def pairs_of(headers: dict[str, str], header_list: Sequence[tuple[str, str]] | None) -> list[tuple[bytes, bytes]]:

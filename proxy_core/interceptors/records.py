@@ -6,7 +6,7 @@ On the loop a transaction leaves two small items that hold references; in the in
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -111,34 +111,50 @@ def begun_of(item: Began) -> Begun:
     return item.begun
 
 
+@lru_cache(maxsize=10_000)
+def _names(secrets: tuple[bytes, ...], *texts: str) -> list[str]:
+    """Several of them; nearly all come again with the next request of their session."""
+    return [_name(secrets, text) for text in texts]
+
+
 def _begun(item: Began) -> Begun:
     intent, glance = item.intent, item.glance
     secrets = intent.secrets
-    name = partial(_name, secrets)
+    path, model, session_id, predecessor, parent_session, agent, user, workflow = _names(
+        secrets,
+        intent.path,
+        intent.model,
+        intent.session_id,
+        intent.predecessor,
+        intent.parent_session,
+        intent.agent,
+        intent.user,
+        intent.workflow,
+    )
     return Begun(
         transaction_id=intent.transaction_id,
         started_at=intent.started_ns / 1e9,
         method=intent.method,
-        path=name(intent.path),
+        path=path,
         query=intent.query,
         headers=intent.headers,
         body=intent.body,
         client=intent.client,
         dialect=intent.dialect,
         operation=intent.operation,
-        model=name(intent.model),
+        model=model,
         upstream=intent.upstream,
         reason=intent.reason,
         stream=intent.stream,
-        session_id=name(intent.session_id),
-        predecessor=name(intent.predecessor),
-        parent_session=name(intent.parent_session),
+        session_id=session_id,
+        predecessor=predecessor,
+        parent_session=parent_session,
         link=intent.link,
         side=intent.side,
-        agent=name(intent.agent),
-        user=name(intent.user),
-        tags=tuple((name(word), name(value)) for word, value in intent.tags),
-        workflow=name(intent.workflow),
+        agent=agent,
+        user=user,
+        tags=tuple([(_name(secrets, word), _name(secrets, value)) for word, value in intent.tags]) if intent.tags else (),
+        workflow=workflow,
         key=intent.key,
         history=glance.history,
         history_hashes=item.hashes,

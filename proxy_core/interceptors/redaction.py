@@ -29,6 +29,16 @@ def redacted(text: bytes, secrets: Sequence[bytes]) -> bytes:
     return redact_formats(known) if len(known) <= PIECE_BYTES else _in_pieces(known)
 
 
+def redacted_lines(lines: Sequence[tuple[str, tuple[bytes, ...]]]) -> list[str]:
+    """Lines without the credentials that stand beside each, and all that looks like a key."""
+    # Nearly always there is nothing to find: one search over all lines tells.
+    together = "\n".join([line for line, _ in lines]).encode("utf-8", "replace")
+    known = frozenset([secret for secrets in {secrets for _, secrets in lines} for secret in secrets])
+    if redacted(together, tuple(known)) is together:
+        return [line for line, _ in lines]
+    return [redacted(line.encode("utf-8", "replace"), secrets).decode("utf-8", "replace") for line, secrets in lines]
+
+
 def _in_pieces(text: bytes) -> bytes:
     kept: list[bytes] = []
     changed = False

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+import msgspec
 from msgspec.structs import replace
 
 from proxy_core import logs
@@ -61,7 +62,10 @@ class Voice(logging.Handler):
         self._said_at = 0.0
 
     def say(self, what: str, content: object) -> None:
-        line = json.dumps({what: content}).encode("ascii") + b"\n"
+        try:
+            line = msgspec.json.encode({what: content}) + b"\n"
+        except UnicodeEncodeError:  # half of a surrogate pair
+            line = json.dumps({what: content}).encode("ascii") + b"\n"
         try:
             with self._mutex:
                 self._pipe.write(line)

@@ -230,7 +230,8 @@ def test_one_that_raises_is_counted_and_logged_once_and_the_others_go_on(
 
 def test_one_that_never_returns_does_not_keep_luthien_from_ending(caplog: pytest.LogCaptureFixture) -> None:
     forever = threading.Event()
-    interceptors = dispatched(Notes(begun=lambda: forever.wait(30)))
+    first, hanging, events = Notes(), Notes(begun=lambda: forever.wait(30)), EventsOnly()
+    interceptors = dispatched(first, hanging, events)
     interceptors.start()
     for number in range(5):
         pass_by(interceptors, number)
@@ -238,5 +239,8 @@ def test_one_that_never_returns_does_not_keep_luthien_from_ending(caplog: pytest
     interceptors.close(0.2)
     assert time.monotonic() - began < 2.0
     assert any("did not end within" in record.getMessage() for record in caplog.records)
-    assert interceptors.counts()[0].dropped >= 4
+    counts = interceptors.counts()
+    assert counts[1].taken == 1
+    assert [one.taken + one.dropped for one in counts] == [10, 10, 10], "each record is told or counted"
+    assert len(first.heard) == counts[0].taken
     forever.set()

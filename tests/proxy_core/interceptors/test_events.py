@@ -259,6 +259,44 @@ def test_every_choice_of_a_stream_is_a_message_of_its_own() -> None:
     assert events[3]["attributes"]["tool.params"] == {"a": 1}
 
 
+ASKS: dict[str, dict[str, Any]] = {
+    "chat": chat(ASKED, "tool_calls"),
+    "chat, as it was": chat({"role": "assistant", "function_call": {"name": "get_weather", "arguments": "{}"}}, "function_call"),
+    "messages": {
+        "type": "message",
+        "content": [{"type": "tool_use", "id": "t", "name": "get_weather", "input": {}}],
+        "stop_reason": "tool_use",
+    },
+    "responses": {
+        "object": "response",
+        "status": "completed",
+        "output": [{"type": "function_call", "call_id": "c", "name": "get_weather", "arguments": "{}"}],
+    },
+    "responses, of one's own": {
+        "object": "response",
+        "status": "completed",
+        "output": [{"type": "custom_tool_call", "call_id": "c", "name": "get_weather", "input": "x"}],
+    },
+    "ollama_chat": {
+        "message": {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "get_weather", "arguments": {}}}]},
+        "done": True,
+    },
+}
+
+
+@pytest.mark.parametrize("letters", ["as they are", "as numbers"])
+@pytest.mark.parametrize("case", ASKS)
+def test_each_call_of_a_tool_is_an_event_however_it_is_written(case: str, letters: str) -> None:
+    raw = json.dumps(ASKS[case])
+    if letters == "as numbers":
+        for word in ("tool_calls", "function_call", "tool_use", "custom_tool_call"):
+            raw = raw.replace(f'"{word}"', '"' + "".join(f"\\u{ord(letter):04x}" for letter in word) + '"')
+    body = {"model": "gpt-4o", "messages": [USER]}
+    events = told(EventMaker(), *pair_for(case.partition(",")[0], body, raw.encode()))
+    calls = [event["attributes"]["tool.name"] for event in events if event["name"] == "tool.execution"]
+    assert calls == ["get_weather"]
+
+
 @pytest.mark.parametrize(
     ("system", "prompt"),
     [

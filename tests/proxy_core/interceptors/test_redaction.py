@@ -10,7 +10,7 @@ import pytest
 from proxy_core.detectors import secrets
 from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.interceptors import redaction
-from proxy_core.interceptors.redaction import redacted, safe_json, safe_line
+from proxy_core.interceptors.redaction import redacted, redacted_lines, safe_json, safe_line
 
 KEYS = [
     b"sk-proj-" + b"a1B2c3D4" * 5,
@@ -45,6 +45,15 @@ def test_what_is_clean_stays_the_same_object() -> None:
     for size in (10, 1_000_000):
         text = b"nothing here " * (size // 13 + 1)
         assert redacted(text, (b"not-in-there",)) is text
+
+
+def test_lines_lose_their_own_credentials_and_all_that_looks_like_a_key() -> None:
+    key = KEYS[0].decode()
+    clean = [("nothing here", ()), ("nor here, half of a pair: \ud800", (b"not-in-there",))]
+    assert redacted_lines(clean) == [line for line, _ in clean]
+    assert redacted_lines([]) == []
+    lines = [("its secret-of-mine here", (b"secret-of-mine",)), (f"a key {key}", ()), ("nothing here", (b"secret-of-mine",))]
+    assert redacted_lines(lines) == ["its [redacted] here", "a key [redacted]", "nothing here"]
 
 
 @pytest.mark.parametrize(
