@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from proxy_core.interceptors.records import Began, Ended
+from proxy_core.interceptors.records import Began, End, Ended
 from proxy_core.journal.records import Intent, Outcome
 from proxy_core.wire.glance import Glance, glance
 
@@ -108,11 +108,16 @@ def _whole(data: bytes, size: int) -> bytes:
     return data
 
 
-def pack_began(item: Began, *, tell: bool = True) -> tuple[bytes, bytes]:
-    """A request; without `tell` its end alone will be told. Raises what `pickle` raises."""
+def pack_began(item: Began) -> tuple[bytes, bytes]:
+    """A request. Raises what `pickle` raises."""
     intent = replace(item.intent, body=b"", pieces=())
     was_looked_at = item.glance is not _LOOKED_AT_NOTHING and item.glance != _LOOKED_AT_NOTHING
-    return _pack(BEGAN if tell else KNOWN, _BeganTold(intent, item.hashes, was_looked_at), item.intent.body)
+    return _pack(BEGAN, _BeganTold(intent, item.hashes, was_looked_at), item.intent.body)
+
+
+def for_its_end(began: bytes) -> bytes:
+    """The first buffer of a packed request, of which the end alone is to be told."""
+    return bytes((KNOWN | began[0] & _PICKLED,)) + began[1:]
 
 
 def began_of(frame: Frame) -> Began:
@@ -122,10 +127,10 @@ def began_of(frame: Frame) -> Began:
     return Began(told.intent, glance(frame.body) if told.was_looked_at else _LOOKED_AT_NOTHING, told.hashes)
 
 
-def pack_ended(item: Ended) -> tuple[bytes, bytes]:
+def pack_ended(item: End) -> tuple[bytes, bytes]:
     """An end; of the request only its id. Raises what `pickle` raises."""
     told = _EndedTold(
-        transaction_id=item.began.intent.transaction_id,
+        transaction_id=item.outcome.transaction_id,
         outcome=replace(item.outcome, body=b""),
         arrivals=item.arrivals,
         started=item.started,
@@ -147,8 +152,7 @@ def ended_of(frame: Frame, known: MutableMapping[str, Began]) -> Ended:
     if began is None:
         raise LookupError(f"the beginning of {told.transaction_id} was dropped")
     told.outcome.body = frame.body
-    return Ended(
-        began,
+    end = End(
         told.outcome,
         arrivals=told.arrivals,
         started=told.started,
@@ -159,6 +163,7 @@ def ended_of(frame: Frame, known: MutableMapping[str, Began]) -> Ended:
         translated=told.translated,
         calls=tuple(told.calls),
     )
+    return Ended(began, end)
 
 
 def _without_answer(call: Call) -> Call:

@@ -1,7 +1,7 @@
 """What the loop leaves for the interceptors' process, on its way into the pipe.
 
-While a request runs, only a reference to its record is put in a queue. Records are packed and written together a few times a
-second: the code that packs them is not in the CPU's caches between two requests, and one by one it costs several times as much.
+A record is packed as soon as there is one: what it is made of is in the CPU's caches then and can be thrown away, where records
+that wait keep the next requests from using the same memory. What is packed is written a few times a second, together.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from proxy_core.interceptors import frames
-from proxy_core.interceptors.records import Began, Ended
+from proxy_core.interceptors.records import Began, End
 
-AT_ONCE = 32
-"""Records packed in one go, so that the loop is not kept for long."""
+AT_ONCE = 256
+"""Records joined in one go, so that the loop is not kept for long."""
 WRITE_BYTES = 256 * 1024
 """Written in one go, for the same reason."""
 MAX_BUFFERS = 256
@@ -22,21 +23,38 @@ JOINED_BYTES = 32 * 1024
 """Smaller bodies are copied beside what is told of them; larger ones go into the pipe from where they are."""
 
 
+class PackedRequest:
+    """A request as it goes into the pipe; kept until its end is there, which a new process could not read without it."""
+
+    __slots__ = ("body", "frame", "sent_to")
+
+    def __init__(self) -> None:
+        self.frame = self.body = b""
+        self.sent_to = 0
+        """The number of the process that has it; 0 for none."""
+
+
+class _PackedEnd(NamedTuple):
+    request: PackedRequest
+    frame: bytes
+    body: bytes
+
+
 class Outgoing:
-    """Records that wait, and those that are packed for the process that is `number` now."""
+    """Records that wait, and those that are on their way to the process that is `number` now."""
 
     def __init__(self, max_waiting: int, max_waiting_bytes: int, on_fault: Callable[[Exception], None]) -> None:
         """`on_fault` is told what cannot be packed."""
         self._max_waiting = max_waiting
         self._max_bytes = max_waiting_bytes
         self._on_fault = on_fault
-        self._items: deque[Began | Ended] = deque()
+        self._items: deque[PackedRequest | _PackedEnd] = deque()
         self._buffers: deque[bytes | memoryview] = deque()
         self._bytes = 0
-        """Of bodies that wait and of buffers."""
+        """Of what waits and of buffers."""
         self.number = 1
         self.sent = 0
-        """Records packed for the process."""
+        """Records for the process that have left the queue."""
         self.missed = 0
         """Records that did not fit, or could not be packed."""
 
@@ -46,17 +64,42 @@ class Outgoing:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the pipe has not taken all that is packed."""
+        """Whether the pipe has not taken all that it was given."""
         return bool(self._buffers)
 
-    def put(self, item: Began | Ended) -> bool:
-        """Take a record, or drop and count it; whether it was taken."""
+    def put_request(self, item: Began) -> PackedRequest:
+        """Take a request, or drop and count it."""
+        request = PackedRequest()
+        try:
+            request.frame, request.body = frames.pack_began(item)
+        except Exception as fault:  # something that cannot be told to another process
+            self._cannot_pack(fault)
+        else:
+            self._put(request)
+        return request
+
+    def put_end(self, request: PackedRequest, end: End) -> None:
+        """Take the end of a request, or drop and count it."""
+        if not request.frame:
+            self.missed += 1
+            return
+        try:
+            packed = _PackedEnd(request, *frames.pack_ended(end))
+        except Exception as fault:  # a policy's own object, say
+            self._cannot_pack(fault)
+        else:
+            self._put(packed)
+
+    def _cannot_pack(self, fault: Exception) -> None:
+        self.missed += 1
+        self._on_fault(fault)
+
+    def _put(self, item: PackedRequest | _PackedEnd) -> None:
         if len(self._items) >= self._max_waiting or self._bytes > self._max_bytes:
             self.missed += 1
-            return False
+            return
         self._items.append(item)
-        self._bytes += item.size
-        return True
+        self._bytes += len(item.frame) + len(item.body)
 
     def begin(self, task: bytes) -> None:
         """`task` is the first thing that the process is told."""
@@ -64,16 +107,16 @@ class Outgoing:
         self._bytes += len(task)
 
     def next_process(self) -> None:
-        """What was packed is gone with the process; what waits is for the next one."""
+        """What has left the queue is gone with the process; what waits is for the next one."""
         self.number += 1
         self.sent = 0
         self._bytes -= sum(map(len, self._buffers))
         self._buffers.clear()
 
     def write(self, pipe: int) -> None:
-        """Pack some of what waits and write what the pipe takes now. Raises OSError, BlockingIOError where it takes nothing."""
+        """Write what the pipe takes now. Raises OSError, BlockingIOError where it takes nothing."""
         if not self._buffers:
-            self._pack()
+            self._join()
         if self._buffers:
             self._written(os.writev(pipe, self._next()))
 
@@ -82,59 +125,50 @@ class Outgoing:
         self.missed += len(self._items)
         self._items.clear()
 
-    # --- packing ---
+    # --- writing ---
 
-    def _pack(self) -> None:
-        parts: list[bytes] = []
-        items = self._items
+    def _join(self) -> None:
+        """Take from the queue what is written next."""
+        items, number = self._items, self.number
+        small: list[bytes] = []
         size = 0
         for _ in range(min(AT_ONCE, len(items))):
             item = items.popleft()
-            self._bytes -= item.size
-            try:
-                if isinstance(item, Began):
-                    item.sent_to = self.number
-                    found = frames.pack_began(item)
-                else:
-                    found = self._packed_end(item, parts)
-            except Exception as fault:  # something that cannot be told to another process: a policy's own object
-                self.missed += 1
-                self._on_fault(fault)
-                continue
+            self._bytes -= len(item.frame) + len(item.body)
+            if isinstance(item, PackedRequest):
+                item.sent_to = number
+            elif item.request.sent_to != number:
+                size += self._repeat(item.request, small)
             self.sent += 1
-            parts += found
-            size += item.size
+            self._part(item.frame, small)
+            self._part(item.body, small)
+            size += len(item.frame) + len(item.body)
             if size > WRITE_BYTES:
                 break
-        self._join(parts)
-
-    def _packed_end(self, item: Ended, parts: list[bytes]) -> tuple[bytes, bytes]:
-        began = item.began
-        if began.sent_to != self.number:
-            # What a process was told that has died may be lost with it: better twice than an end without a beginning.
-            known = began.sent_to > 0
-            parts += frames.pack_began(began, tell=known)
-            began.sent_to = self.number
-            self.sent += known
-        return frames.pack_ended(item)
-
-    def _join(self, parts: list[bytes]) -> None:
-        small: list[bytes] = []
-        for part in parts:
-            if len(part) < JOINED_BYTES:
-                small.append(part)
-                continue
-            self._add(b"".join(small))
-            small.clear()
-            self._add(part)
         self._add(b"".join(small))
+
+    def _repeat(self, request: PackedRequest, small: list[bytes]) -> int:
+        """Tell the process of a request that another one was told of, or none, because it was dropped; its bytes."""
+        # What a process was told that has died may be lost with it: better twice than an end without a beginning.
+        is_told = request.sent_to > 0
+        request.sent_to = self.number
+        self.sent += is_told
+        self._part(request.frame if is_told else frames.for_its_end(request.frame), small)
+        self._part(request.body, small)
+        return len(request.frame) + len(request.body)
+
+    def _part(self, part: bytes, small: list[bytes]) -> None:
+        if len(part) < JOINED_BYTES:
+            small.append(part)
+            return
+        self._add(b"".join(small))
+        small.clear()
+        self._add(part)
 
     def _add(self, buffer: bytes) -> None:
         if buffer:
             self._buffers.append(buffer)
             self._bytes += len(buffer)
-
-    # --- writing ---
 
     def _next(self) -> list[bytes | memoryview]:
         found: list[bytes | memoryview] = []

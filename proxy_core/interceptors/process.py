@@ -1,7 +1,7 @@
 """The way of records from the gateway's loop to the interceptors' process.
 
-The loop packs what has gathered and writes it into a pipe that never makes it wait (`outgoing`); no thread does that, because
-one that shares the interpreter with the loop delays it by more than the work takes. Reading, redacting and writing files happen
+The loop packs records and writes them into a pipe that never makes it wait (`outgoing`); no thread does that, because one that
+shares the interpreter with the loop delays it by more than the work takes. Reading, redacting and writing files happen
 in the other process, so traffic shares neither the interpreter nor a crash with interceptors. What does not fit is dropped and
 counted; a process that dies is started again.
 """
@@ -26,7 +26,7 @@ from proxy_core.interceptors import frames, shown_lines
 from proxy_core.interceptors.dispatch import Counts, Watcher
 from proxy_core.interceptors.inbox import MAX_WAITING, MAX_WAITING_BYTES
 from proxy_core.interceptors.outgoing import Outgoing
-from proxy_core.interceptors.records import Began, Ended, ended
+from proxy_core.interceptors.records import Began, end_of
 from proxy_core.interceptors.seldom import Seldom
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.tasks import spawn
@@ -43,9 +43,9 @@ CLOSE_S = 10.0
 CHUNKS_TIMED = 20_000
 """Arrival times are kept for so many chunks of a stream where an interceptor records them."""
 GATHER_S = 0.1
-"""Records are packed and written together that come within this time."""
+"""Records are written together that come within this time."""
 NEXT_S = 0.002
-"""Between two goes at packing and writing, while more waits than one of them takes."""
+"""Between two goes at writing, while more waits than one of them takes."""
 PIPE_BYTES = 1024 * 1024
 CLOSED = -1
 """In place of a pipe."""
@@ -177,26 +177,27 @@ class InterceptorProcess:
 
     def begun(self, running: Running, intent: Intent, hashes: tuple[bytes, ...]) -> None:
         """A request is on record."""
-        running.began = began = Began(intent, running.glance, hashes)
         if self._times_chunks:
             running.chunks_timed = CHUNKS_TIMED
-        self._put(began)
+        running.told = self._outgoing.put_request(Began(intent, running.glance, hashes))
+        self._flush_soon()
 
     def finished(self, running: Running, outcome: Outcome) -> None:
         """Its outcome is; of a transaction that comes here twice the first time counts."""
-        began, running.began = running.began, None
-        if began is not None:
-            self._put(ended(began, outcome, running))
+        request, running.told = running.told, None
+        if request is not None:
+            self._outgoing.put_end(request, end_of(outcome, running))
+            self._flush_soon()
 
-    def _put(self, item: Began | Ended) -> None:
-        if self._outgoing.put(item) and self._flushing is None and not self._is_full and self._loop is not None:
+    def _flush_soon(self) -> None:
+        if self._flushing is None and not self._is_full and self._outgoing and self._loop is not None:
             self._flushing = self._loop.call_later(GATHER_S, self._flush)
 
     def _cannot_tell(self, fault: Exception) -> None:
         self._seldom.warn("%s", f"a record cannot be told to interceptors: {type(fault).__name__}: {fault}")
 
     def _flush(self) -> None:
-        """Pack and write what the pipe takes now."""
+        """Write what the pipe takes now."""
         self._flushing = None
         worker, loop, outgoing = self._worker, self._loop, self._outgoing
         if worker is None or worker.pipe == CLOSED or loop is None:

@@ -1,13 +1,13 @@
 """From what the gateway hands over to what interceptors are told.
 
-On the loop a transaction leaves two small items that hold references; in the interceptors' process they become `Begun` and
-`Finished`.
+The loop makes a `Began` and an `End` of a transaction, which are packed at once; in the interceptors' process they become `Begun`
+and `Finished`.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -24,34 +24,25 @@ if TYPE_CHECKING:
 class Began:
     """A request, as the loop leaves it."""
 
-    __slots__ = ("begun", "glance", "hashes", "intent", "sent_to")
+    __slots__ = ("begun", "glance", "hashes", "intent")
 
     def __init__(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> None:
         self.intent = intent
         self.glance = glance
         self.hashes = hashes
-        self.sent_to = 0
-        """The number of the process that has it; 0 for none."""
         self.begun: Begun | None = None
-        """Made in that process, once."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return len(self.intent.body)
+        """Made once, in the interceptors' process."""
 
 
-class Ended:
-    """A transaction that is over, as the loop leaves it."""
+class End:
+    """The end of a transaction, as the loop leaves it."""
 
     __slots__ = (
-        "arrivals", "began", "calls", "content_encoding", "content_type", "outcome", "started", "translated", "upstream",
-        "upstream_api",
+        "arrivals", "calls", "content_encoding", "content_type", "outcome", "started", "translated", "upstream", "upstream_api",
     )  # fmt: skip
 
     def __init__(
         self,
-        began: Began,
         outcome: Outcome,
         *,
         arrivals: list[tuple[int, float]],
@@ -63,7 +54,6 @@ class Ended:
         translated: bool,
         calls: tuple[Call, ...],
     ) -> None:
-        self.began = began
         self.outcome = outcome
         self.arrivals = arrivals
         self.started = started
@@ -74,17 +64,18 @@ class Ended:
         self.translated = translated
         self.calls = calls
 
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return len(self.outcome.body)
+
+class Ended(NamedTuple):
+    """A transaction that is over."""
+
+    began: Began
+    end: End
 
 
-def ended(began: Began, outcome: Outcome, running: Running) -> Ended:
+def end_of(outcome: Outcome, running: Running) -> End:
     """The end of a transaction; takes from `running` what no longer changes."""
     control = running.control
-    return Ended(
-        began,
+    return End(
         outcome,
         arrivals=running.arrivals,
         started=running.started,
@@ -165,7 +156,8 @@ def _begun(item: Began) -> Begun:
 
 def finished_of(item: Ended) -> Finished:
     """The record of a transaction that has ended."""
-    outcome = item.outcome
+    end = item.end
+    outcome = end.outcome
     begun = begun_of(item.began)
     if outcome.secrets != begun.secrets:  # policies have added credentials
         begun = replace(begun, secrets=outcome.secrets, _shown_body=None)
@@ -177,16 +169,16 @@ def finished_of(item: Ended) -> Finished:
         verdicts=outcome.verdicts,
         status=outcome.status,
         headers=outcome.headers,
-        content_type=item.content_type,
-        content_encoding=item.content_encoding,
+        content_type=end.content_type,
+        content_encoding=end.content_encoding,
         body=outcome.body,
         body_bytes=outcome.body_bytes,
         complete=outcome.complete,
-        arrivals=[(end, round((at - item.started) * 1e3, 3)) for end, at in item.arrivals],
-        upstream=item.upstream,
-        upstream_api=item.upstream_api,
-        translated=item.translated,
-        calls=item.calls,
+        arrivals=[(place, round((at - end.started) * 1e3, 3)) for place, at in end.arrivals],
+        upstream=end.upstream,
+        upstream_api=end.upstream_api,
+        translated=end.translated,
+        calls=end.calls,
         upstream_answered="responded" in outcome.timing,
         upstream_status=outcome.upstream_status,
         upstream_body=outcome.upstream_body,

@@ -15,7 +15,7 @@ from proxy_core.interceptors.base import Begun, Config, Finished, Interceptor
 from proxy_core.interceptors.dispatch import Interceptors, Watcher
 from proxy_core.interceptors.events import Event, EventMaker
 from proxy_core.interceptors.inbox import Inbox
-from proxy_core.interceptors.records import Began, ended
+from proxy_core.interceptors.records import Began, Ended, end_of
 from proxy_core.interceptors.surroundings import Surroundings
 from tests.proxy_core.interceptors.traffic import outcome_for, running_for
 from tests.proxy_core.interceptors.waits import until
@@ -88,7 +88,7 @@ def pass_by(interceptors: Interceptors, number: int) -> None:
     began = Began(intent, running.glance, hashes)
     interceptors.put(began, len(intent.body))
     outcome = outcome_for(running, intent, ANSWER)
-    interceptors.put(ended(began, outcome, running), len(outcome.body))
+    interceptors.put(Ended(began, end_of(outcome, running)), len(outcome.body))
 
 
 def test_records_come_in_order_from_threads_of_their_own() -> None:

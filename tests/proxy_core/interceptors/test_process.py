@@ -14,7 +14,7 @@ import pytest
 from proxy_core.interceptors import frames
 from proxy_core.interceptors.base import Begun, Finished
 from proxy_core.interceptors.process import CLOSED, InterceptorProcess, Worker
-from proxy_core.interceptors.records import Began, begun_of, ended, finished_of
+from proxy_core.interceptors.records import Began, Ended, begun_of, end_of, finished_of
 from proxy_core.interceptors.registry import build_watchers
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.policy_services import Call
@@ -68,12 +68,12 @@ def test_a_record_arrives_as_it_was(raw: bytes) -> None:
     began = Began(intent, running.glance, hashes)
     outcome = outcome_for(running, intent, ANSWER, verdicts=(verdict,), upstream_body=b"\x00up", upstream_status=503)
     answer = WholeResponse(status=200, headers=[(b"a", b"b")], body=b"{}", upstream="other")
-    end = ended(began, outcome, running)
+    end = end_of(outcome, running)
     end.calls = (Call("other", "http://127.0.0.1", 0.5, b"/v1/x", b"asked", answer),)
     end.arrivals = [(3, 1.25), (9, 1.5)]
     begun, finished = told_over(began, end)
     assert begun == begun_of(began)
-    assert finished == finished_of(end)
+    assert finished == finished_of(Ended(began, end))
     assert begun.history == running.glance.history
 
 

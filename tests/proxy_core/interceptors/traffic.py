@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from proxy_core.interceptors.base import Begun, Finished
-from proxy_core.interceptors.records import Began, begun_of, ended, finished_of
+from proxy_core.interceptors.records import Began, Ended, begun_of, end_of, finished_of
 from proxy_core.journal.records import Intent, Outcome
 from proxy_core.running import Running
 from proxy_core.transaction_row import TransactionRow
@@ -119,7 +119,7 @@ def pair_for(
     """A request and its end."""
     running, made, hashes = running_for(operation, body, **intent)
     began = Began(made, running.glance, hashes)
-    return begun_of(began), finished_of(ended(began, outcome_for(running, made, answer, **(outcome or {})), running))
+    return begun_of(began), finished_of(Ended(began, end_of(outcome_for(running, made, answer, **(outcome or {})), running)))
 
 
 def sse(*events: dict[str, Any], done: bool = False, named: bool = False) -> bytes:
