@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import MutableMapping
-from contextlib import suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -82,14 +81,15 @@ def pack_task(task: object) -> bytes:
 
 def _pack(kind: int, told: _BeganTold | _EndedTold, body: bytes, *, is_plain: bool = True) -> tuple[bytes, bytes]:
     """A frame as two buffers that follow each other. Raises what `pickle` raises."""
-    encoded = b""
     if is_plain:
-        with suppress(TypeError, ValueError, OverflowError):
+        try:
             encoded = _ENCODER.encode(told)
-    if not encoded:
-        encoded = pickle.dumps(told, protocol=5)
-        kind |= _PICKLED
-    return _HEAD.pack(kind, len(encoded), len(body)) + encoded, body
+        except (TypeError, ValueError, OverflowError):
+            pass
+        else:
+            return _HEAD.pack(kind, len(encoded), len(body)) + encoded, body
+    encoded = pickle.dumps(told, protocol=5)
+    return _HEAD.pack(kind | _PICKLED, len(encoded), len(body)) + encoded, body
 
 
 def read(pipe: BinaryIO) -> Frame | None:
@@ -111,8 +111,7 @@ def _whole(data: bytes, size: int) -> bytes:
 def pack_began(item: Began) -> tuple[bytes, bytes]:
     """A request. Raises what `pickle` raises."""
     intent = replace(item.intent, body=b"", pieces=())
-    was_looked_at = item.glance is not _LOOKED_AT_NOTHING and item.glance != _LOOKED_AT_NOTHING
-    return _pack(BEGAN, _BeganTold(intent, item.hashes, was_looked_at), item.intent.body)
+    return _pack(BEGAN, _BeganTold(intent, item.hashes, item.glance != _LOOKED_AT_NOTHING), item.intent.body)
 
 
 def for_its_end(began: bytes) -> bytes:
@@ -139,7 +138,7 @@ def pack_ended(item: End) -> tuple[bytes, bytes]:
         upstream=item.upstream,
         upstream_api=item.upstream_api,
         translated=item.translated,
-        calls=[_without_answer(call) for call in item.calls],
+        calls=[_without_answer(call) for call in item.calls] if item.calls else [],
     )
     return _pack(ENDED, told, item.outcome.body, is_plain=not item.calls)
 
