@@ -16,8 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from proxy_core.interceptors.records import Began, End, Ended
-from proxy_core.journal.records import Intent, Outcome
-from proxy_core.wire.glance import Glance, glance
+from proxy_core.journal.records import Intent
+from proxy_core.wire.glance import Glance
+from proxy_core.wire.glance import glance as look_at
 
 if TYPE_CHECKING:
     from proxy_core.policy_services import Call
@@ -37,23 +38,10 @@ class _BeganTold(msgspec.Struct, array_like=True, gc=False):
     was_looked_at: bool
 
 
-class _EndedTold(msgspec.Struct, array_like=True, gc=False):
-    transaction_id: str
-    outcome: Outcome
-    arrivals: list[tuple[int, float]]
-    started: float
-    content_type: str
-    content_encoding: str
-    upstream: str
-    upstream_api: str
-    translated: bool
-    calls: list[Any]
-
-
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
     BEGAN: msgspec.msgpack.Decoder(_BeganTold),
-    ENDED: msgspec.msgpack.Decoder(_EndedTold),
+    ENDED: msgspec.msgpack.Decoder(End),
 }
 _DECODERS[KNOWN] = _DECODERS[BEGAN]
 
@@ -79,7 +67,7 @@ def pack_task(task: object) -> bytes:
     return _HEAD.pack(TASK | _PICKLED, len(encoded), 0) + encoded
 
 
-def _pack(kind: int, told: _BeganTold | _EndedTold, body: bytes, *, is_plain: bool = True) -> tuple[bytes, bytes]:
+def _pack(kind: int, told: _BeganTold | End, body: bytes, *, is_plain: bool = True) -> tuple[bytes, bytes]:
     """A frame as two buffers that follow each other. Raises what `pickle` raises."""
     if is_plain:
         try:
@@ -108,10 +96,10 @@ def _whole(data: bytes, size: int) -> bytes:
     return data
 
 
-def pack_began(item: Began) -> tuple[bytes, bytes]:
+def pack_began(intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     """A request. Raises what `pickle` raises."""
-    intent = replace(item.intent, body=b"", pieces=())
-    return _pack(BEGAN, _BeganTold(intent, item.hashes, item.glance != _LOOKED_AT_NOTHING), item.intent.body)
+    told = _BeganTold(replace(intent, body=b"", pieces=()), hashes, glance != _LOOKED_AT_NOTHING)
+    return _pack(BEGAN, told, intent.body)
 
 
 def for_its_end(began: bytes) -> bytes:
@@ -123,45 +111,26 @@ def began_of(frame: Frame) -> Began:
     """The request of a frame. Raises what `pickle` and `msgspec` raise."""
     told: _BeganTold = frame.told()
     told.intent.body = frame.body
-    return Began(told.intent, glance(frame.body) if told.was_looked_at else _LOOKED_AT_NOTHING, told.hashes)
+    return Began(told.intent, look_at(frame.body) if told.was_looked_at else _LOOKED_AT_NOTHING, told.hashes)
 
 
-def pack_ended(item: End) -> tuple[bytes, bytes]:
-    """An end; of the request only its id. Raises what `pickle` raises."""
-    told = _EndedTold(
-        transaction_id=item.outcome.transaction_id,
-        outcome=replace(item.outcome, body=b""),
-        arrivals=item.arrivals,
-        started=item.started,
-        content_type=item.content_type,
-        content_encoding=item.content_encoding,
-        upstream=item.upstream,
-        upstream_api=item.upstream_api,
-        translated=item.translated,
-        calls=[_without_answer(call) for call in item.calls] if item.calls else [],
-    )
-    return _pack(ENDED, told, item.outcome.body, is_plain=not item.calls)
+def pack_end(end: End) -> tuple[bytes, bytes]:
+    """An end, which is changed. Raises what `pickle` raises."""
+    body = end.outcome.body
+    end.outcome = replace(end.outcome, body=b"")
+    if end.calls:
+        end.calls = [_without_answer(call) for call in end.calls]
+    return _pack(ENDED, end, body, is_plain=not end.calls)
 
 
 def ended_of(frame: Frame, known: MutableMapping[str, Began]) -> Ended:
     """The end of a frame, whose request is taken out of `known`. Raises LookupError where it is not there, and what `pickle` and
     `msgspec` raise."""
-    told: _EndedTold = frame.told()
-    began = known.pop(told.transaction_id, None)
+    end: End = frame.told()
+    began = known.pop(end.transaction_id, None)
     if began is None:
-        raise LookupError(f"the beginning of {told.transaction_id} was dropped")
-    told.outcome.body = frame.body
-    end = End(
-        told.outcome,
-        arrivals=told.arrivals,
-        started=told.started,
-        content_type=told.content_type,
-        content_encoding=told.content_encoding,
-        upstream=told.upstream,
-        upstream_api=told.upstream_api,
-        translated=told.translated,
-        calls=tuple(told.calls),
-    )
+        raise LookupError(f"the beginning of {end.transaction_id} was dropped")
+    end.outcome.body = frame.body
     return Ended(began, end)
 
 

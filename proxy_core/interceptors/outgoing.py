@@ -9,10 +9,16 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from proxy_core.interceptors import frames
-from proxy_core.interceptors.records import Began, End
+from proxy_core.interceptors.records import End
+
+if TYPE_CHECKING:
+    from proxy_core.journal.records import Intent
+    from proxy_core.wire.glance import Glance
 
 AT_ONCE = 256
 """Records joined in one go, so that the loop is not kept for long."""
@@ -23,18 +29,17 @@ JOINED_BYTES = 32 * 1024
 """Smaller bodies are copied beside what is told of them; larger ones go into the pipe from where they are."""
 
 
-class PackedRequest:
+class PackedRequest(Struct, gc=False):
     """A request as it goes into the pipe; kept until its end is there, which a new process could not read without it."""
 
-    __slots__ = ("body", "frame", "sent_to")
+    frame: bytes
+    """Empty for one that could not be packed."""
+    body: bytes
+    sent_to: int = 0
+    """The number of the process that has it; 0 for none."""
 
-    def __init__(self) -> None:
-        self.frame = self.body = b""
-        self.sent_to = 0
-        """The number of the process that has it; 0 for none."""
 
-
-class _PackedEnd(NamedTuple):
+class _PackedEnd(Struct, gc=False):
     request: PackedRequest
     frame: bytes
     body: bytes
@@ -67,15 +72,15 @@ class Outgoing:
         """Whether the pipe has not taken all that it was given."""
         return bool(self._buffers)
 
-    def put_request(self, item: Began) -> PackedRequest:
+    def put_request(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> PackedRequest:
         """Take a request, or drop and count it."""
-        request = PackedRequest()
         try:
-            request.frame, request.body = frames.pack_began(item)
+            frame, body = frames.pack_began(intent, glance, hashes)
         except Exception as fault:  # something that cannot be told to another process
             self._cannot_pack(fault)
-        else:
-            self._put(request)
+            return PackedRequest(b"", b"")
+        request = PackedRequest(frame, body)
+        self._put(request)
         return request
 
     def put_end(self, request: PackedRequest, end: End) -> None:
@@ -84,11 +89,11 @@ class Outgoing:
             self.missed += 1
             return
         try:
-            packed = _PackedEnd(request, *frames.pack_ended(end))
+            frame, body = frames.pack_end(end)
         except Exception as fault:  # a policy's own object, say
             self._cannot_pack(fault)
-        else:
-            self._put(packed)
+            return
+        self._put(_PackedEnd(request, frame, body))
 
     def _cannot_pack(self, fault: Exception) -> None:
         self.missed += 1

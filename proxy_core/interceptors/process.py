@@ -26,7 +26,7 @@ from proxy_core.interceptors import frames, shown_lines
 from proxy_core.interceptors.dispatch import Counts, Watcher
 from proxy_core.interceptors.inbox import MAX_WAITING, MAX_WAITING_BYTES
 from proxy_core.interceptors.outgoing import Outgoing
-from proxy_core.interceptors.records import Began, end_of
+from proxy_core.interceptors.records import end_of
 from proxy_core.interceptors.seldom import Seldom
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.tasks import spawn
@@ -179,7 +179,7 @@ class InterceptorProcess:
         """A request is on record."""
         if self._times_chunks:
             running.chunks_timed = CHUNKS_TIMED
-        running.told = self._outgoing.put_request(Began(intent, running.glance, hashes))
+        running.told = self._outgoing.put_request(intent, running.glance, hashes)
         self._flush_soon()
 
     def finished(self, running: Running, outcome: Outcome) -> None:

@@ -7,16 +7,17 @@ and `Finished`.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy_core.detectors.secrets import redact_formats, redact_known
 from proxy_core.interceptors.base import Begun, Finished
+from proxy_core.journal.records import Outcome
 
 if TYPE_CHECKING:
-    from proxy_core.journal.records import Intent, Outcome
-    from proxy_core.policy_services import Call
+    from proxy_core.journal.records import Intent
     from proxy_core.running import Running
     from proxy_core.wire.glance import Glance
 
@@ -34,35 +35,19 @@ class Began:
         """Made once, in the interceptors' process."""
 
 
-class End:
+class End(Struct, array_like=True, gc=False):
     """The end of a transaction, as the loop leaves it."""
 
-    __slots__ = (
-        "arrivals", "calls", "content_encoding", "content_type", "outcome", "started", "translated", "upstream", "upstream_api",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        outcome: Outcome,
-        *,
-        arrivals: list[tuple[int, float]],
-        started: float,
-        content_type: str,
-        content_encoding: str,
-        upstream: str,
-        upstream_api: str,
-        translated: bool,
-        calls: tuple[Call, ...],
-    ) -> None:
-        self.outcome = outcome
-        self.arrivals = arrivals
-        self.started = started
-        self.content_type = content_type
-        self.content_encoding = content_encoding
-        self.upstream = upstream
-        self.upstream_api = upstream_api
-        self.translated = translated
-        self.calls = calls
+    transaction_id: str
+    outcome: Outcome
+    arrivals: list[tuple[int, float]]
+    started: float
+    content_type: str
+    content_encoding: str
+    upstream: str
+    upstream_api: str
+    translated: bool
+    calls: list[Any]
 
 
 class Ended(NamedTuple):
@@ -74,17 +59,18 @@ class Ended(NamedTuple):
 
 def end_of(outcome: Outcome, running: Running) -> End:
     """The end of a transaction; takes from `running` what no longer changes."""
-    control = running.control
+    control, upstream = running.control, running.upstream
     return End(
+        outcome.transaction_id,
         outcome,
-        arrivals=running.arrivals,
-        started=running.started,
-        content_type=running.content_type,
-        content_encoding=running.content_encoding,
-        upstream=running.row.upstream,
-        upstream_api=running.upstream.api.value if running.upstream is not None else "",
-        translated=running.translated is not None,
-        calls=tuple(control.services.calls) if control is not None else (),
+        running.arrivals,
+        running.started,
+        running.content_type,
+        running.content_encoding,
+        running.row.upstream,
+        upstream.api.value if upstream is not None else "",
+        running.translated is not None,
+        control.services.calls if control is not None else [],
     )
 
 
@@ -178,7 +164,7 @@ def finished_of(item: Ended) -> Finished:
         upstream=end.upstream,
         upstream_api=end.upstream_api,
         translated=end.translated,
-        calls=end.calls,
+        calls=tuple(end.calls),
         upstream_answered="responded" in outcome.timing,
         upstream_status=outcome.upstream_status,
         upstream_body=outcome.upstream_body,

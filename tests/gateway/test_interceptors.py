@@ -20,7 +20,6 @@ from proxy_core.errors import ConfigurationError
 from proxy_core.interceptors import frames
 from proxy_core.interceptors import recording_format as recording
 from proxy_core.interceptors.process import Worker
-from proxy_core.interceptors.records import Began
 from proxy_core.interceptors.surroundings import Surroundings
 from proxy_core.interceptors.worker import CLOSE_S
 from proxy_core.settings import InterceptorSettings
@@ -360,8 +359,8 @@ async def test_its_process_ends_with_a_killed_gateway_and_keeps_what_it_was_give
     os.write(worker.pipe, frames.pack_task((wanted, surroundings, logging.INFO)))
     for number in range(3):
         running, intent, hashes = running_for("chat", {"model": "m", "messages": []}, number=number)
-        os.writev(worker.pipe, frames.pack_began(Began(intent, running.glance, hashes)))
-    os.write(worker.pipe, frames.pack_began(Began(intent, running.glance, hashes))[0][:20])
+        os.writev(worker.pipe, frames.pack_began(intent, running.glance, hashes))
+    os.write(worker.pipe, frames.pack_began(intent, running.glance, hashes)[0][:20])
     assert await asyncio.to_thread(worker.finish, 20.0)
     assert worker.status == 0
     assert len(records(tmp_path)) == 3

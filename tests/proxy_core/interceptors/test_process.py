@@ -51,7 +51,7 @@ def pass_by(interceptors: InterceptorProcess, number: int, **outcome: Any) -> No
 
 def told_over(began: Began, end: Any) -> tuple[Begun, Finished]:
     """Both records, as the other process makes them."""
-    pipe = io.BytesIO(b"".join([*frames.pack_began(began), *frames.pack_ended(end)]))
+    pipe = io.BytesIO(b"".join([*frames.pack_began(began.intent, began.glance, began.hashes), *frames.pack_end(end)]))
     first, second = frames.read(pipe), frames.read(pipe)
     assert first and second and frames.read(pipe) is None
     arrived = frames.began_of(first)
@@ -69,11 +69,12 @@ def test_a_record_arrives_as_it_was(raw: bytes) -> None:
     outcome = outcome_for(running, intent, ANSWER, verdicts=(verdict,), upstream_body=b"\x00up", upstream_status=503)
     answer = WholeResponse(status=200, headers=[(b"a", b"b")], body=b"{}", upstream="other")
     end = end_of(outcome, running)
-    end.calls = (Call("other", "http://127.0.0.1", 0.5, b"/v1/x", b"asked", answer),)
+    end.calls = [Call("other", "http://127.0.0.1", 0.5, b"/v1/x", b"asked", answer)]
     end.arrivals = [(3, 1.25), (9, 1.5)]
+    expected = finished_of(Ended(began, end))
     begun, finished = told_over(began, end)
     assert begun == begun_of(began)
-    assert finished == finished_of(Ended(began, end))
+    assert finished == expected
     assert begun.history == running.glance.history
 
 
