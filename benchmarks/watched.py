@@ -4,17 +4,14 @@ Sessions have ten requests each, a hundred at a time. Both gateways run all the 
 pairs of changing order, so that the noise of a machine meets each alike; and they are started anew a few times, because one
 start is faster than another. A p99 is the noisiest of figures, so a load in which the host took CPUs away from this machine is
 done again, the ratio is a mean over many pairs, and it is told with its error. The gateway and its interceptors are two
-processes, so nothing is pinned to a CPU here. The collector of `trace` is in this process.
+processes, so nothing is pinned to a CPU here. The upstream is the collector of `trace` too: elsewhere that is another machine,
+and this one takes next to nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,46 +28,21 @@ STREAM_RATE = 100
 """Streams of 34 events a second: 340 ms each, so that about as many run at a time as connections allow."""
 STREAM_SHARE = 6
 """Pairs of loads with JSON for each one with streams, which hardly differ."""
+COLLECTING = {"x-mock-tokens": "1", "x-mock-gap-us": "0"}
+"""An upstream that reads of streams in the events answers at once."""
 SETTLE_S = 0.4
 MAX_STOLEN_S = 0.015
 """Of CPU time, all CPUs together: more is a load that says something of the host."""
 MAX_TRIES = 4
 
 
-@contextlib.contextmanager
-def collector() -> Iterator[str]:
-    """A collector that takes everything; its address."""
-
-    class Taker(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", "0")))
-            self.send_response(204)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Taker)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1/events"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def configuration(folder: Path, url: str) -> Path:
-    """A file that switches all of them on."""
+    """A file that switches all of them on; events are sent to `url`."""
     keys = {
         "message_logger": {"directory": str(folder / "messages")},
         "event_recorder": {"output_dir": str(folder / "events")},
         "http_recorder": {"output_dir": str(folder / "recordings"), "max_events_per_file": 10_000},
-        "trace": {"url": url},
+        "trace": {"url": url, "headers": COLLECTING},
     }
     file = folder / "interceptors.yaml"
     file.write_text(json.dumps({"interceptors": [{"type": kind, "config": keys.get(kind, {})} for kind in KINDS]}))
@@ -94,8 +66,8 @@ def pairs(ground: Ground, *, starts: int, count: int, seconds: float, say: Any) 
     lost = {"dropped": 0.0, "errors": 0.0}
     for start in range(starts):
         say(f"  start {start + 1} of {starts}")
-        with Ground(shape=ground.shape, cpus=ground.cpus.shared()) as ours, collector() as url:
-            file = configuration(ours.folder, url)
+        with Ground(shape=ground.shape, cpus=ground.cpus.shared()) as ours:
+            file = configuration(ours.folder, f"http://127.0.0.1:{ours.upstream_port}/v1/events")
             with ours.started("luthien") as plain, ours.started("luthien", options=["--config", str(file)]) as watched:
                 proxies = {"luthien": plain, "luthien, watched": watched}
                 for form in FORMS:

@@ -60,13 +60,27 @@ class Watcher:
         self.failed = 0
         self._seldom = Seldom(log)
 
-    def take(self, function: Callable[[T], None], record: T) -> None:
-        """Tell the interceptor of a record; whatever it raises stays here."""
-        self.taken += 1
-        try:
-            function(record)
-        except (Exception, SystemExit) as fault:
-            self.fault(fault)
+    def take_records(self, records: Sequence[Begun | Finished]) -> None:
+        """Tell the interceptor of requests and ends; whatever it raises stays here."""
+        begun, finished = self.interceptor.begun, self.interceptor.finished
+        for record in records:
+            self.taken += 1
+            try:
+                if isinstance(record, Begun):
+                    begun(record)
+                else:
+                    finished(record)
+            except (Exception, SystemExit) as fault:
+                self.fault(fault)
+
+    def take_events(self, events: Sequence[Sequence[Event]]) -> None:
+        """Tell the interceptor of events, those of each record together; whatever it raises stays here."""
+        for some in events:
+            self.taken += 1
+            try:
+                self.interceptor.events(some)
+            except (Exception, SystemExit) as fault:
+                self.fault(fault)
 
     def call(self, function: Callable[[T], None], argument: T) -> None:
         """Run one of the interceptor's methods; whatever it raises stays here."""
@@ -190,14 +204,14 @@ class Interceptors:
     def _after_work(self) -> None:
         self._last_turn = now = self._clock()
         if self._hear_events:
-            self._tell_events([self._guarded(self._events.ended_sessions)])
+            self._tell_ends(self._events.ended_sessions)
         for one in self.watchers:
             one.call(one.interceptor.flush, now)
         self._after_batch(self)
 
     def _end(self) -> None:
         if self._hear_events:
-            self._tell_events([self._guarded(self._events.close)])
+            self._tell_ends(self._events.close)
         for one in self.watchers:
             one.call(_closed, one.interceptor)
         self._after_batch(self)
@@ -231,24 +245,18 @@ class Interceptors:
             one.due = one.taken + len(records)
         for one in self._hear_traffic:
             self._last_turn = self._clock()
-            for record in records:
-                if isinstance(record, Begun):
-                    one.take(one.interceptor.begun, record)
-                else:
-                    one.take(one.interceptor.finished, record)
+            one.take_records(records)
         if self._hear_events:
-            self._tell_events([self._made(self._events.events_of, record) for record in records])
+            make = self._events.events_of
+            self._tell_events([some for record in records if (some := self._made(make, record))])
 
-    def _tell_events(self, events: Sequence[Sequence[Event] | None]) -> None:
+    def _tell_events(self, events: Sequence[Sequence[Event]]) -> None:
         """Tell of events, those of each record together."""
-        count = sum(map(bool, events))
         for one in self._hear_events:
-            one.due = one.taken + count
+            one.due = one.taken + len(events)
         for one in self._hear_events:
             self._last_turn = self._clock()
-            for some in events:
-                if some:
-                    one.take(one.interceptor.events, some)
+            one.take_events(events)
 
     def _made(self, make: Callable[[T], U], of: T) -> U | None:
         """None for a record that we cannot make out: it is missing, and the log says why."""
@@ -259,12 +267,15 @@ class Interceptors:
                 one.fault(fault)
             return None
 
-    def _guarded(self, make: Callable[[], Sequence[Event]]) -> Sequence[Event]:
+    def _tell_ends(self, make: Callable[[], Sequence[Event]]) -> None:
+        """Tell of sessions that have ended."""
         try:
-            return make()
+            events = make()
         except Exception:
             log.exception("events could not be made")
-            return ()
+            return
+        if events:
+            self._tell_events([events])
 
 
 def _record_of(item: Began | Ended) -> Begun | Finished:
