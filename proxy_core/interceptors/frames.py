@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import MutableMapping
 from struct import Struct
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 from msgspec.structs import replace
@@ -46,19 +46,25 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
 _DECODERS[KNOWN] = _DECODERS[BEGAN]
 
 
-class Frame(NamedTuple):
-    """One frame as it was read."""
+class Frame(msgspec.Struct, gc=False):
+    """One frame as it was read; taken apart later, because whoever reads should be quick."""
 
     kind: int
-    encoded: bytes
-    body: bytes
     is_pickled: bool
+    told_bytes: int
+    data: bytes
+    """The tuple, then the body."""
+
+    @property
+    def body(self) -> bytes:
+        return self.data[self.told_bytes :]
 
     def told(self) -> Any:
         """What it tells beside the body. Raises what `pickle` and `msgspec` raise."""
+        encoded = self.data[: self.told_bytes]
         if self.is_pickled:
-            return pickle.loads(self.encoded)  # noqa: S301 - our own process wrote it
-        return _DECODERS[self.kind].decode(self.encoded)
+            return pickle.loads(encoded)  # noqa: S301 - our own process wrote it
+        return _DECODERS[self.kind].decode(encoded)
 
 
 def pack_task(task: object) -> bytes:
@@ -86,8 +92,8 @@ def read(pipe: BinaryIO) -> Frame | None:
     if not head:
         return None
     kind, told_bytes, body_bytes = _HEAD.unpack(_whole(head, _HEAD.size))
-    encoded = _whole(pipe.read(told_bytes), told_bytes)
-    return Frame(kind & ~_PICKLED, encoded, _whole(pipe.read(body_bytes), body_bytes), bool(kind & _PICKLED))
+    size = told_bytes + body_bytes
+    return Frame(kind & ~_PICKLED, kind >= _PICKLED, told_bytes, _whole(pipe.read(size), size))
 
 
 def _whole(data: bytes, size: int) -> bytes:
@@ -110,8 +116,8 @@ def for_its_end(began: bytes) -> bytes:
 def began_of(frame: Frame) -> Began:
     """The request of a frame. Raises what `pickle` and `msgspec` raise."""
     told: _BeganTold = frame.told()
-    told.intent.body = frame.body
-    return Began(told.intent, look_at(frame.body) if told.was_looked_at else _LOOKED_AT_NOTHING, told.hashes)
+    told.intent.body = body = frame.body
+    return Began(told.intent, look_at(body) if told.was_looked_at else _LOOKED_AT_NOTHING, told.hashes)
 
 
 def pack_end(end: End) -> tuple[bytes, bytes]:
