@@ -60,27 +60,30 @@ class Watcher:
         self.failed = 0
         self._seldom = Seldom(log)
 
-    def take_records(self, records: Sequence[Begun | Finished]) -> None:
+    def take_all(self, records: Sequence[Begun | Finished]) -> None:
         """Tell the interceptor of requests and ends; whatever it raises stays here."""
-        begun, finished = self.interceptor.begun, self.interceptor.finished
         for record in records:
-            self.taken += 1
-            try:
-                if isinstance(record, Begun):
-                    begun(record)
-                else:
-                    finished(record)
-            except (Exception, SystemExit) as fault:
-                self.fault(fault)
+            self.take(record)
 
-    def take_events(self, events: Sequence[Sequence[Event]]) -> None:
-        """Tell the interceptor of events, those of each record together; whatever it raises stays here."""
-        for some in events:
-            self.taken += 1
-            try:
-                self.interceptor.events(some)
-            except (Exception, SystemExit) as fault:
-                self.fault(fault)
+    def take(self, record: Begun | Finished) -> None:
+        self.taken += 1
+        try:
+            if isinstance(record, Begun):
+                self.interceptor.begun(record)
+            else:
+                self.interceptor.finished(record)
+        except (Exception, SystemExit) as fault:
+            self.fault(fault)
+
+    def take_events(self, events: Sequence[Event]) -> None:
+        """Tell the interceptor of the events of one record; none are not told."""
+        if not events:
+            return
+        self.taken += 1
+        try:
+            self.interceptor.events(events)
+        except (Exception, SystemExit) as fault:
+            self.fault(fault)
 
     def call(self, function: Callable[[T], None], argument: T) -> None:
         """Run one of the interceptor's methods; whatever it raises stays here."""
@@ -110,10 +113,10 @@ class Interceptors:
         """`read` makes a record of what is put, or None where nothing is to be told, and raises where it cannot. `after_batch`
         is called a few times a second, also where nothing happens."""
         self.watchers = tuple(watchers)
-        self._hear_traffic = [
-            one for one in watchers if _overrides(one.interceptor, "begun") or _overrides(one.interceptor, "finished")
-        ]
         self._hear_events = [one for one in watchers if _overrides(one.interceptor, "events")]
+        records = [one for one in watchers if _overrides(one.interceptor, "begun") or _overrides(one.interceptor, "finished")]
+        self._hear_records = [one for one in records if one not in self._hear_events]
+        self._hear_both = [one for one in records if one in self._hear_events]
         self._events = events
         self._after_batch = after_batch
         self._inbox: Inbox[Any] = Inbox() if inbox is None else inbox
@@ -243,20 +246,24 @@ class Interceptors:
         records = [record for item in items if (record := self._made(_record_of, item)) is not None]
         for one in self.watchers:
             one.due = one.taken + len(records)
-        for one in self._hear_traffic:
+        for one in self._hear_records:
             self._last_turn = self._clock()
-            one.take_records(records)
-        if self._hear_events:
-            make = self._events.events_of
-            self._tell_events([some for record in records if (some := self._made(make, record))])
-
-    def _tell_events(self, events: Sequence[Sequence[Event]]) -> None:
-        """Tell of events, those of each record together."""
+            one.take_all(records)
+        if not self._hear_events:
+            return
+        events = [self._made(self._events.events_of, record) or () for record in records]
+        told = sum(map(bool, events))
         for one in self._hear_events:
-            one.due = one.taken + len(events)
+            one.due = one.taken + told + (len(records) if one in self._hear_both else 0)
         for one in self._hear_events:
             self._last_turn = self._clock()
-            one.take_events(events)
+            if one in self._hear_both:  # what events tell belongs to the record that they come from
+                for record, some in zip(records, events, strict=True):
+                    one.take(record)
+                    one.take_events(some)
+            else:
+                for some in events:
+                    one.take_events(some)
 
     def _made(self, make: Callable[[T], U], of: T) -> U | None:
         """None for a record that we cannot make out: it is missing, and the log says why."""
@@ -274,8 +281,8 @@ class Interceptors:
         except Exception:
             log.exception("events could not be made")
             return
-        if events:
-            self._tell_events([events])
+        for one in self._hear_events:
+            one.take_events(events)
 
 
 def _record_of(item: Began | Ended) -> Begun | Finished:

@@ -107,6 +107,23 @@ def test_records_come_in_order_from_threads_of_their_own() -> None:
     assert [one.dropped for one in interceptors.counts()] == [0, 0]
 
 
+def test_events_come_with_their_record_to_one_that_hears_both() -> None:
+    inbox: Inbox[Any] = Inbox()
+    both, records = EventsOnly(), Notes()
+    interceptors = dispatched(both, records, inbox=inbox)
+    for number in range(2):
+        pass_by(interceptors, number)
+    interceptors.start()
+    interceptors.close(5.0)
+    first, second = "T0000000000000000000000000", "T0000000000000000000000001"
+    assert both.heard == [
+        *(first, "session.start", "llm.call.start", (first, "ok"), "llm.call.finish"),
+        *(second, "llm.call.start", (second, "ok"), "llm.call.finish", "session.end"),
+    ]
+    assert records.heard == [first, (first, "ok"), second, (second, "ok")]
+    assert [one.taken for one in interceptors.counts()] == [9, 4]
+
+
 @needs_spare_time
 def test_they_work_in_spare_time_unless_it_does_not_do() -> None:
     turn = threading.Lock()
