@@ -104,7 +104,7 @@ class Running(Struct, kw_only=True, eq=False):
     killed_by: str = ""
     """The operator who ended it."""
     paused_at: float | None = None
-    """The loop's clock when a person was asked; while they think, no deadline ends the transaction."""
+    """The monotonic clock when a person was asked; while they think, no deadline ends the transaction."""
     paused_s: float = 0.0
     """Time of thinking by which the deadline has to be put off."""
     error: str = ""

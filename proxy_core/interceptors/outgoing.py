@@ -1,7 +1,7 @@
 """What the loop leaves for the interceptors' process, on its way into the pipe.
 
-A record is packed as soon as there is one: what it is made of is in the CPU's caches then and can be thrown away, where records
-that wait keep the next requests from using the same memory. What is packed is written a few times a second, together.
+A record is packed as soon as there is one: what it is made of is in the CPU's caches then and need not be kept, and the loop is
+never held up by the packing of many. What is packed is written a few times a second, together.
 """
 
 from __future__ import annotations

@@ -89,9 +89,9 @@ def begun_of(item: Began) -> Begun:
 
 
 @lru_cache(maxsize=10_000)
-def _names(secrets: tuple[bytes, ...], *texts: str) -> list[str]:
+def _names(secrets: tuple[bytes, ...], *texts: str) -> tuple[str, ...]:
     """Several of them; nearly all come again with the next request of their session."""
-    return [_name(secrets, text) for text in texts]
+    return tuple([_name(secrets, text) for text in texts])
 
 
 def _begun(item: Began) -> Begun:

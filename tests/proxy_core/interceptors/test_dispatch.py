@@ -108,9 +108,8 @@ def test_records_come_in_order_from_threads_of_their_own() -> None:
 
 
 def test_events_come_with_their_record_to_one_that_hears_both() -> None:
-    inbox: Inbox[Any] = Inbox()
     both, records = EventsOnly(), Notes()
-    interceptors = dispatched(both, records, inbox=inbox)
+    interceptors = dispatched(both, records)
     for number in range(2):
         pass_by(interceptors, number)
     interceptors.start()
