@@ -209,6 +209,10 @@ async def test_no_interceptor_writes_a_key(
     assert secret not in printed and secret.encode() not in written
 
 
+UNTOUCHED_S = 5.0
+"""Of a request: half of what a collector is waited for, and far more than a busy machine takes."""
+
+
 async def rates(gateway: RunningGateway, count: int) -> float:
     """Slowest of some requests, in seconds; all must be answered."""
     slowest = 0.0
@@ -228,9 +232,9 @@ async def test_a_full_disk_costs_records_only(start_gateway: StartGateway, tmp_p
         pytest.skip("mounting a small disk needs root")
     try:
         gateway = await start_gateway(interceptors=everything(disk))
-        assert await rates(gateway, 60) < 1.0
+        assert await rates(gateway, 60) < UNTOUCHED_S
         await until(lambda: os.statvfs(disk).f_bavail < 3)
-        assert await rates(gateway, 20) < 1.0
+        assert await rates(gateway, 20) < UNTOUCHED_S
         for kind in ("http_recorder", "event_recorder", "message_logger"):
             async with asyncio.timeout(5):
                 while not (await metric(gateway, "dropped", kind) and await metric(gateway, "errors", kind)):
@@ -247,7 +251,7 @@ async def test_a_full_disk_costs_records_only(start_gateway: StartGateway, tmp_p
 async def test_a_folder_that_cannot_be_written_costs_records_only(start_gateway: StartGateway, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where the folder should be")
     gateway = await start_gateway(interceptors=everything(tmp_path / "out"))
-    assert await rates(gateway, 20) < 1.0
+    assert await rates(gateway, 20) < UNTOUCHED_S
     await gateway.stop()
     assert (tmp_path / "out").is_file()
 
@@ -265,7 +269,7 @@ async def test_a_dead_collector_never_touches_traffic(
         with Collector() as gone:
             url = gone.url
     gateway = await start_gateway(interceptors=everything(tmp_path, url))
-    assert await rates(gateway, 20) < 1.0
+    assert await rates(gateway, 20) < UNTOUCHED_S
     if trouble != "refuses":
         await until(lambda: collector.asked > 0)
     began = time.monotonic()
@@ -299,7 +303,7 @@ async def test_one_that_misbehaves_is_counted_and_nobody_else_notices(
     install(monkeypatch, tmp_path, "nuisance", NUISANCE)
     recorder = {"type": "http_recorder", "config": {"output_dir": str(tmp_path / "recordings")}}
     gateway = await start_gateway(interceptors=[{"type": "nuisance"}, recorder])
-    assert await rates(gateway, 10) < 1.0
+    assert await rates(gateway, 10) < UNTOUCHED_S
     await until(lambda: (tmp_path / "recordings").exists() and len(records(tmp_path)) == 20)
     async with asyncio.timeout(10):
         while await metric(gateway, "events", "http_recorder") < 20:
@@ -320,7 +324,7 @@ async def test_one_that_takes_its_process_down_costs_records_only(
     install(monkeypatch, tmp_path, "fatal", body)
     recorder = {"type": "http_recorder", "config": {"output_dir": str(tmp_path / "recordings")}}
     gateway = await start_gateway(interceptors=[{"type": "fatal"}, recorder])
-    assert await rates(gateway, 4) < 1.0
+    assert await rates(gateway, 4) < UNTOUCHED_S
     await until(lambda: (tmp_path / "recordings").exists() and len(records(tmp_path)) == 8)
     assert (await gateway.ask("POST", CHAT.path, CHAT.bytes(model="fatal"))).status == 200
 
