@@ -18,7 +18,7 @@ from proxy_core.wire.glance import Glance
 
 if TYPE_CHECKING:
     from proxy_core.enforcement import Control
-    from proxy_core.interceptors.outgoing import PackedRequest
+    from proxy_core.interceptors.outgoing import ToldRequest
     from proxy_core.limits.client_keys import ClientKey
     from proxy_core.limits.limiter import Admission
     from proxy_core.policies.streaming import StreamPipeline
@@ -117,7 +117,7 @@ class Running(Struct, kw_only=True, eq=False):
     arrivals: list[tuple[int, float]] = []
     """Bytes received and the clock, after each of the first `chunks_timed` chunks."""
     chunks_timed: int = FIRST_CHUNKS
-    told: PackedRequest | None = None
+    told: ToldRequest | None = None
     """What interceptors were told of the request, until they are told of its end."""
     timing: dict[str, float] = {}
 

@@ -1,7 +1,7 @@
 """What the loop leaves for the interceptors' process, on its way into the pipe.
 
-A record is packed as soon as there is one: what it is made of is in the CPU's caches then and need not be kept, and the loop is
-never held up by the packing of many. What is packed is written a few times a second, together.
+A record is packed soon after it was put: not at once, because a client waits then, and not much later, because what it is made of
+leaves the CPU's caches, and the packing of many would hold up the loop. What is packed is written a few times a second, together.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proxy_core.journal.records import Intent
     from proxy_core.wire.glance import Glance
 
+    _Fresh = tuple[Intent, Glance, tuple[bytes, ...]]
+
 AT_ONCE = 256
 """Records joined in one go, so that the loop is not kept for long."""
 WRITE_BYTES = 256 * 1024
@@ -29,18 +31,18 @@ JOINED_BYTES = 32 * 1024
 """Smaller bodies are copied beside what is told of them; larger ones go into the pipe from where they are."""
 
 
-class PackedRequest(Struct, gc=False):
+class ToldRequest(Struct):
     """A request as it goes into the pipe; kept until its end is there, which a new process could not read without it."""
 
-    frame: bytes
-    """Empty for one that could not be packed."""
-    body: bytes
+    frame: bytes = b""
+    """Empty for one that is not packed yet, or could not be."""
+    body: bytes = b""
     sent_to: int = 0
     """The number of the process that has it; 0 for none."""
 
 
-class _PackedEnd(Struct, gc=False):
-    request: PackedRequest
+class _ToldEnd(Struct):
+    request: ToldRequest
     frame: bytes
     body: bytes
 
@@ -53,7 +55,9 @@ class Outgoing:
         self._max_waiting = max_waiting
         self._max_bytes = max_waiting_bytes
         self._on_fault = on_fault
-        self._items: deque[PackedRequest | _PackedEnd] = deque()
+        self._fresh: list[tuple[ToldRequest, _Fresh | End]] = []
+        """What is not packed yet, in order."""
+        self._items: deque[ToldRequest | _ToldEnd] = deque()
         self._buffers: deque[bytes | memoryview] = deque()
         self._bytes = 0
         """Of what waits and of buffers."""
@@ -65,41 +69,47 @@ class Outgoing:
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
-        return bool(self._items or self._buffers)
+        return bool(self._fresh or self._items or self._buffers)
 
     @property
     def is_stuck(self) -> bool:
         """Whether the pipe has not taken all that it was given."""
         return bool(self._buffers)
 
-    def put_request(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> PackedRequest:
-        """Take a request, or drop and count it."""
-        try:
-            frame, body = frames.pack_began(intent, glance, hashes)
-        except Exception as fault:  # something that cannot be told to another process
-            self._cannot_pack(fault)
-            return PackedRequest(b"", b"")
-        request = PackedRequest(frame, body)
-        self._put(request)
+    def put_request(self, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> ToldRequest:
+        """Take a request."""
+        request = ToldRequest()
+        self._fresh.append((request, (intent, glance, hashes)))
         return request
 
-    def put_end(self, request: PackedRequest, end: End) -> None:
-        """Take the end of a request, or drop and count it."""
-        if not request.frame:
+    def put_end(self, request: ToldRequest, end: End) -> None:
+        """Take the end of a request."""
+        self._fresh.append((request, end))
+
+    def pack(self) -> None:
+        """Pack what has been put since the last time, or drop and count it."""
+        fresh, self._fresh = self._fresh, []
+        for request, told in fresh:
+            try:
+                if isinstance(told, End):
+                    self._pack_end(request, told)
+                else:
+                    self._pack_request(request, *told)
+            except Exception as fault:  # something that cannot be told to another process: a policy's own object, say
+                self.missed += 1
+                self._on_fault(fault)
+
+    def _pack_request(self, request: ToldRequest, intent: Intent, glance: Glance, hashes: tuple[bytes, ...]) -> None:
+        request.frame, request.body = frames.pack_began(intent, glance, hashes)
+        self._put(request)
+
+    def _pack_end(self, request: ToldRequest, end: End) -> None:
+        if request.frame:
+            self._put(_ToldEnd(request, *frames.pack_end(end)))
+        else:
             self.missed += 1
-            return
-        try:
-            frame, body = frames.pack_end(end)
-        except Exception as fault:  # a policy's own object, say
-            self._cannot_pack(fault)
-            return
-        self._put(_PackedEnd(request, frame, body))
 
-    def _cannot_pack(self, fault: Exception) -> None:
-        self.missed += 1
-        self._on_fault(fault)
-
-    def _put(self, item: PackedRequest | _PackedEnd) -> None:
+    def _put(self, item: ToldRequest | _ToldEnd) -> None:
         if len(self._items) >= self._max_waiting or self._bytes > self._max_bytes:
             self.missed += 1
             return
@@ -120,6 +130,7 @@ class Outgoing:
 
     def write(self, pipe: int) -> None:
         """Write what the pipe takes now. Raises OSError, BlockingIOError where it takes nothing."""
+        self.pack()
         if not self._buffers:
             self._join()
         if self._buffers:
@@ -127,6 +138,7 @@ class Outgoing:
 
     def drop_all(self) -> None:
         """Drop and count what waits."""
+        self.pack()
         self.missed += len(self._items)
         self._items.clear()
 
@@ -140,7 +152,7 @@ class Outgoing:
         for _ in range(min(AT_ONCE, len(items))):
             item = items.popleft()
             self._bytes -= len(item.frame) + len(item.body)
-            if isinstance(item, PackedRequest):
+            if isinstance(item, ToldRequest):
                 item.sent_to = number
             elif item.request.sent_to != number:
                 size += self._repeat(item.request, small)
@@ -152,7 +164,7 @@ class Outgoing:
                 break
         self._add(b"".join(small))
 
-    def _repeat(self, request: PackedRequest, small: list[bytes]) -> int:
+    def _repeat(self, request: ToldRequest, small: list[bytes]) -> int:
         """Tell the process of a request that another one was told of, or none, because it was dropped; its bytes."""
         # What a process was told that has died may be lost with it: better twice than an end without a beginning.
         is_told = request.sent_to > 0

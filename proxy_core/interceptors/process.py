@@ -160,6 +160,7 @@ class InterceptorProcess:
         """Of processes that have ended."""
         self._unshown_before = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._packs_soon = False
         self._flushing: asyncio.TimerHandle | None = None
         self._is_full = False
         """The pipe takes nothing now; the loop tells when it does."""
@@ -180,14 +181,25 @@ class InterceptorProcess:
         if self._times_chunks:
             running.chunks_timed = CHUNKS_TIMED
         running.told = self._outgoing.put_request(intent, running.glance, hashes)
-        self._flush_soon()
+        self._pack_soon()
 
     def finished(self, running: Running, outcome: Outcome) -> None:
         """Its outcome is; of a transaction that comes here twice the first time counts."""
         request, running.told = running.told, None
         if request is not None:
             self._outgoing.put_end(request, end_of(outcome, running))
-            self._flush_soon()
+            self._pack_soon()
+
+    def _pack_soon(self) -> None:
+        """Pack after all that the loop has to do now: a request goes to its upstream first, and an answer to its client."""
+        if not self._packs_soon and self._loop is not None:
+            self._packs_soon = True
+            self._loop.call_soon(self._pack)
+
+    def _pack(self) -> None:
+        self._packs_soon = False
+        self._outgoing.pack()
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if self._flushing is None and not self._is_full and self._outgoing and self._loop is not None:
