@@ -31,7 +31,7 @@ JOINED_BYTES = 32 * 1024
 """Smaller bodies are copied beside what is told of them; larger ones go into the pipe from where they are."""
 
 
-class ToldRequest(Struct):
+class ToldRequest(Struct, gc=False):
     """A request as it goes into the pipe; kept until its end is there, which a new process could not read without it."""
 
     frame: bytes = b""
@@ -41,7 +41,7 @@ class ToldRequest(Struct):
     """The number of the process that has it; 0 for none."""
 
 
-class _ToldEnd(Struct):
+class _ToldEnd(Struct, gc=False):
     request: ToldRequest
     frame: bytes
     body: bytes

@@ -19,7 +19,7 @@ Piece = tuple[bytes, memoryview]
 """The keyed hash of a part of a request body, and the part itself."""
 
 
-class Intent(Struct, kw_only=True):
+class Intent(Struct, kw_only=True, array_like=True):
     """A request that is about to be sent to an upstream, or was refused."""
 
     transaction_id: str
@@ -86,7 +86,7 @@ class Sent(Struct, kw_only=True):
     """What the policies before the send have said, in case there never is an outcome."""
 
 
-class Outcome(Struct, kw_only=True):
+class Outcome(Struct, kw_only=True, array_like=True):
     """How a transaction ended."""
 
     transaction_id: str
