@@ -80,18 +80,19 @@ class Proxy:
 class Ground:
     """The surroundings of one run."""
 
-    def __init__(self, *, shape: str = "openai", cpus: Cpus | None = None) -> None:
+    def __init__(self, *, shape: str = "openai", cpus: Cpus | None = None, folder: Path | None = None) -> None:
+        """`folder` is made and stays; without one there is a temporary one, gone at the end."""
         self.shape = shape
         self.cpus = cpus or plan_cpus()
         self.notes: list[str] = [self.cpus.note] if self.cpus.note else []
         self._open = ExitStack()
+        self._given_folder = folder
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Ground:
         try:
-            self.folder = Path(
-                self._open.enter_context(tempfile.TemporaryDirectory(prefix="luthien-bench-", ignore_cleanup_errors=True))
-            )
+            self.folder = self._given_folder or self._temporary_folder()
+            self.folder.mkdir(exist_ok=True)
             if os.getuid() == 0:
                 self.folder.chmod(0o711)  # nginx's worker is another user and must reach its folders
             self._open.enter_context(pinned(self.cpus.load))
@@ -103,6 +104,10 @@ class Ground:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def _temporary_folder(self) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="luthien-bench-", ignore_cleanup_errors=True)
+        return Path(self._open.enter_context(folder))
 
     def _start_upstream(self) -> int:
         command = [sys.executable, "-m", "benchmarks.mock_upstream"]

@@ -38,9 +38,9 @@ class Plan:
     first_tokens: int = 200
     forwarded_events: int = 100
     stall_s: float = 10.0
-    pairs: int = 5
+    pairs: int = 10
     """Loads with and without interceptors, taking turns."""
-    pair_starts: int = 16
+    pair_starts: int = 8
     """Gateways started for them, one after the other."""
     pair_s: float = 1.0
     """Of one of them."""

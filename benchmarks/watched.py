@@ -1,20 +1,23 @@
-"""What interceptors cost clients: the gateway with all of them on beside the same gateway with none, at a steady 500 requests/s.
+"""What interceptors cost clients: a gateway with all of them on, and the same process while they hear nothing, at a steady 500
+requests/s.
 
-Sessions have ten requests each, a hundred at a time. Both gateways run all the time and take turns under the load, in short
-pairs of changing order, so that the noise of a machine meets each alike; and they are started anew a few times, because one
-start is faster than another. A p99 is the noisiest of figures, so a load in which the host took CPUs away from this machine is
-done again, the ratio is a mean over many pairs, and it is told with its error. The gateway and its interceptors are two
-processes, so nothing is pinned to a CPU here. The upstream is the collector of `trace` too: elsewhere that is another machine,
-and this one takes next to nothing.
+Sessions have ten requests each, a hundred at a time. Interceptors are switched on and off by turns, in short pairs of loads of
+changing order, so that the noise of a machine meets each alike. It is one process because two of the same kind differ by a tenth
+at p99; it is started anew a few times, so that no single one is taken for all. A p99 is the noisiest of figures, so a load in
+which the host took CPUs away from this machine is done again, the ratio is a mean over many pairs, and it is told with its
+error. The gateway and its interceptors are two processes, so nothing is pinned to a CPU here. The upstream is the collector of
+`trace` too: elsewhere that is another machine, and this one takes next to nothing.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import switched
 from benchmarks.figures import mean_of_ratios, median, rounded
 from benchmarks.ground import Ground, Proxy, fetch
 from benchmarks.machine import stolen_s
@@ -24,6 +27,7 @@ RATE = 500
 CONNECTIONS = 64
 KINDS = ("printer", "message_logger", "event_recorder", "http_recorder", "trace")
 FORMS = ("json", "stream")
+NAMES = ("luthien", "luthien, watched")
 STREAM_RATE = 100
 """Streams of 34 events a second: 340 ms each, so that about as many run at a time as connections allow."""
 STREAM_SHARE = 6
@@ -57,33 +61,34 @@ def counted(proxy: Proxy, name: str) -> float:
 
 
 def pairs(ground: Ground, *, starts: int, count: int, seconds: float, say: Any) -> dict[str, dict[str, float]]:
-    """Figures of both gateways: medians over all loads, and in `luthien, watched` the ratios of what is watched to what is not.
+    """Figures of both: medians over all loads, and in `luthien, watched` the ratios of what is watched to what is not.
 
-    They are started `starts` times, and each time there are `count` pairs of loads with JSON. A ratio is the geometric mean over
-    the pairs, those at the edges left out; `…_error` is its standard error, from how far the starts are apart.
+    A gateway is started `starts` times, and each time there are `count` pairs of loads with JSON. A ratio is the geometric mean
+    over the pairs, those at the edges left out; `…_error` is its standard error, from how far the starts are apart.
     """
-    runs = {"luthien": _Runs(), "luthien, watched": _Runs()}
+    runs = {name: _Runs() for name in NAMES}
     lost = {"dropped": 0.0, "errors": 0.0}
+    wrapper = [sys.executable, "-m", "benchmarks.switched"]
     for start in range(starts):
         say(f"  start {start + 1} of {starts}")
-        with Ground(shape=ground.shape, cpus=ground.cpus.shared()) as ours:
+        # Files stay to the end: ext4 spends far more on new ones for minutes after many have been deleted.
+        folder = ground.folder / f"watched-{start}"
+        with Ground(shape=ground.shape, cpus=ground.cpus.shared(), folder=folder) as ours:
             file = configuration(ours.folder, f"http://127.0.0.1:{ours.upstream_port}/v1/events")
-            with ours.started("luthien") as plain, ours.started("luthien", options=["--config", str(file)]) as watched:
-                proxies = {"luthien": plain, "luthien, watched": watched}
+            with ours.started("luthien", wrapper=wrapper, options=["--config", str(file)]) as proxy:
                 for form in FORMS:
-                    for proxy in proxies.values():
-                        _load(ours, proxy, form, seconds)
+                    for name in reversed(NAMES):
+                        _warm_up(ours, proxy, name, form, seconds)
                     for turn in range(count if form == "json" else max(1, count // STREAM_SHARE)):
-                        for name in proxies if turn % 2 == 0 else reversed(proxies):
-                            runs[name].add(start, form, _undisturbed(ours, proxies[name], form, seconds), proxies[name])
+                        for name in NAMES if turn % 2 == 0 else reversed(NAMES):
+                            _switch(proxy, name)
+                            runs[name].add(start, form, _undisturbed(ours, proxy, form, seconds), proxy)
                 for what in lost:
-                    lost[what] += counted(watched, f"luthien_interceptor_{what}_total")
-                if not counted(watched, "luthien_interceptor_events_total"):
-                    raise BenchmarkError("the interceptors have seen nothing")
+                    lost[what] += counted(proxy, f"luthien_interceptor_{what}_total")
     result = {name: run.figures() for name, run in runs.items()}
     for form in FORMS:
         for key in ("p50_us", "p99_us"):
-            upper, lower = (runs[name].by_start(form, key) for name in ("luthien, watched", "luthien"))
+            lower, upper = (runs[name].by_start(form, key) for name in NAMES)
             ratio, error = mean_of_ratios([list(zip(*both, strict=True)) for both in zip(upper, lower, strict=True)])
             name = f"{form}_{key.removesuffix('_us')}_ratio"
             result["luthien, watched"] |= {name: rounded(ratio), f"{name}_error": rounded(error)}
@@ -112,6 +117,23 @@ class _Runs:
         """Medians over all loads."""
         found = {key: median([one for values in starts.values() for one in values]) for key, starts in self._values.items()}
         return {key: rounded(value) for key, value in found.items()} | {"failed": self._failed}
+
+
+def _switch(proxy: Proxy, name: str) -> None:
+    """Have interceptors hear what comes, or not."""
+    assert proxy.child is not None
+    proxy.child.process.send_signal(switched.ON if name == "luthien, watched" else switched.OFF)
+
+
+def _warm_up(ground: Ground, proxy: Proxy, name: str, form: str, seconds: float) -> None:
+    """A load that does not count; it shows that the switch works."""
+    _switch(proxy, name)
+    time.sleep(SETTLE_S)
+    before = counted(proxy, "luthien_interceptor_events_total")
+    _load(ground, proxy, form, seconds)
+    has_heard = counted(proxy, "luthien_interceptor_events_total") > before
+    if has_heard != (name == "luthien, watched"):
+        raise BenchmarkError(f"interceptors have {'heard' if has_heard else 'not heard'} of requests to {name!r}")
 
 
 def _undisturbed(ground: Ground, proxy: Proxy, form: str, seconds: float) -> dict[str, float]:
